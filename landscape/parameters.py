@@ -1,0 +1,49 @@
+"""One flat vector for the parameters of a model: the coordinates in which curvature is measured.
+
+A flat vector is the concatenation of the selected parameters, each flattened in C order, in the order of
+``model.named_parameters()``. Eigenvectors, PCA directions, trajectories and surfaces all use it.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import InputError
+
+
+def select_parameters(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters whose names match any of the glob ``patterns`` (all if None), in order.
+
+    Raises:
+        InputError: nothing matches; the message lists the names there are.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if patterns is None:
+        chosen = trainable
+    else:
+        chosen = {n: p for n, p in trainable.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+    if not chosen:
+        wanted = "trainable parameters" if patterns is None else f"parameters matching {', '.join(patterns)}"
+        raise InputError(f"the model has no {wanted}; it has: {', '.join(trainable) or 'none that are trainable'}")
+    return chosen
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Concatenate ``tensors`` into one vector of shape (P,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+
+
+def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split ``vector`` of shape (..., P) into views of shape (..., *like[name].shape).
+
+    Raises:
+        ValueError: the last dimension is not the number of elements in ``like``.
+    """
+    sizes = [tensor.numel() for tensor in like.values()]
+    if vector.shape[-1] != sum(sizes):
+        raise ValueError(f"vector has {vector.shape[-1]} elements, the parameters have {sum(sizes)}")
+    parts = vector.split(sizes, dim=-1)
+    lead = vector.shape[:-1]
+    return {n: part.reshape(*lead, *t.shape) for (n, t), part in zip(like.items(), parts, strict=True)}

@@ -1,0 +1,8 @@
+"""The one error type that a user can cause and mend."""
+
+
+class InputError(ValueError):
+    """Bad input: the message is one line that says what is wrong and what to do.
+
+    Libraries raise it; the command line prints it as ``analyze: error: ...`` and exits with status 2.
+    """
