@@ -1,0 +1,39 @@
+"""How well the path down agrees with the forward weights."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Alignment(NamedTuple):
+    """Agreement of W with the matrix in its place on the way down, for one layer."""
+
+    row_angle: float  # degrees; mean over the neurons of the angle between their rows (the IFA paper's measure)
+    flat_angle: float  # degrees; one angle between the flattened matrices (what other tools report)
+    norm_ratio: float  # |B| / |W|, Frobenius
+
+
+def alignment(weight: Tensor, backward_weight: Tensor) -> Alignment:
+    """Compare ``weight`` W with ``backward_weight`` B, both (out, in) or (out, in, k, k).
+
+    A zero row has no direction: its angle counts as 90 degrees.
+    """
+    w, b = weight.detach().double().flatten(1), backward_weight.detach().double().flatten(1)
+    return Alignment(
+        row_angle=_angle(w, b).mean().item(),
+        flat_angle=_angle(w.flatten()[None], b.flatten()[None]).item(),
+        norm_ratio=(b.norm() / w.norm()).item(),
+    )
+
+
+def _angle(a: Tensor, b: Tensor) -> Tensor:
+    """Degrees between the rows of ``a`` and of ``b`` (N, D) -> (N,).
+
+    Kahan's formula on unit vectors, 2 atan2(|a - b|, |a + b|): exact at 0 and 180 degrees, where arccos of a
+    rounded cosine is wrong by up to 1e-6 degrees in float64 and by .03 in float32.
+    """
+    unit_a, unit_b = (x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) for x in (a, b))
+    angle = 2 * torch.atan2((unit_a - unit_b).norm(dim=1), (unit_a + unit_b).norm(dim=1))
+    undirected = (a.norm(dim=1) == 0) | (b.norm(dim=1) == 0)
+    return torch.where(undirected, 90.0, torch.rad2deg(angle))

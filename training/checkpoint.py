@@ -1,0 +1,237 @@
+"""Checkpoints: plain dictionaries of tensors that load without running anybody's code."""
+
+import dataclasses
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TrainConfig
+from training.data import Dataset
+from training.errors import InputError
+from training.files import atomic_path
+from training.models import build_model
+from training.rules import make_rule
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """What a checkpoint knows of its data: enough to rebuild the network and to find the same pixels again."""
+
+    name: str
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "DataInfo":
+        """Undo :meth:`to_dict`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+    @classmethod
+    def of(cls, data: Dataset) -> "DataInfo":
+        """Describe ``data``."""
+        return cls(
+            name=data.name,
+            input_shape=data.input_shape,
+            classes=data.classes,
+            mean=data.mean,
+            std=data.std,
+            digest=data.digest(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One network at one moment of its training."""
+
+    config: TrainConfig
+    data: DataInfo
+    model: dict[str, Tensor]  # state dict of the plain network
+    feedback: dict[str, Tensor]  # what the training twin holds beyond it
+    epoch: int
+    step: int
+    metrics: dict[str, float | bool]
+
+    def plain_model(self) -> nn.Module:
+        """Return the plain network with these weights, in evaluation mode, on the CPU: the twin for every analysis.
+
+        Raises:
+            InputError: weights that do not fit the config (named), or that are not finite.
+        """
+        model = build_model(self.config, self.data.input_shape, self.data.classes)
+        load_weights(model, self.model)
+        return model.eval()
+
+    def training_twin(self) -> nn.Module:
+        """Return the network with its rule's backward pass and these feedback tensors, in evaluation mode.
+
+        Raises:
+            InputError: as :meth:`plain_model`; feedback tensors that are missing or do not fit.
+        """
+        model = build_model(self.config, self.data.input_shape, self.data.classes)
+        twin = make_rule(self.config).wrap(model)
+        load_weights(twin, {**self.model, **self.feedback})
+        return twin.eval()
+
+    def feedback_path(self) -> nn.Module:
+        """Return the network whose gradient by its input is what its own backward pass sends there; for attacks in
+        the mode labelled ``feedback``, and nothing else."""
+        return make_rule(self.config).attack_path(self.training_twin())
+
+
+def split_state(model: nn.Module, twin: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the state dict of the plain ``model``, and the tensors that only its training ``twin`` has."""
+    plain = model.state_dict()
+    return plain, {name: tensor for name, tensor in twin.state_dict().items() if name not in plain}
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Write ``checkpoint`` atomically. It holds no optimiser state, so it stays the size of the network."""
+    fields = {
+        "format": FORMAT,
+        "config": {
+            **checkpoint.config.to_dict(),
+            "data": checkpoint.data.to_dict(),
+        },
+        "model": _on_cpu(checkpoint.model),
+        "feedback": _on_cpu(checkpoint.feedback),
+        "epoch": checkpoint.epoch,
+        "step": checkpoint.step,
+        "metrics": dict(checkpoint.metrics),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(fields, temporary)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read one of our checkpoints onto the CPU.
+
+    Raises:
+        InputError: no such file; truncated or not a torch file; a pickle that would run code (it does not run); a
+            file that is not a checkpoint of ours; one from a newer version.
+    """
+    fields = read_torch_file(path)
+    if not isinstance(fields, dict) or not {"format", "config", "model", "feedback"} <= fields.keys():
+        raise InputError(
+            f"{path} is not an alignscape checkpoint; for a plain state dict give --model package.module:factory and --dataset"
+        )
+    if fields["format"] != FORMAT:
+        raise InputError(f"{path} has checkpoint format {fields['format']}; this alignscape reads format {FORMAT}")
+    try:
+        config = dict(fields["config"])
+        data = DataInfo.from_dict(config.pop("data"))
+        return Checkpoint(
+            config=TrainConfig.from_dict(config),
+            data=data,
+            model=fields["model"],
+            feedback=fields["feedback"],
+            epoch=fields["epoch"],
+            step=fields["step"],
+            metrics=fields["metrics"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Tell whether the readable torch file at ``path`` has the form of our checkpoints."""
+    if Path(path).suffix == ".safetensors":
+        return False
+    fields = read_torch_file(path)
+    return isinstance(fields, dict) and {"format", "config", "model", "feedback"} <= fields.keys()
+
+
+def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a plain state dict from ``.safetensors``, or from a torch file that holds one, bare or under
+    ``state_dict`` or ``model`` as trainers write it; the ``module.`` prefix of DataParallel is dropped.
+
+    Raises:
+        InputError: as :func:`load_checkpoint`; no tensors in the file.
+    """
+    if Path(path).suffix == ".safetensors":
+        state: Any = _read_safetensors(path)
+    else:
+        state = read_torch_file(path)
+        for key in ("state_dict", "model"):
+            if isinstance(state, dict) and isinstance(state.get(key), dict):
+                state = state[key]
+                break
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} holds no state dict (a dictionary of tensors)")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy ``weights`` into ``model``.
+
+    Raises:
+        InputError: keys or shapes that do not fit, the first few named; values that are NaN or infinite.
+    """
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in own if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in own]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)}, the model wants {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise InputError(f"the weights do not fit the model {type(model).__name__}: {shown}")
+    if broken := [n for n, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise InputError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}: the run has diverged")
+    model.load_state_dict(dict(weights))
+
+
+def read_torch_file(path: str | os.PathLike[str]) -> Any:
+    """Load what ``torch.save`` wrote, with ``weights_only=True`` and in no other way, onto the CPU.
+
+    Raises:
+        InputError: no such file; truncated or foreign bytes; a pickle that would run code (it does not run).
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise InputError(
+                f"{path} is refused: it holds more than tensors and plain values, and loading it could run code"
+            ) from error
+        raise InputError(f"{path} is truncated or not a torch file") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is truncated or not a torch file") from error
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is truncated or not a safetensors file") from error
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # clone(): a view would drag the whole storage behind it into the file.
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

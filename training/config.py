@@ -1,0 +1,100 @@
+"""What defines a training run: one frozen dataclass, its canonical JSON and the key derived from it."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from training.errors import InputError
+
+OPTIMISERS = ("adam", "sgd")
+SNAPSHOT_DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that the result of a run depends on, except the bytes of the data.
+
+    Defaults are the paper's MLP on CIFAR-10 where the paper gives a value; it gives no learning rate, and 1e-4 is
+    ours (``docs/defaults.md``). Sequences are tuples, so that configs are hashable and compare by value.
+
+    Raises:
+        InputError: a value is out of its range; the message names the field and the range.
+    """
+
+    rule: str = "bp"
+    angle: float = 0.0  # degrees between W and B at the start; `ifa` only
+    expansion: int = 10  # k of the (k out)-dimensional middle of `pfa`
+    dataset: str = "digits"
+    train_size: int | None = None  # samples; None = the whole train split
+    subset_seed: int = 0  # which samples, when train_size is given; smaller subsets are contained in larger ones
+    model: str = "mlp"
+    hidden: tuple[int, ...] = (512, 512)  # units of each hidden layer of `mlp`
+    epochs: int = 30
+    batch_size: int = 128
+    optimiser: str = "adam"
+    lr: float = 1e-4
+    momentum: float = 0.9  # `sgd` only
+    weight_decay: float = 0.0  # L2 penalty on weight matrices, not on biases
+    first_epoch_weight_decay: float | None = None  # replaces weight_decay in the first epoch (PFA's schedule)
+    lr_steps: tuple[int, ...] = ()  # epochs after which lr is multiplied by lr_gamma
+    lr_gamma: float = 0.1
+    seed: int = 0  # weights, feedback and order of the data
+    checkpoint_every: int = 0  # epochs between kept checkpoints (epoch 0 included); 0 = only the final one
+    snapshot_every: int = 0  # steps between rows of trajectory.npy; 0 = no trajectory
+    snapshot_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "lr_steps"):  # lists come from JSON and from the command line
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _require(self.optimiser in OPTIMISERS, f"optimiser is {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
+        _require(
+            self.snapshot_dtype in SNAPSHOT_DTYPES,
+            f"snapshot_dtype is {self.snapshot_dtype!r}; known: {', '.join(SNAPSHOT_DTYPES)}",
+        )
+        _require(0 <= self.angle <= 180, f"angle is {self.angle}; it must lie in [0, 180] degrees")
+        _require(self.lr > 0, f"lr is {self.lr}; it must be positive")
+        for name in ("expansion", "batch_size"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("epochs", "momentum", "weight_decay", "checkpoint_every", "snapshot_every"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must not be negative")
+        _require(self.train_size is None or self.train_size >= 1, "train_size must be at least 1 sample")
+        _require(
+            self.first_epoch_weight_decay is None or self.first_epoch_weight_decay >= 0,
+            "first_epoch_weight_decay must not be negative",
+        )
+        _require(all(width >= 1 for width in self.hidden), "every hidden layer needs at least 1 unit")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types (tuples become lists)."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Rebuild a config; fields that did not exist when it was written take their defaults.
+
+        Raises:
+            InputError: a field is unknown here (the file is from a newer version).
+        """
+        unknown = sorted(set(fields) - {f.name for f in dataclasses.fields(cls)})
+        _require(
+            not unknown,
+            f"the config has unknown fields: {', '.join(unknown)}; is it from a newer alignscape?",
+        )
+        return cls(**fields)
+
+    def key(self, data_digest: str) -> str:
+        """Return the identity of a run: SHA-256 (64 hex digits) of the canonical config and the data's digest."""
+        canonical = json.dumps({"config": self.to_dict(), "data": data_digest}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """Return ``"field: mine -> theirs"`` for every field that differs."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [f"{name}: {theirs[name]} -> {mine[name]}" for name in mine if mine[name] != theirs[name]]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)

@@ -1,0 +1,258 @@
+"""Data sets as uint8 tensors that live on the device and are normalised there.
+
+Reading, layouts and checksums are torchvision's; ``digits`` comes with scikit-learn and needs no files. A data set
+is small enough to sit on the device whole (CIFAR-10: 184 MB), so there is no loader and no worker process.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.errors import InputError
+from training.seeding import generator
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where a data set's files lie under the root, and the per-channel statistics of its train split."""
+
+    files: dict[str, tuple[str, ...]]  # split -> files that must exist, relative to the root
+    mean: tuple[float, ...]  # of pixels in [0, 1]
+    std: tuple[float, ...]
+    classes: int
+
+
+_MNIST = "MNIST/raw/{}-images-idx3-ubyte", "MNIST/raw/{}-labels-idx1-ubyte"
+_CIFAR = "cifar-10-batches-py"
+
+# Means and standard deviations are those the field uses (CIFAR-10's is fixed by the paper); a test compares the
+# ones whose data is at hand with the data.
+SOURCES: dict[str, DataSource] = {
+    "digits": DataSource(files={"train": (), "test": ()}, mean=(0.3051,), std=(0.3757,), classes=10),
+    "mnist": DataSource(
+        files={
+            "train": tuple(name.format("train") for name in _MNIST),
+            "test": tuple(name.format("t10k") for name in _MNIST),
+        },
+        mean=(0.1307,),
+        std=(0.3081,),
+        classes=10,
+    ),
+    "cifar10": DataSource(
+        files={
+            "train": (f"{_CIFAR}/batches.meta", *(f"{_CIFAR}/data_batch_{i}" for i in range(1, 6))),
+            "test": (f"{_CIFAR}/batches.meta", f"{_CIFAR}/test_batch"),
+        },
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        classes=10,
+    ),
+    "cifar100": DataSource(
+        files={
+            "train": ("cifar-100-python/meta", "cifar-100-python/train"),
+            "test": ("cifar-100-python/meta", "cifar-100-python/test"),
+        },
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        classes=100,
+    ),
+    "svhn": DataSource(
+        files={"train": ("train_32x32.mat",), "test": ("test_32x32.mat",)},
+        mean=(0.4377, 0.4438, 0.4728),
+        std=(0.1980, 0.2010, 0.1970),
+        classes=10,
+    ),
+    "stl10": DataSource(
+        files={
+            "train": ("stl10_binary/train_X.bin", "stl10_binary/train_y.bin"),
+            "test": ("stl10_binary/test_X.bin", "stl10_binary/test_y.bin"),
+        },
+        mean=(0.4467, 0.4398, 0.4066),
+        std=(0.2603, 0.2566, 0.2713),
+        classes=10,
+    ),
+}
+
+_DIGITS_TEST = 360  # the last fifth of a fixed shuffle: scikit-learn's digits have no official split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images (N, C, H, W) uint8 and labels (N,) int64, on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the split on ``device``."""
+        return Split(images=self.images.to(device), labels=self.labels.to(device))
+
+    def subset(self, size: int | None, seed: int) -> "Split":
+        """Return ``size`` samples: the first of a permutation by ``seed``, so smaller subsets are nested in larger.
+
+        Raises:
+            InputError: ``size`` is less than 1 or more than there are.
+        """
+        if size is None:
+            return self
+        if not 1 <= size <= len(self):
+            raise InputError(f"{size} samples were asked for; the split has {len(self)}")
+        if size == len(self):
+            return self
+        order = torch.randperm(len(self), generator=generator(seed, "subset"))[:size].to(self.labels.device)
+        return Split(images=self.images[order], labels=self.labels[order])
+
+    def digest(self) -> str:
+        """Return the SHA-256 (64 hex digits) of shape, pixels and labels: the bytes that a result depends on."""
+        state = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        state.update(self.images.cpu().contiguous().numpy().data)
+        state.update(self.labels.cpu().contiguous().numpy().data)
+        return state.hexdigest()
+
+
+class Normalise(nn.Module):
+    """Map pixels to zero mean and unit variance per channel: ``(x / 255 - mean) / std`` for uint8, and
+    ``(x - mean) / std`` for floats in [0, 1]. Accepts (..., C, H, W); returns float of the module's dtype."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        mean_c11 = torch.tensor(mean, dtype=torch.float64)[:, None, None]
+        std_c11 = torch.tensor(std, dtype=torch.float64)[:, None, None]
+        self.register_buffer("scale", (1 / std_c11).float())
+        self.register_buffer("byte_scale", (1 / (255 * std_c11)).float())
+        self.register_buffer("shift", (-mean_c11 / std_c11).float())
+        self.scale: Tensor
+        self.byte_scale: Tensor
+        self.shift: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            # In place on the one float copy: a training step on a CPU is short enough to notice a second one.
+            return images.to(self.shift.dtype).mul_(self.byte_scale).add_(self.shift)
+        return images * self.scale + self.shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Both splits on one device, with what a model and a checkpoint need to know of them."""
+
+    name: str
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def digest(self) -> str:
+        """Return one SHA-256 over both splits as used (after subsetting)."""
+        return hashlib.sha256(f"{self.train.digest()}{self.test.digest()}".encode()).hexdigest()
+
+
+def source(name: str) -> DataSource:
+    """Return the description of the data set called ``name``.
+
+    Raises:
+        InputError: the name is unknown; the message lists the known ones.
+    """
+    if name not in SOURCES:
+        raise InputError(f"unknown data set {name!r}; known: {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def load_split(name: str, split: str, root: str | Path | None = None, *, download: bool = False) -> Split:
+    """Read one split (``"train"`` or ``"test"``) from torchvision's folder layout under ``root``, on the CPU.
+
+    Raises:
+        InputError: unknown name; missing files (named) when not ``download``; files that fail their checksum.
+    """
+    files = source(name).files[split]
+    if name == "digits":
+        return _digits(split)
+    if root is None:
+        raise InputError(f"{name} is read from files: give --data-root DIR (and --download to fetch it there)")
+    if not download and (missing := [file for file in files if not (Path(root) / file).is_file()]):
+        raise InputError(
+            f"{name} is not complete under {root}: missing {', '.join(missing)}; give its folder as --data-root, or --download"
+        )
+    try:
+        return _from_torchvision(name, split, Path(root), download)
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name} under {root} cannot be read ({reason}); re-fetch it with --download") from error
+
+
+def load_dataset(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    download: bool = False,
+    train_size: int | None = None,
+    subset_seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Dataset:
+    """Read both splits, cut the train split to ``train_size`` samples, and place them on ``device``.
+
+    Raises:
+        InputError: as :func:`load_split` and :meth:`Split.subset`.
+    """
+    described = source(name)
+    train = load_split(name, "train", root, download=download).subset(train_size, subset_seed)
+    test = load_split(name, "test", root, download=download)
+    return Dataset(
+        name=name,
+        train=train.to(device),
+        test=test.to(device),
+        mean=described.mean,
+        std=described.std,
+        classes=described.classes,
+    )
+
+
+def _from_torchvision(name: str, split: str, root: Path, download: bool) -> Split:
+    from torchvision import datasets
+
+    is_train = split == "train"
+    readers: dict[str, Callable[[], Any]] = {
+        "mnist": lambda: datasets.MNIST(root, train=is_train, download=download),
+        "cifar10": lambda: datasets.CIFAR10(root, train=is_train, download=download),
+        "cifar100": lambda: datasets.CIFAR100(root, train=is_train, download=download),
+        "svhn": lambda: datasets.SVHN(root, split=split, download=download),
+        "stl10": lambda: datasets.STL10(root, split=split, download=download),
+    }
+    read = readers[name]()
+    images = torch.as_tensor(np.asarray(read.data))
+    labels = torch.as_tensor(np.asarray(read.targets if hasattr(read, "targets") else read.labels))
+    if name == "mnist":
+        images = images[:, None]
+    elif name in ("cifar10", "cifar100"):
+        images = images.permute(0, 3, 1, 2)
+    return Split(images=images.contiguous(), labels=labels.long())
+
+
+def _digits(split: str) -> Split:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    # 17 grey levels 0..16 spread over 0..255, so that pixels / 255 fill [0, 1] as in every other data set.
+    images = torch.as_tensor(np.round(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.as_tensor(bunch.target).long()
+    order = torch.randperm(len(labels), generator=generator(0, "digits"))
+    chosen = order[_DIGITS_TEST:] if split == "train" else order[:_DIGITS_TEST]
+    return Split(images=images[chosen], labels=labels[chosen])
