@@ -40,7 +40,8 @@ class DataInfo:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "DataInfo":
         """Undo :meth:`to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        restored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**restored)
 
     @classmethod
     def of(cls, data: Dataset) -> "DataInfo":
@@ -127,9 +128,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     fields = read_torch_file(path)
     if not isinstance(fields, dict) or not {"format", "config", "model", "feedback"} <= fields.keys():
-        raise InputError(
-            f"{path} is not an alignscape checkpoint; for a plain state dict give --model package.module:factory and --dataset"
-        )
+        raise InputError(f"{path} is not an alignscape checkpoint; for a plain state dict give --model and --dataset")
     if fields["format"] != FORMAT:
         raise InputError(f"{path} has checkpoint format {fields['format']}; this alignscape reads format {FORMAT}")
     try:

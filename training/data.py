@@ -189,7 +189,8 @@ def load_split(name: str, split: str, root: str | Path | None = None, *, downloa
         raise InputError(f"{name} is read from files: give --data-root DIR (and --download to fetch it there)")
     if not download and (missing := [file for file in files if not (Path(root) / file).is_file()]):
         raise InputError(
-            f"{name} is not complete under {root}: missing {', '.join(missing)}; give its folder as --data-root, or --download"
+            f"{name} is not complete under {root}: missing {', '.join(missing)}; "
+            "give the folder above as --data-root, or --download"
         )
     try:
         return _from_torchvision(name, split, Path(root), download)

@@ -1,0 +1,157 @@
+"""Flags that several commands share. Nothing heavy is imported here, so that ``--help`` answers at once."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reports.subjects import Subject
+
+Progress = Callable[[int, int], None]
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, *, out_help: str) -> None:
+    """Add ``--out --device --seed --quiet``, which every command has."""
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="where to compute; auto takes CUDA where there is one (default: auto)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
+
+
+def add_seed_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--seed`` for the random choices of an analysis."""
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="seed of every random choice (default: 0)")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data-root --download``."""
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="folder that holds the data sets in torchvision's layout "
+        "(default: $ALIGNSCAPE_DATA, else where the run was trained from, else ./data)",
+    )
+    parser.add_argument("--download", action="store_true", help="fetch a missing data set into --data-root first")
+
+
+def add_subject_arguments(parser: argparse.ArgumentParser, *, split: str, samples: int | None = None) -> None:
+    """Add the flags that say what is analysed: checkpoints, a foreign model, data, number of samples."""
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        type=Path,
+        metavar="CKPT",
+        help="a checkpoint of ours, a run folder (its ckpt.pt is taken), or a state dict (.pt, .safetensors)",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="REF",
+        help="for a state dict: package.module:factory (called without arguments), torchvision:NAME or timm:NAME",
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="for a state dict: data set to analyse it on")
+    parser.add_argument(
+        "--mean", nargs="+", type=float, metavar="M", help="for a state dict: channel means (default: the data set's)"
+    )
+    parser.add_argument(
+        "--std", nargs="+", type=float, metavar="S", help="for a state dict: channel s.d. (default: the data set's)"
+    )
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--split", choices=("train", "test"), default=split, help=f"which samples to analyse (default: {split})"
+    )
+    parser.add_argument(
+        "--samples",
+        type=positive_int,
+        default=samples,
+        metavar="N",
+        help=f"number of samples, drawn by --seed (default: {samples or 'all'})",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive_int,
+        default=2500,
+        metavar="N",
+        help="samples per pass; results do not depend on it (default: 2500)",
+    )
+    add_run_arguments(parser, out_help="folder for tables and figures (default: next to the first checkpoint)")
+    add_seed_argument(parser)
+
+
+def load_subjects(args: argparse.Namespace) -> "list[Subject]":
+    """Load what ``add_subject_arguments`` asked for: one Subject a checkpoint."""
+    from reports.subjects import load_subject
+
+    return [
+        load_subject(
+            path,
+            model=args.model,
+            dataset=args.dataset,
+            mean=args.mean,
+            std=args.std,
+            data_root=args.data_root,
+            download=args.download,
+            split=args.split,
+            samples=args.samples,
+            seed=args.seed,
+            device=args.device,
+        )
+        for path in args.checkpoints
+    ]
+
+
+def output_folder(args: argparse.Namespace, subjects: "Sequence[Subject]") -> Path:
+    """Return ``--out``, or the folder of the first checkpoint."""
+    return args.out if args.out is not None else subjects[0].path.parent
+
+
+def progress_bar(args: argparse.Namespace, description: str, unit: str = "step") -> Progress | None:
+    """Return a ``progress(done, total)``: a bar on a terminal, a line every tenth in a log; None if ``--quiet``."""
+    if args.quiet:
+        return None
+    from reports.progress import ProgressDisplay
+
+    return ProgressDisplay(description, unit)
+
+
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """Parse an integer of at least 0."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} must not be negative")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Parse a positive, finite number."""
+    if not (value := float(text)) > 0 or math.isinf(value):
+        raise argparse.ArgumentTypeError(f"{text} must be positive")
+    return value
+
+
+def parse_epsilons(values: "Sequence[float]") -> list[float]:
+    """Check attack radii in pixel units and sort them.
+
+    Raises:
+        InputError: one lies outside [0, 1].
+    """
+    for value in values:
+        if not 0 <= value <= 1:
+            raise InputError(f"eps {value:g} is outside [0, 1]: it is in units of pixels in [0, 1] (8/255 = 0.0314)")
+    return sorted(set(values))

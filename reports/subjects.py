@@ -1,0 +1,171 @@
+"""What a command analyses: a plain network with its data, from any file that a user may hold."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, load_state_dict, load_weights
+from training.config import TrainConfig
+from training.data import Normalise, Split, load_split, source
+from training.device import resolve_device
+from training.errors import InputError
+from training.files import sha256_file
+from training.models import import_model
+
+DATA_ROOT_VARIABLE = "ALIGNSCAPE_DATA"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One network on one device with the samples to analyse it on."""
+
+    name: str  # the `checkpoint` column of every table: the path as the user gave it
+    path: Path  # the file
+    digest: str  # SHA-256 of the file
+    model: nn.Module  # the plain network in eval mode; takes normalised images
+    normalise: Normalise  # uint8 or [0, 1] pixels -> normalised images
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+    dataset: str
+    split: str
+    data_digest: str  # SHA-256 of the samples
+    data_root: Path | None
+    checkpoint: Checkpoint | None  # ours, with config and feedback; None for a foreign state dict
+    columns: dict[str, Any] = field(default_factory=dict)  # rule, angle, seed, epoch of a checkpoint of ours
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network and the samples are."""
+        return self.labels.device
+
+    def inputs(self) -> Tensor:
+        """Return the normalised images (N, C, H, W) as floats: what the network takes."""
+        return self.normalise(self.images)
+
+    def pixel_model(self) -> nn.Module:
+        """Return the network that takes pixels in [0, 1] and normalises inside: what an attack attacks."""
+        return nn.Sequential(self.normalise, self.model).eval()
+
+
+def load_subject(
+    path: Path,
+    *,
+    model: str | None = None,
+    dataset: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    data_root: Path | None = None,
+    download: bool = False,
+    split: str = "test",
+    samples: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Subject:
+    """Load the network at ``path`` and ``samples`` samples (all if None, drawn by ``seed``) of ``split``.
+
+    ``path`` is a checkpoint of ours, a run folder (its ``ckpt.pt``), or a state dict file together with ``model``
+    (see :func:`training.models.import_model`) and ``dataset``.
+
+    Raises:
+        InputError: whatever is wrong with the file, the model, the data or the device.
+    """
+    target = resolve_device(device)
+    file = path / "ckpt.pt" if path.is_dir() else path
+    if not file.is_file():
+        hint = "; the run is not finished" if path.is_dir() and (path / "config.json").is_file() else ""
+        raise InputError(f"no such checkpoint: {file}{hint}")
+    checkpoint = load_checkpoint(file) if model is None and is_checkpoint(file) else None
+    if checkpoint is not None:
+        network, info = checkpoint.plain_model(), checkpoint.data
+        dataset, mean, std = dataset or info.name, mean or info.mean, std or info.std
+    else:
+        network, dataset = _foreign_model(file, model, dataset)
+        mean, std = mean or source(dataset).mean, std or source(dataset).std
+    root = find_data_root(data_root, file)
+    data = load_split(dataset, split, root, download=download)
+    if split == "train" and checkpoint is not None and dataset == checkpoint.data.name:
+        data = data.subset(checkpoint.config.train_size, checkpoint.config.subset_seed)
+    data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(target)
+    normalise = _normalise(mean, std, data).to(target)
+    network = network.to(target).eval()
+    _check_fit(network, normalise, data, dataset)
+    return Subject(
+        name=os.fspath(path),
+        path=file,
+        digest=sha256_file(file),
+        model=network,
+        normalise=normalise,
+        images=data.images,
+        labels=data.labels,
+        dataset=dataset,
+        split=split,
+        data_digest=data.digest(),
+        data_root=root,
+        checkpoint=checkpoint,
+        columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
+    )
+
+
+def run_columns(config: TrainConfig, epoch: int) -> dict[str, Any]:
+    """Return the columns that identify a run of ours in a table; ``angle`` (degrees) is NaN but for IFA."""
+    angle = config.angle if config.rule == "ifa" else float("nan")
+    return {"rule": config.rule, "angle": angle, "seed": config.seed, "epoch": epoch}
+
+
+def find_data_root(given: Path | None, checkpoint: Path) -> Path | None:
+    """Return the folder of data sets: as given, else $ALIGNSCAPE_DATA, else where the run that the checkpoint lies
+    in was trained from, else ``./data``."""
+    if given is not None:
+        return given
+    if variable := os.environ.get(DATA_ROOT_VARIABLE):
+        return Path(variable)
+    for folder in (checkpoint.parent, checkpoint.parent.parent):  # RUN/ckpt.pt, RUN/checkpoints/epoch-0001.pt
+        try:
+            recorded = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("data_root")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if recorded is not None:
+            return Path(recorded)
+    return Path("data")
+
+
+def _foreign_model(file: Path, model: str | None, dataset: str | None) -> tuple[nn.Module, str]:
+    if model is None or dataset is None:
+        state = load_state_dict(file)  # says so if the file is broken or refused, before asking for more
+        flags = " and ".join(f for f, v in (("--model", model), ("--dataset", dataset)) if v is None)
+        raise InputError(f"{file} is a plain state dict ({len(state)} tensors): give {flags}")
+    source(dataset)
+    state = load_state_dict(file)
+    network = import_model(model)
+    load_weights(network, state)
+    return network, dataset
+
+
+def _normalise(mean: Sequence[float], std: Sequence[float], data: Split) -> Normalise:
+    channels = data.images.shape[1]
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise InputError(f"the images have {channels} channels: --mean and --std need {channels} values, std positive")
+    return Normalise(tuple(mean), tuple(std))
+
+
+def _check_fit(network: nn.Module, normalise: Normalise, data: Split, dataset: str) -> None:
+    """Fail early, in one line, where network and data do not go together."""
+    shape = tuple(data.images.shape[1:])
+    try:
+        with torch.no_grad():
+            logits = network(normalise(data.images[:2]))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the model does not take {dataset}'s images of shape {shape}: {reason}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise InputError("the model must return one tensor of logits (N, classes)")
+    if logits.shape[1] <= int(data.labels.max()):
+        raise InputError(
+            f"the model has {logits.shape[1]} classes, {dataset} has labels up to {int(data.labels.max())}"
+        )
