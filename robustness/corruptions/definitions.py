@@ -1,0 +1,134 @@
+"""Which corruptions there are: CIFAR-10-C's fifteen, and a small set of our own for images of about 8 x 8."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from robustness.corruptions import blur, digital, noise, small, weather
+from robustness.corruptions.frost import FrostTextures
+from robustness.corruptions.pixels import Images
+from robustness.corruptions.streams import Streams, image_streams
+from training.errors import InputError
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+class Distortion(Protocol):
+    """Distort images (N, H, W, C) uint8 at a severity of 1 ... 5, with one random stream per image."""
+
+    def __call__(self, images: Images, severity: int, streams: Streams) -> Images: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruption:
+    """A named distortion.
+
+    ``random`` says whether it draws; ``label`` is the provenance of a file made with it whose bytes are not known to
+    be the official ones: ``regenerated`` (the same definition), ``approximate`` or ``own definition``.
+    """
+
+    name: str
+    category: str
+    distort: Distortion
+    random: bool
+    label: str = "regenerated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """A set of corruptions and the image shape that its constants are meant for (None: any)."""
+
+    title: str
+    corruptions: Mapping[str, Corruption]
+    image_shape: tuple[int, int, int] | None = None
+
+    def corruption(self, name: str) -> Corruption:
+        """Return the corruption called ``name``.
+
+        Raises:
+            InputError: there is none; the message lists those there are.
+        """
+        if name not in self.corruptions:
+            raise InputError(f"unknown corruption {name!r}; {self.title} has: {', '.join(self.corruptions)}")
+        return self.corruptions[name]
+
+    def corrupt(self, images: Images, name: str, severity: int, *, seed: int, first: int = 0) -> Images:
+        """Return corrupted copies of ``images`` (N, H, W, C) uint8.
+
+        Args:
+            name: of the corruption.
+            severity: 1 (mild) ... 5.
+            seed: of the random draws, which belong to (seed, name, severity, image number).
+            first: number of the first image in the set that ``images`` is a part of.
+
+        Raises:
+            InputError: unknown corruption, severity out of range, or images that the definition is not for.
+        """
+        corruption = self.corruption(name)
+        if severity not in SEVERITIES:
+            raise InputError(f"severity {severity} is not one of 1 ... {SEVERITIES[-1]}")
+        if images.dtype != "uint8" or images.ndim != 4:
+            raise InputError(f"images are {images.dtype} {images.shape}; corruptions need uint8 (N, H, W, C)")
+        if self.image_shape is not None and images.shape[1:] != self.image_shape:
+            raise InputError(f"{self.title} is defined for {self.image_shape} images, these are {images.shape[1:]}")
+        streams = image_streams(seed, name, severity, first, len(images))
+        return corruption.distort(images, severity, streams)
+
+
+def cifar_c(textures: FrostTextures) -> Definition:
+    """Return the fifteen corruptions of CIFAR-10-C and CIFAR-100-C (Hendrycks & Dietterich 2019), for 32 x 32 RGB.
+
+    Frost cuts its crystals from ``textures`` (see :func:`~robustness.corruptions.frost.load_frost_textures`).
+    """
+    frost = partial(weather.frost, textures=textures.images)
+    listed = (
+        Corruption(name="gaussian_noise", category="noise", distort=noise.gaussian_noise, random=True),
+        Corruption(name="shot_noise", category="noise", distort=noise.shot_noise, random=True),
+        Corruption(name="impulse_noise", category="noise", distort=noise.impulse_noise, random=True),
+        Corruption(name="defocus_blur", category="blur", distort=blur.defocus_blur, random=False),
+        Corruption(name="glass_blur", category="blur", distort=blur.glass_blur, random=True),
+        Corruption(name="motion_blur", category="blur", distort=blur.motion_blur, random=True),
+        Corruption(name="zoom_blur", category="blur", distort=blur.zoom_blur, random=False),
+        Corruption(name="snow", category="weather", distort=weather.snow, random=True),
+        Corruption(
+            name="frost",
+            category="weather",
+            distort=frost,
+            random=True,
+            label="regenerated" if textures.official else "approximate",
+        ),
+        Corruption(name="fog", category="weather", distort=weather.fog, random=True),
+        Corruption(name="brightness", category="weather", distort=weather.brightness, random=False),
+        Corruption(name="contrast", category="digital", distort=digital.contrast, random=False),
+        Corruption(name="elastic_transform", category="digital", distort=digital.elastic_transform, random=True),
+        Corruption(name="pixelate", category="digital", distort=digital.pixelate, random=False),
+        # Deterministic, but the bytes are the JPEG library's: see digital.jpeg_compression.
+        Corruption(
+            name="jpeg_compression",
+            category="digital",
+            distort=digital.jpeg_compression,
+            random=False,
+            label="approximate",
+        ),
+    )
+    return Definition(
+        title="CIFAR-C", corruptions={corruption.name: corruption for corruption in listed}, image_shape=(32, 32, 3)
+    )
+
+
+def small_images() -> Definition:
+    """Return four corruptions whose constants are our own, for images of about 8 x 8. This is *not* CIFAR-10-C."""
+    listed = (
+        ("gaussian_noise", "noise", small.gaussian_noise, True),
+        ("gaussian_blur", "blur", small.gaussian_blur, False),
+        ("contrast", "digital", small.contrast, False),
+        ("pixelate", "digital", small.pixelate, False),
+    )
+    return Definition(
+        title="small-image corruptions (own definition)",
+        corruptions={
+            name: Corruption(name=name, category=category, distort=distort, random=random, label="own definition")
+            for name, category, distort, random in listed
+        },
+    )
