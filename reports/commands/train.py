@@ -1,0 +1,259 @@
+"""``analyze train``: one run, or one for each seed and angle."""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.commands.common import (
+    add_data_arguments,
+    add_run_arguments,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
+from training.errors import InputError
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+    from training.loop import Report
+    from training.runs import RunFolder
+
+HELP = "train networks with a learning rule; write checkpoints, metrics and weight trajectories"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``analyze train``; defaults are those of ``TrainConfig``."""
+    rule = parser.add_argument_group("rule")
+    rule.add_argument("--rule", default="bp", help="learning rule: bp, fa, ifa, dfa or pfa (default: bp)")
+    rule.add_argument(
+        "--angle",
+        "--angles",
+        dest="angles",
+        nargs="+",
+        type=float,
+        default=[0.0],
+        metavar="DEG",
+        help="ifa: degrees between forward and feedback weights at the start, one run each; 90 is fa (default: 0)",
+    )
+    rule.add_argument(
+        "--expansion",
+        type=positive_int,
+        default=10,
+        metavar="K",
+        help="pfa: width of its middle, in outputs (default: 10)",
+    )
+    _add_data(parser)
+    _add_optimisation(parser)
+    _add_output(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data and network")
+    data.add_argument(
+        "--dataset", default="digits", help="digits, mnist, cifar10, cifar100, svhn or stl10 (default: digits)"
+    )
+    add_data_arguments(parser)
+    data.add_argument(
+        "--train-size", type=positive_int, metavar="N", help="train on N samples of the train split (default: all)"
+    )
+    data.add_argument(
+        "--subset-seed", type=non_negative_int, default=0, help="seed of the choice of these samples (default: 0)"
+    )
+    data.add_argument("--network", default="mlp", help="architecture: mlp (default: mlp)")
+    data.add_argument(
+        "--hidden",
+        nargs="*",
+        type=positive_int,
+        default=[512, 512],
+        metavar="UNITS",
+        help="mlp: units of each hidden layer; none for a linear network (default: 512 512)",
+    )
+
+
+def _add_optimisation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("optimisation")
+    group.add_argument("--epochs", type=non_negative_int, default=30, help="passes over the train split (default: 30)")
+    group.add_argument(
+        "--batch-size", type=positive_int, default=128, metavar="N", help="samples a step (default: 128)"
+    )
+    group.add_argument("--optimiser", choices=("adam", "sgd"), default="adam", help="(default: adam, betas .9 .999)")
+    group.add_argument("--lr", type=positive_float, default=1e-4, help="learning rate (default: 1e-4)")
+    group.add_argument("--momentum", type=float, default=0.9, help="sgd: momentum (default: 0.9)")
+    group.add_argument(
+        "--weight-decay",
+        type=float,
+        default=0.0,
+        help="L2 penalty on weight matrices and plastic feedback (default: 0)",
+    )
+    group.add_argument(
+        "--first-epoch-weight-decay",
+        type=float,
+        metavar="WD",
+        help="penalty of the first epoch only, pfa's schedule (default: --weight-decay)",
+    )
+    group.add_argument(
+        "--lr-steps",
+        nargs="+",
+        type=positive_int,
+        default=[],
+        metavar="EPOCH",
+        help="epochs after which the learning rate is multiplied by --lr-gamma (default: none)",
+    )
+    group.add_argument("--lr-gamma", type=positive_float, default=0.1, help="factor of each --lr-steps (default: 0.1)")
+    group.add_argument(
+        "--seed",
+        "--seeds",
+        dest="seeds",
+        nargs="+",
+        type=seed_range,
+        default=[[0]],
+        metavar="S",
+        help="seed of weights, feedback and data order, one run each; 0..9 is a range (default: 0)",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--checkpoint-every",
+        type=non_negative_int,
+        default=0,
+        metavar="EPOCHS",
+        help="keep a checkpoint every so many epochs, the start included; 0: only the final one (default: 0)",
+    )
+    group.add_argument(
+        "--snapshot-every",
+        type=non_negative_int,
+        default=0,
+        metavar="STEPS",
+        help="keep the weights every so many steps for `analyze trajectory`; 0: never (default: 0)",
+    )
+    group.add_argument(
+        "--snapshot-dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="4 or 2 bytes a weight on disk (default: float32)",
+    )
+    add_run_arguments(
+        group,
+        out_help="run folder; with several seeds or angles, the folder of their run folders "
+        "(default: runs/NAME). A run that was interrupted goes on, a complete one is left alone",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train what is asked for, one run after the other, and print a table of the results."""
+    from reports.subjects import find_data_root
+    from training.data import load_dataset
+    from training.device import resolve_device
+    from training.loop import train
+
+    configs = make_configs(args)
+    folders = run_folders(configs, args.out)
+    device = resolve_device(args.device)
+    root = find_data_root(args.data_root, Path())
+    data = load_dataset(
+        args.dataset,
+        root,
+        download=args.download,
+        train_size=args.train_size,
+        subset_seed=args.subset_seed,
+        device=device,
+    )
+    finished = []
+    for config, folder in zip(configs, folders, strict=True):
+        show = None if args.quiet else EpochLines(folder, config.epochs)
+        finished.append(
+            train(config, data, folder, data_root=None if args.dataset == "digits" else root, progress=show)
+        )
+    print(summary(finished))
+
+
+def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
+    """Return one config for each angle and seed.
+
+    Raises:
+        InputError: a value out of range; several angles for a rule that has none; an unknown rule.
+    """
+    from training.config import TrainConfig
+    from training.rules import RULES
+
+    if args.rule not in RULES:
+        raise InputError(f"unknown rule {args.rule!r}; known: {', '.join(RULES)}")
+    if args.rule != "ifa" and args.angles != [0.0]:
+        raise InputError(f"--angle belongs to --rule ifa; {args.rule} has no angle")
+    fixed: dict[str, Any] = {
+        name: getattr(args, name)
+        for name in (
+            *("rule", "expansion", "dataset", "train_size", "subset_seed", "hidden", "epochs", "batch_size"),
+            *("optimiser", "lr", "momentum", "weight_decay", "first_epoch_weight_decay", "lr_steps", "lr_gamma"),
+            *("checkpoint_every", "snapshot_every", "snapshot_dtype"),
+        )
+    }
+    seeds = list(dict.fromkeys(itertools.chain.from_iterable(args.seeds)))
+    angles = list(dict.fromkeys(args.angles))
+    return [
+        TrainConfig(**fixed, model=args.network, angle=angle, seed=seed)
+        for angle, seed in itertools.product(angles, seeds)
+    ]
+
+
+def run_folders(configs: "list[TrainConfig]", out: Path | None) -> list[Path]:
+    """Return the folder of each run: ``out`` itself for one run, ``out/NAME`` for several."""
+    if len(configs) == 1 and out is not None:
+        return [out]
+    return [(out or Path("runs")) / run_name(config) for config in configs]
+
+
+def run_name(config: "TrainConfig") -> str:
+    """Return e.g. ``cifar10-ifa45-seed0``."""
+    angle = f"{config.angle:g}" if config.rule == "ifa" else ""
+    return f"{config.dataset}-{config.rule}{angle}-seed{config.seed}"
+
+
+def summary(runs: "list[RunFolder]") -> str:
+    """Return a text table with one line a run."""
+    import pandas as pd
+
+    from reports.subjects import run_columns
+    from reports.tables import render
+    from training.checkpoint import load_checkpoint
+
+    rows = []
+    for run_folder in runs:
+        checkpoint = load_checkpoint(run_folder.checkpoint)
+        names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+        metrics = {name: checkpoint.metrics[name] for name in names}
+        diverged = {"diverged": "yes"} if checkpoint.metrics["diverged"] else {}
+        columns = run_columns(checkpoint.config, checkpoint.epoch)
+        rows.append({"run": str(run_folder.path), **columns, **metrics, **diverged})
+    return render(pd.DataFrame(rows))
+
+
+def seed_range(text: str) -> list[int]:
+    """Parse ``7`` or ``0..9`` (both ends included)."""
+    first, _, last = text.partition("..")
+    low, high = non_negative_int(first), non_negative_int(last or first)
+    if high < low:
+        raise argparse.ArgumentTypeError(f"{text} is an empty range")
+    return list(range(low, high + 1))
+
+
+class EpochLines:
+    """Shows one line an epoch on stderr, with the time left."""
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        self.folder = folder
+        self.epochs = epochs
+
+    def __call__(self, report: "Report") -> None:
+        row = report.metrics
+        left = row["seconds"] / report.step * (report.total_steps - report.step)
+        print(
+            f"{self.folder.name}: epoch {report.epoch}/{self.epochs}  loss {row['train_loss']:.4f}  "
+            f"train {row['train_accuracy']:.4f}  test {row['test_accuracy']:.4f}  {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,131 @@
+"""The folder of one run: who it belongs to, where it stands, when it is complete."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoint import read_torch_file
+from training.config import TrainConfig
+from training.errors import InputError
+from training.files import atomic_path, remove_stale_temporaries, write_json, write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``config.json``, ``ckpt.pt``, ``checkpoints/``, ``metrics.csv``, ``resume.pt``, ``done.json`` under ``path``."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The final checkpoint."""
+        return self.path / "ckpt.pt"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is complete: ``done.json`` is written last."""
+        return (self.path / "done.json").is_file()
+
+    def epoch_checkpoint(self, epoch: int) -> Path:
+        """The checkpoint after ``epoch`` epochs; 0 is the initialisation."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the kernel lets go of it when the process dies, however it dies.
+
+        Raises:
+            InputError: another process is training in it; it holds files that are not a run's.
+        """
+        if self.path.exists() and not (self.path / "config.json").is_file():
+            if not self.path.is_dir():
+                raise InputError(f"{self.path} is a file: choose another --out")
+            if foreign := [p.name for p in sorted(self.path.iterdir()) if not p.name.startswith(".")]:
+                names = ", ".join(foreign[:3])
+                raise InputError(f"{self.path} is not empty and not a run ({names}): choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        # The lock file stays: removing it would let a third process lock a file that a second one still waits for.
+        with open(self.path / ".lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"another process is training in {self.path}") from error
+            yield
+
+    def claim(self, config: TrainConfig, description: dict[str, Any]) -> None:
+        """Make the folder this run's, or check that it is.
+
+        Raises:
+            InputError: the folder belongs to another config (differences named) or to other data.
+        """
+        if (self.path / "config.json").is_file():
+            self._check_owner(config, description)
+        else:
+            write_json(self.path / "config.json", {"config": config.to_dict(), **description})
+        remove_stale_temporaries(self.path)
+        if (self.path / "checkpoints").is_dir():
+            remove_stale_temporaries(self.path / "checkpoints")
+
+    def _check_owner(self, config: TrainConfig, description: dict[str, Any]) -> None:
+        recorded = self.read_config()
+        if changes := config.differences(TrainConfig.from_dict(recorded["config"])):
+            raise InputError(f"{self.path} holds another run ({'; '.join(changes[:4])}): choose another --out")
+        if recorded["data"]["digest"] != description["data"]["digest"]:
+            raise InputError(f"{self.path} was trained on other bytes of {config.dataset}: choose another --out")
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what ``config.json`` holds.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        try:
+            recorded = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} is not a run folder: config.json is missing or damaged") from error
+        if not isinstance(recorded, dict) or not {"config", "data"} <= recorded.keys():
+            raise InputError(f"{self.path} is not a run folder: config.json is not a run's")
+        return recorded
+
+    def save_resume(self, state: dict[str, Any]) -> None:
+        """Replace the resume point."""
+        with atomic_path(self.path / "resume.pt") as temporary:
+            torch.save(state, temporary)
+
+    def load_resume(self) -> dict[str, Any] | None:
+        """Return the resume point, or None where there is none."""
+        path = self.path / "resume.pt"
+        return read_torch_file(path) if path.is_file() else None
+
+    def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
+        """Replace ``metrics.csv`` (one row an epoch); NaN is an empty cell."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
+        write_text(self.path / "metrics.csv", text.getvalue())
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Declare the run complete and drop its resume point."""
+        write_json(self.path / "done.json", summary)
+        (self.path / "resume.pt").unlink(missing_ok=True)
+
+
+def read_run(path: str | os.PathLike[str]) -> RunFolder:
+    """Return the run in ``path``.
+
+    Raises:
+        InputError: there is none.
+    """
+    run = RunFolder(Path(path))
+    run.read_config()
+    return run
