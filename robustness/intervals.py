@@ -40,8 +40,9 @@ def bootstrap_mean(
 ) -> tuple[float, float]:
     """Return the percentile-bootstrap interval of the mean of ``values`` over images (Efron 1979).
 
-    Images are resampled with replacement. Correctness of an image, or its mean over corruptions, takes few distinct
-    values, so a resample is one multinomial draw of how often each value occurs: the same distribution, much faster.
+    Images are resampled with replacement. Correctness of an image, or its mean over corruptions, takes few
+    distinct values, so a resample is one multinomial draw of how often each value occurs: the same
+    distribution, much faster.
 
     Args:
         values: one number an image, shape (N,).

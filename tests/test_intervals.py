@@ -23,9 +23,7 @@ def test_wilson_covers_as_often_as_it_says(p):
     assert 0.93 < coverage < 0.98
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "confidence"), [(-1, 5, 0.95), (6, 5, 0.95), (0, 0, 0.95), (1, 5, 1.0)]
-)
+@pytest.mark.parametrize(("successes", "n", "confidence"), [(-1, 5, 0.95), (6, 5, 0.95), (0, 0, 0.95), (1, 5, 1.0)])
 def test_wilson_refuses_what_is_no_proportion(successes, n, confidence):
     with pytest.raises(ValueError, match=r"proportion|between 0 and 1"):
         wilson(successes, n, confidence)

@@ -1,0 +1,142 @@
+"""Square: an attack that sees outputs only, and so cannot be misled by a masked gradient."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustness.attacks import Batch, Perturber
+from robustness.norms import per_image
+from training.errors import InputError
+
+# Side lengths shrink as queries go by: (share of the queries used, divisor of the area); Andriushchenko et al. 2020, 4.
+SCHEDULE = (
+    (0.8, 512),
+    (0.6, 256),
+    (0.4, 128),
+    (0.2, 64),
+    (0.1, 32),
+    (0.05, 16),
+    (0.02, 8),
+    (0.005, 4),
+    (0.001, 2),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareAttack:
+    """Random search over squares at the corners of the L-infinity ball (Andriushchenko et al. 2020, algorithm 2).
+
+    Each query moves one square of every image to x + eps or x - eps, channel by channel, and keeps what lowers the
+    margin. As in the authors' code all images of a batch share the squares; the stripes they start from are their
+    own. Unlike there a square may touch the last row and column.
+
+    Attributes:
+        queries: forward passes an image, beyond the first, at most.
+        restarts: independent repetitions.
+        initial_share: share of the image that the first square covers.
+
+    Raises:
+        InputError: a value that makes no attack.
+    """
+
+    queries: int = 1000
+    restarts: int = 1
+    initial_share: float = 0.8
+    name: str = "square"
+    norm: str = "linf"
+    loss: str = "margin"
+    needs_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.queries < 1 or self.restarts < 1:
+            raise InputError(f"square needs at least 1 query and 1 restart, got {self.queries}, {self.restarts}")
+        if not 0 < self.initial_share <= 1:
+            raise InputError(f"the first square covers {self.initial_share:g} of the image; give 0 < share <= 1")
+
+    @property
+    def steps(self) -> int:
+        return self.queries
+
+    def on(self, batch: Batch, *, restart: int, stop_when_fooled: bool) -> Perturber:
+        """Return the perturber; an image always stops once fooled, since the margin can fall no further in sign.
+
+        Raises:
+            InputError: the inputs are not images of shape (C, H, W).
+        """
+        if batch.images.ndim != 4:
+            raise InputError(f"square needs images (N, C, H, W), got shape {tuple(batch.images.shape)}")
+        stripes = _stripes(batch, restart)
+
+        def perturber(eps: float, chosen: Tensor) -> Tensor:
+            squares = proposals(self, batch.images.shape[1:], np.random.default_rng((batch.seed, restart)))
+            return _search(batch, chosen, stripes[chosen], eps, squares)
+
+        return perturber
+
+
+def proposals(
+    attack: SquareAttack, shape: Sequence[int], rng: np.random.Generator
+) -> Iterator[tuple[int, int, int, Tensor]]:
+    """Yield each query's square: its top row, left column, side, and sign for each channel, (C, 1, 1)."""
+    channels, height, width = shape
+    for query in range(attack.queries):
+        used = query / attack.queries
+        divisor = next((d for share, d in SCHEDULE if used > share), 1)
+        side = round(sqrt(attack.initial_share / divisor * height * width))
+        side = min(max(side, 1), height, width)
+        top = int(rng.integers(height - side + 1))
+        left = int(rng.integers(width - side + 1))
+        yield top, left, side, torch.from_numpy(rng.integers(0, 2, (channels, 1, 1)) * 2 - 1)
+
+
+def _stripes(batch: Batch, restart: int) -> Tensor:
+    """Return vertical stripes of +-1 for each image, shape (N, C, 1, W)."""
+    _, channels, _, width = batch.images.shape
+    stripes = [
+        np.random.default_rng((batch.seed, restart, number)).integers(0, 2, (channels, 1, width)) * 2 - 1
+        for number in batch.numbers
+    ]
+    return torch.from_numpy(np.stack(stripes)).to(batch.images)
+
+
+@torch.no_grad()
+def _search(
+    batch: Batch,
+    chosen: Tensor,
+    stripes: Tensor,
+    eps: float,
+    squares: Iterator[tuple[int, int, int, Tensor]],
+) -> Tensor:
+    """Return the best point found for each chosen image, shape (len(chosen), C, H, W)."""
+    x, y = batch.images[chosen], batch.labels[chosen]
+    best = (x + eps * stripes).clamp(0, 1)
+    result = best.clone()
+    active = torch.arange(len(chosen), device=x.device)
+    lowest = _margin(batch, best, y)
+    for top, left, side, signs in squares:
+        right = lowest > 0
+        if not right.all():
+            result[active] = best
+            active, x, y, best, lowest = active[right], x[right], y[right], best[right], lowest[right]
+            if not len(active):
+                return result
+        window = (..., slice(top, top + side), slice(left, left + side))
+        before = best[window].clone()
+        best[window] = (x[window] + eps * signs.to(x)).clamp(0, 1)
+        margin = _margin(batch, best, y)
+        worse = margin >= lowest
+        best[window] = torch.where(per_image(worse, best), before, best[window])
+        lowest = torch.where(worse, lowest, margin)
+    result[active] = best
+    return result
+
+
+def _margin(batch: Batch, images: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the lead of the right answer over the best wrong one, shape (N,); 0 or less is fooled."""
+    logits = batch.model(images)
+    true = logits.gather(1, labels_N[:, None]).squeeze(1)
+    return true - logits.scatter(1, labels_N[:, None], -torch.inf).amax(1)

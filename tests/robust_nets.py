@@ -1,0 +1,81 @@
+"""Small networks on the bundled digits that the robustness tests attack."""
+
+from functools import cache
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Normalise(nn.Module):
+    """Pixels in [0, 1] to zero mean and unit scale, inside the attacked model."""
+
+    def forward(self, x):
+        return (x - 0.3) / 0.35
+
+
+class Scaled(nn.Module):
+    """A network whose logits are multiplied: the same predictions, a saturated softmax."""
+
+    def __init__(self, inner: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.inner, self.factor = inner, factor
+
+    def forward(self, x):
+        return self.inner(x) * self.factor
+
+
+class Quantised(nn.Module):
+    """A network that rounds its input to a few levels: the gradient is zero everywhere."""
+
+    def __init__(self, inner: nn.Module, levels: int = 15) -> None:
+        super().__init__()
+        self.inner, self.levels = inner, levels
+
+    def forward(self, x):
+        return self.inner((x * self.levels).round() / self.levels)
+
+
+@cache
+def digits() -> tuple[Tensor, Tensor]:
+    """Return images (1797, 1, 8, 8) in [0, 1] and labels."""
+    data = load_digits()
+    return torch.tensor(data.images, dtype=torch.float32)[:, None] / 16, torch.tensor(data.target)
+
+
+def mlp(seed: int, hidden: int = 64) -> nn.Sequential:
+    """Return an untrained 64-hidden-hidden-10 network that normalises inside."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            Normalise(),
+            nn.Flatten(),
+            nn.Linear(64, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 10),
+        )
+
+
+@cache
+def trained(seed: int = 0, steps: int = 150) -> nn.Sequential:
+    """Return a network trained on the first 1,000 digits; do not change it, tests share it."""
+    model = mlp(seed)
+    images, labels = digits()
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        rows = torch.randint(0, 1000, (128,), generator=generator)
+        optimiser.zero_grad()
+        F.cross_entropy(model(images[rows]), labels[rows]).backward()
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return model.eval()
+
+
+def held_out(n: int = 200, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return ``n`` digits that :func:`trained` has not seen."""
+    images, labels = digits()
+    return images[1000 : 1000 + n].to(dtype), labels[1000 : 1000 + n]
