@@ -1,0 +1,140 @@
+"""Attacks of torchattacks (the ``peers`` extra), run and judged like ours."""
+
+import importlib
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustness.attacks import Batch, Perturber
+from training.errors import InputError
+
+GRADIENT_FREE = ("GN", "OnePixel", "Pixle", "SPSA", "Square")
+EPS, STEPS = ("eps", "max_epsilon"), ("steps", "n_queries", "nb_iter", "max_iterations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchattacksAttack:
+    """The attack ``torchattacks.NAME``: its own defaults but for eps, the norm, and the steps where given.
+
+    Attacks that seek the smallest perturbation and have no eps (CW, DeepFool) run once; an image counts from the
+    eps that its perturbation lies within.
+
+    Attributes:
+        attack: the class's name in torchattacks.
+        norm: ``linf`` or ``l2``, one that the attack bounds.
+        iterations: its number of steps or queries; its own default if None.
+
+    Raises:
+        InputError: torchattacks is not installed, has no such attack (the message lists those it has), or the
+            attack does not bound the norm, needs more than a model, or has no number of steps to set.
+    """
+
+    attack: str
+    norm: str = "linf"
+    iterations: int | None = None
+    loss: str = "its own"
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        parameters = self._parameters()
+        if missing := [name for name, p in parameters.items() if p.default is p.empty]:
+            raise InputError(f"{self.name} cannot be run from here: it needs {', '.join(missing)}")
+        text = inspect.getdoc(self._class()) or ""
+        measure = text.partition("Distance Measure")[2].partition("\n")[0].strip(" :")
+        if measure and self.norm not in measure.lower():
+            raise InputError(f"{self.name} bounds {measure}, not {self.norm}; choose another --norm or attack")
+        if self.iterations is not None and self._named(STEPS) is None:
+            raise InputError(f"{self.name} has no number of steps to set")
+
+    @property
+    def name(self) -> str:
+        return f"torchattacks:{self.attack}"
+
+    @property
+    def needs_gradient(self) -> bool:
+        return self.attack not in GRADIENT_FREE
+
+    @property
+    def steps(self) -> int:
+        name = self._named(STEPS)
+        if self.iterations is not None:
+            return self.iterations
+        return 1 if name is None else int(self._parameters()[name].default)
+
+    def on(self, batch: Batch, *, restart: int, stop_when_fooled: bool) -> Perturber:
+        """Return the perturber; whether an image stops once fooled is the attack's own affair.
+
+        Raises:
+            InputError: another model's gradient is to be followed.
+        """
+        if batch.gradient_model is not batch.model:
+            raise InputError(f"{self.name} always follows the model it attacks; use fgsm, bim or pgd for another")
+        eps_name = self._named(EPS)
+        once: list[Tensor] = []
+
+        def perturber(eps: float, chosen: Tensor) -> Tensor:
+            if eps_name is not None:
+                return self._run(batch, chosen, {eps_name: eps})
+            if not once:
+                once.append(self._run(batch, torch.arange(len(batch.images)), {}))
+            return once[0][chosen]
+
+        return perturber
+
+    def _run(self, batch: Batch, chosen: Tensor, options: dict[str, Any]) -> Tensor:
+        images, parameters = batch.images[chosen], self._parameters()
+        options = dict(options)
+        if self.iterations is not None and (name := self._named(STEPS)) is not None:
+            options[name] = self.iterations
+        if "norm" in parameters:
+            options["norm"] = {"linf": "Linf", "l2": "L2"}[self.norm]
+        if "seed" in parameters:
+            options["seed"] = batch.seed
+        if "n_classes" in parameters:
+            with torch.no_grad():
+                options["n_classes"] = batch.model(images[:1]).shape[1]
+        with _guarded(batch.model, batch.seed, images):
+            return self._class()(batch.model, **options)(images, batch.labels[chosen]).detach()
+
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        parameters = inspect.signature(self._class().__init__).parameters
+        return {name: p for name, p in parameters.items() if name not in ("self", "model")}
+
+    def _named(self, names: tuple[str, ...]) -> str | None:
+        """Return which of ``names`` the attack takes."""
+        return next((name for name in names if name in self._parameters()), None)
+
+    def _class(self) -> Any:
+        try:
+            torchattacks = importlib.import_module("torchattacks")
+        except ImportError as error:
+            raise InputError("torchattacks is not installed; pip install 'alignscape[peers]' brings it") from error
+        found = getattr(torchattacks, self.attack, None)
+        base = torchattacks.attack.Attack
+        if not (inspect.isclass(found) and issubclass(found, base)):
+            names = [n for n, c in vars(torchattacks).items() if inspect.isclass(c) and issubclass(c, base)]
+            raise InputError(f"torchattacks has no attack {self.attack!r}; it has: {', '.join(sorted(names))}")
+        return found
+
+
+@contextmanager
+def _guarded(model: nn.Module, seed: int, images: Tensor) -> Iterator[None]:
+    """Keep a foreign attack from the global random state, our warnings and the parameters' gradients."""
+    gradients = [(p, p.grad) for p in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    devices = [images.device] if images.is_cuda else []
+    try:
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
