@@ -1,0 +1,39 @@
+"""One figure per analysis, drawn from the table that the analysis writes.
+
+Every function takes a DataFrame whose columns are those of the CSV file of the same name and returns a matplotlib
+``Figure`` that is ready for a paper; :func:`reports.style.save` writes it as PDF and PNG. The first column is
+``checkpoint``; the optional columns ``rule, angle, seed, epoch`` (angle in degrees) give a series its colour and name.
+Checkpoints that differ in ``seed`` only are drawn as their mean with one standard deviation.
+
+| function | reads (more columns may follow) |
+|---|---|
+| ``metrics`` | ``checkpoint, epoch, train_loss, test_loss, train_accuracy, test_accuracy`` |
+| ``alignment`` | ``checkpoint, epoch``, and ``angle_<layer>`` in degrees or ``layer, quantity, value`` |
+| ``hessian`` | ``checkpoint, quantity, index, value, ci_low, ci_high`` |
+| ``spectrum`` | ``checkpoint, probe, node, weight`` |
+| ``surface``, ``surface_3d`` | ``checkpoint, alpha, beta, loss`` |
+| ``trajectory`` | path: ``checkpoint, step, alpha, beta, off_plane, loss, plane_loss``; surface as above |
+| ``attack`` | ``checkpoint, attack, gradient, eps, accuracy, ci_low, ci_high`` |
+| ``corruptions``, ``corruption_heatmap`` | ``checkpoint, corruption, category, severity, accuracy, ci_low, ci_high`` |
+
+Accuracies are fractions in the tables and percentages in the figures.
+"""
+
+from reports.figures.accuracy import attack, corruption_heatmap, corruptions
+from reports.figures.curvature import hessian
+from reports.figures.curves import alignment, metrics
+from reports.figures.density import spectrum
+from reports.figures.planes import surface, surface_3d, trajectory
+
+__all__ = [
+    "alignment",
+    "attack",
+    "corruption_heatmap",
+    "corruptions",
+    "hessian",
+    "metrics",
+    "spectrum",
+    "surface",
+    "surface_3d",
+    "trajectory",
+]

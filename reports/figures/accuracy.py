@@ -1,0 +1,199 @@
+"""Accuracy that drops: under attack against epsilon, and under corruption against its kind and severity."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from reports.figures import layout
+from reports.figures.series import Series, over_seeds, require, series_of
+from reports.style import DOUBLE, styled
+from training.errors import InputError
+
+GRADIENTS = {
+    "true": "true gradient",
+    "feedback": "feedback gradient",
+    "transfer": "transferred",
+    "none": "gradient-free",
+}
+CATEGORIES = ("noise", "blur", "weather", "digital")
+
+
+@styled
+def attack(frame: DataFrame) -> Figure:
+    """Draw accuracy against epsilon with 95 % bands: one panel per attack and gradient mode.
+
+    The mode is always in the title: only the true gradient (and attacks that need none) measure robustness.
+
+    Args:
+        frame: columns ``checkpoint, attack, gradient (true|feedback|transfer|none), eps, accuracy, ci_low, ci_high``;
+            ``eps`` in pixel units ([0,1] images), accuracies as fractions.
+
+    Raises:
+        InputError: a column is missing or the table is empty.
+    """
+    columns = ["checkpoint", "attack", "gradient", "eps", "accuracy", "ci_low", "ci_high"]
+    require(frame, columns, table="attack")
+    table = frame.assign(gradient=frame["gradient"].fillna("none").astype(str))
+    series = series_of(table)
+    kinds = list(table[["attack", "gradient"]].drop_duplicates().itertuples(index=False, name=None))
+    kinds.sort(key=lambda kind: list(GRADIENTS).index(kind[1]) if kind[1] in GRADIENTS else len(GRADIENTS))
+    rows, wide = layout.panel_grid(len(kinds), most_columns=3)
+    width = DOUBLE if len(kinds) > 1 else DOUBLE * 0.6
+    figure = Figure(figsize=(width, 0.65 + 2.0 * rows))
+    panels = figure.subplots(rows, wide, squeeze=False, sharey=True).ravel()
+    ceiling = float(np.nanmax(table[["accuracy", "ci_high"]].to_numpy(float)))
+    for index, ((name, gradient), axes) in enumerate(zip(kinds, panels, strict=False)):
+        text = f"{_attack_name(str(name))}, {GRADIENTS.get(gradient, gradient)}"
+        layout.title(axes, text, index if len(kinds) > 1 else None)
+        axes.set_xlabel("ε (pixel units, images in [0, 1])")
+        for one in series:
+            rows_of = one.frame[(one.frame["attack"] == name) & (one.frame["gradient"] == gradient)]
+            if len(rows_of):
+                _band(axes, one, over_seeds(rows_of, "eps", "accuracy", "ci_low", "ci_high"))
+        axes.set_ylim(0, min(102.0, 100 * ceiling * 1.08 + 1))
+        if index % wide == 0:
+            axes.set_ylabel("accuracy (%)")
+    for axes in panels[len(kinds) :]:
+        axes.set_visible(False)
+    layout.legend_above(figure, [layout.handle(one) for one in series])
+    layout.note(figure, layout.seeds_note(series, single="95 % interval of the test sample", noun="Bands"))
+    return figure
+
+
+def _attack_name(name: str) -> str:
+    return name.upper() if name in ("fgsm", "bim", "pgd") else name[:1].upper() + name[1:]
+
+
+def _band(axes: Axes, one: Series, points: DataFrame) -> None:
+    x = points["eps"].to_numpy(float)
+    look = one.look
+    axes.plot(x, 100 * points["value"], color=look.colour, marker=look.marker, linestyle=look.linestyle)
+    if points["low"].notna().any():
+        low, high = 100 * points["low"].to_numpy(float), 100 * points["high"].to_numpy(float)
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+
+
+@styled
+def corruptions(frame: DataFrame) -> Figure:
+    """Draw accuracy per corruption (mean over severities) and against severity (mean over corruptions).
+
+    Args:
+        frame: columns ``checkpoint, corruption, category, severity, accuracy, ci_low, ci_high``; clean accuracy as
+            severity 0 where the table has it.
+
+    Raises:
+        InputError: a column is missing, or there is no row of severity 1 or more.
+    """
+    cells = _cells(frame)
+    series = series_of(frame)
+    names = _in_order(cells)
+    per_row = max(0.16, 0.036 * len(series))
+    figure = Figure(figsize=(DOUBLE, max(2.6, 1.1 + per_row * len(names))))
+    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    layout.title(left, "mean over severities", 0)
+    layout.title(right, "mean over corruptions", 1)
+    for order, one in enumerate(series):
+        _corruption_dots(left, one, names, order, len(series))
+        _severity_line(right, one)
+    left.set_yticks(range(len(names)), [layout.plain(name.replace("_", " ")) for name in names])
+    left.set(ylim=(len(names) - 0.5, -0.5), xlabel="accuracy (%)")
+    left.grid(axis="y", visible=False)
+    for edge in range(len(names) - 1):
+        left.axhline(edge + 0.5, color="#ececec", linewidth=0.5)
+    right.set(xlabel="severity (0: clean)" if _has_clean(frame) else "severity", ylabel="accuracy (%)")
+    layout.whole_numbers(right)
+    layout.legend_above(figure, [layout.handle(one) for one in series])
+    single = "mean 95 % interval of the cells (the test images are the same, so means are no more certain)"
+    layout.note(figure, layout.seeds_note(series, single=single))
+    return figure
+
+
+def _corruption_dots(axes: Axes, one: Series, names: list[str], order: int, count: int) -> None:
+    rows = one.frame[one.frame["severity"] >= 1]
+    means = (
+        rows.groupby(["checkpoint", "corruption"], sort=False)[["accuracy", "ci_low", "ci_high"]].mean().reset_index()
+    )
+    points = over_seeds(means, "corruption", "accuracy", "ci_low", "ci_high").set_index("corruption")
+    offset = 0.0 if count == 1 else 0.72 * (order / (count - 1) - 0.5)
+    for place, name in enumerate(names):
+        if name not in points.index:
+            continue
+        value, low, high = 100 * points.loc[name, ["value", "low", "high"]].to_numpy(float)
+        bars = np.nan_to_num(np.clip([[value - low], [high - value]], 0, None))
+        axes.errorbar(
+            value, place + offset, xerr=bars, color=one.look.colour, marker=one.look.marker,
+            markersize=3 if count <= 8 else 2.2, elinewidth=0.7, capsize=0, linestyle="",
+        )  # fmt: skip
+
+
+def _severity_line(axes: Axes, one: Series) -> None:
+    means = one.frame.groupby(["checkpoint", "severity"])[["accuracy", "ci_low", "ci_high"]].mean().reset_index()
+    points = over_seeds(means, "severity", "accuracy", "ci_low", "ci_high")
+    _band(axes, one, points.rename(columns={"severity": "eps"}))
+
+
+def _has_clean(frame: DataFrame) -> bool:
+    return bool((pd.to_numeric(frame["severity"]) == 0).any())
+
+
+def _cells(frame: DataFrame) -> DataFrame:
+    columns = ["checkpoint", "corruption", "category", "severity", "accuracy", "ci_low", "ci_high"]
+    require(frame, columns, table="corruptions")
+    cells = frame[pd.to_numeric(frame["severity"]) >= 1]
+    if cells.empty:
+        raise InputError("corruptions has no row of severity 1 or more")
+    return cells
+
+
+def _in_order(cells: DataFrame) -> list[str]:
+    """Return the corruptions by category as the literature lists them, in the table's order within one."""
+    pairs = cells[["corruption", "category"]].drop_duplicates("corruption")
+    rank = {name: place for place, name in enumerate(CATEGORIES)}
+    places = pairs["category"].map(lambda category: rank.get(str(category), len(rank)))
+    return pairs.assign(place=places).sort_values("place", kind="stable")["corruption"].astype(str).tolist()
+
+
+@styled
+def corruption_heatmap(frame: DataFrame) -> Figure:
+    """Draw accuracy in every cell of corruption by severity, one panel per rule or checkpoint, one colour scale.
+
+    Args:
+        frame: as for :func:`corruptions`.
+    """
+    cells = _cells(frame)
+    series, names = series_of(cells), _in_order(cells)
+    severities = sorted(cells["severity"].unique())
+    rows, wide = layout.panel_grid(len(series), most_columns=4)
+    figure = Figure(figsize=(1.35 + 1.4 * wide, 0.75 + rows * (0.3 + 0.15 * len(names))))
+    panels = figure.subplots(rows, wide, squeeze=False, sharex=True, sharey=True).ravel()
+    finite = cells["accuracy"][np.isfinite(cells["accuracy"])]
+    limits = {"vmin": 100 * float(finite.min()), "vmax": 100 * float(finite.max())}
+    for index, (axes, one) in enumerate(zip(panels, series, strict=False)):
+        grid = one.frame.pivot_table(index="corruption", columns="severity", values="accuracy", dropna=False)
+        grid = grid.reindex(index=names, columns=severities)
+        image = axes.imshow(100 * grid.to_numpy(float), cmap="viridis", aspect="auto", **limits)
+        _write_values(axes, 100 * grid.to_numpy(float), limits["vmin"], limits["vmax"])
+        layout.title(axes, one.label, index if len(series) > 1 else None)
+        axes.set_yticks(range(len(names)), [layout.plain(name.replace("_", " ")) for name in names])
+        axes.set_xticks(range(len(severities)), [f"{severity:g}" for severity in severities])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        if index + wide >= len(series):
+            axes.set_xlabel("severity")
+            axes.tick_params(labelbottom=True)
+    for axes in panels[len(series) :]:
+        axes.set_visible(False)
+    figure.colorbar(image, ax=panels.tolist(), label="accuracy (%)", shrink=0.7, aspect=25, pad=0.02)
+    if any(one.checkpoints > 1 for one in series):
+        layout.note(figure, "Means over seeds.")
+    return figure
+
+
+def _write_values(axes: Axes, grid: np.ndarray, low: float, high: float) -> None:
+    for (row, column), value in np.ndenumerate(grid):
+        bright = value > low + 0.55 * (high - low)
+        text = f"{value:.0f}" if np.isfinite(value) else "×"  # noqa: RUF001
+        axes.text(column, row, text, ha="center", va="center", fontsize=5, color="black" if bright else "white")

@@ -1,0 +1,128 @@
+"""Curvature as numbers with error bars: Hessian trace and top eigenvalues."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from reports.figures import layout
+from reports.figures.series import Series, over_seeds, require, series_of
+from reports.style import DOUBLE, GREY, styled
+from training.errors import InputError
+
+_WIDE = 30.0  # largest over smallest magnitude from which a linear axis hides the small values
+
+
+@styled
+def hessian(frame: DataFrame) -> Figure:
+    """Draw the Hessian trace and the top eigenvalues, each with its interval.
+
+    Where a run has several epochs, the two are drawn over epochs (eigenvalue of index 0 only); otherwise there is one
+    line of dots per checkpoint or rule.
+
+    Args:
+        frame: columns ``checkpoint, quantity (trace|eigenvalue), index, value, ci_low, ci_high``.
+
+    Raises:
+        InputError: a column is missing, or there is neither a trace nor an eigenvalue.
+    """
+    require(frame, ["checkpoint", "quantity", "index", "value", "ci_low", "ci_high"], table="hessian")
+    present = [name for name in ("trace", "eigenvalue") if (frame["quantity"] == name).any()]
+    if not present:
+        raise InputError("hessian has no row with quantity trace or eigenvalue")
+    table = frame[frame["quantity"].isin(present)]
+    whole = series_of(table, along="epoch")
+    if "epoch" in table and any(len(one.frame["epoch"].unique()) > 1 for one in whole):
+        return _over_epochs(whole, present)
+    return _dots(series_of(table), present)
+
+
+def _over_epochs(series: list[Series], present: list[str]) -> Figure:
+    figure = Figure(figsize=(DOUBLE, 2.4))
+    panels = figure.subplots(1, len(present), squeeze=False)[0]
+    for index, (axes, quantity) in enumerate(zip(panels, present, strict=True)):
+        top = quantity == "eigenvalue"
+        layout.title(axes, "top eigenvalue" if top else "trace", index if len(present) > 1 else None)
+        axes.set(xlabel="epoch", ylabel="top Hessian eigenvalue" if top else "Hessian trace")
+        values: list[float] = []
+        for one in series:
+            rows = one.frame[one.frame["quantity"] == quantity]
+            rows = rows[rows["index"] == rows["index"].min()] if top else rows
+            points = over_seeds(rows, "epoch", "value", "ci_low", "ci_high")
+            axes.errorbar(points["epoch"], points["value"], yerr=_bars(points), **_line(one), markersize=3)
+            values += points["value"].tolist()
+        _choose_scale(axes, values, vertical=True)
+        layout.whole_numbers(axes)
+    layout.legend_above(figure, [layout.handle(one) for one in series])
+    layout.note(figure, layout.seeds_note(series, single="95 % interval"))
+    return figure
+
+
+def _dots(series: list[Series], present: list[str]) -> Figure:
+    figure = Figure(figsize=(DOUBLE, 1.25 + 0.24 * len(series)))
+    panels = figure.subplots(1, len(present), squeeze=False, sharey=True)[0]
+    for index, (axes, quantity) in enumerate(zip(panels, present, strict=True)):
+        top = quantity == "eigenvalue"
+        name = "top eigenvalues" if top else "trace"
+        layout.title(axes, name, index if len(present) > 1 else None)
+        axes.set_xlabel("eigenvalue of the Hessian (largest marked large)" if top else "trace of the Hessian")
+        values: list[float] = []
+        for row, one in enumerate(series):
+            rows = one.frame[one.frame["quantity"] == quantity]
+            values += _row(axes, row, one, rows, large_first=top)
+        _choose_scale(axes, values, vertical=False)
+        axes.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(series)), [layout.plain(_row_label(one)) for one in series])
+    panels[0].set_ylim(len(series) - 0.4, -0.6)
+    explained = layout.seeds_note(series, single="95 % interval (smaller than the dot where none is seen)")
+    layout.note(figure, explained)
+    return figure
+
+
+def _row(axes: Axes, row: int, one: Series, rows: DataFrame, *, large_first: bool) -> list[float]:
+    points = over_seeds(rows, "index", "value", "ci_low", "ci_high").sort_values("index")
+    if not np.isfinite(points["value"]).any():
+        text = "not finite: the run diverged" if len(rows) else "not measured"
+        axes.annotate(text, (0.02, row), xycoords=("axes fraction", "data"), va="center", color=GREY)
+        return []
+    for order in range(len(points)):
+        single = points.iloc[[order]]
+        size = 5.0 if large_first and order == 0 else 3.2
+        # eigenvalues lie close together: half a line of height apart, so that their bars can be told apart
+        offset = 0.0 if len(points) == 1 else 0.44 * (order / (len(points) - 1) - 0.5)
+        place = [float(single["value"].iloc[0])], [row + offset]
+        axes.errorbar(*place, xerr=_bars(single), color=one.look.colour, linestyle="", elinewidth=0.9, zorder=2)
+        axes.plot(*place, color=one.look.colour, marker=one.look.marker, markersize=size, linestyle="", zorder=3)
+    return [float(value) for value in points["value"]]
+
+
+def _row_label(one: Series) -> str:
+    return one.label if one.checkpoints == 1 else f"{one.label} ({one.checkpoints} seeds)"
+
+
+def _line(one: Series) -> dict[str, object]:
+    return {"color": one.look.colour, "marker": one.look.marker, "linestyle": one.look.linestyle}
+
+
+def _bars(points: DataFrame) -> np.ndarray:
+    """Return error bar lengths (2, N): below and above the value, 0 where there is no interval."""
+    value = points["value"].to_numpy(float)
+    below, above = value - points["low"].to_numpy(float), points["high"].to_numpy(float) - value
+    return np.nan_to_num(np.clip(np.stack([below, above]), 0, None))
+
+
+def _choose_scale(axes: Axes, values: list[float], *, vertical: bool) -> None:
+    """Use a logarithmic axis where values differ widely, symmetric about zero if some are negative."""
+    sizes = pd.Series(np.abs(values), dtype=float)
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    which = axes.yaxis if vertical else axes.xaxis
+    set_scale = axes.set_yscale if vertical else axes.set_xscale
+    if len(sizes) and sizes.max() / sizes.min() > _WIDE:
+        if min(values) > 0:
+            set_scale("log")
+        else:
+            set_scale("symlog", linthresh=float(10 ** np.floor(np.log10(np.quantile(sizes, 0.2)))))
+            which.grid(True)
+    if min(values, default=1.0) < 0:
+        (axes.axhline if vertical else axes.axvline)(0, color=GREY, linewidth=0.6)

@@ -1,0 +1,181 @@
+"""Training seen from outside: learning curves, and the alignment of forward and feedback weights."""
+
+import re
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from reports.figures import layout
+from reports.figures.series import Series, over_seeds, require, series_of
+from reports.style import DOUBLE, GREY, styled
+from training.errors import InputError
+
+_CURVES = {
+    "train_loss": ("training loss", "loss (nats)", 1.0),
+    "test_loss": ("test loss", "loss (nats)", 1.0),
+    "train_accuracy": ("training accuracy", "accuracy (%)", 100.0),
+    "test_accuracy": ("test accuracy", "accuracy (%)", 100.0),
+}
+_QUANTITIES = {
+    "angle": "angle (°)",
+    "row_angle": "mean row angle (°)",
+    "flat_angle": "flattened angle (°)",
+    "norm_ratio": "norm ratio |B| / |W|",
+    "gradient_cosine": "cosine to the true gradient",
+    "gradient_angle": "angle to the true gradient (°)",
+}
+
+
+@styled
+def metrics(frame: DataFrame) -> Figure:
+    """Draw loss and accuracy over epochs, training left and test right, one line per rule or checkpoint.
+
+    A run whose loss stops being finite ends in a cross, and the legend says so.
+
+    Args:
+        frame: columns ``checkpoint, epoch, train_loss, test_loss, train_accuracy, test_accuracy`` (a loss or an
+            accuracy that was not measured may be missing), one row per checkpoint and epoch.
+
+    Raises:
+        InputError: a column is missing or the table is empty.
+    """
+    require(frame, ["checkpoint", "epoch"], table="metrics")
+    columns = [name for name in _CURVES if name in frame and pd.to_numeric(frame[name]).notna().any()]
+    if not columns:
+        raise InputError(f"metrics has none of the columns {', '.join(_CURVES)} with a number in it")
+    series = series_of(frame, along="epoch")
+    rows, wide = layout.panel_grid(len(columns), most_columns=2)
+    figure = Figure(figsize=(DOUBLE, 0.5 + 1.85 * rows))
+    panels = figure.subplots(rows, wide, squeeze=False, sharex=True, sharey="row").ravel()
+    for index, (axes, column) in enumerate(zip(panels, columns, strict=False)):
+        name, label, scale = _CURVES[column]
+        layout.title(axes, name, index)
+        axes.set_ylabel(label if index % wide == 0 else "")
+        axes.set_xlabel("epoch" if index + wide >= len(columns) else "")
+        for one in series:
+            _curve(axes, one, over_seeds(one.frame, "epoch", column), scale)
+        layout.whole_numbers(axes)
+        axes.margins(x=0.03)
+    for axes in panels[len(columns) :]:
+        axes.set_visible(False)
+    handles = []
+    for one in series:
+        entry = layout.handle(one)
+        lost = _diverged(one.frame)
+        if lost:
+            entry.set_label(f"{entry.get_label()}, {lost}")
+        handles.append(entry)
+    layout.legend_above(figure, handles)
+    explained = layout.seeds_note(series, single="", noun="Bands")
+    if any(_diverged(one.frame) for one in series):
+        explained += " A cross marks the last epoch with a finite loss."
+    if explained.strip():
+        layout.note(figure, explained.strip())
+    return figure
+
+
+def _curve(axes: Axes, one: Series, points: DataFrame, scale: float) -> None:
+    x, value = points["epoch"].to_numpy(float), scale * points["value"].to_numpy(float)
+    low, high = scale * points["low"].to_numpy(float), scale * points["high"].to_numpy(float)
+    marker = one.look.marker if len(x) <= 40 else ""
+    axes.plot(x, value, color=one.look.colour, linestyle=one.look.linestyle, marker=marker, markersize=2.5)
+    if np.isfinite(low).any():
+        axes.fill_between(x, low, high, color=one.look.colour, alpha=0.18, linewidth=0)
+    finite = np.isfinite(value)
+    if finite.any() and not finite[-1]:
+        last = int(np.flatnonzero(finite)[-1])
+        axes.plot(x[last], value[last], marker="x", markersize=7, markeredgewidth=1.6, color=one.look.colour)
+
+
+def _diverged(rows: DataFrame) -> str:
+    """Say which part of a series diverged, by its losses or by a ``diverged`` column; empty if none did."""
+    losses = [name for name in ("train_loss", "test_loss") if name in rows]
+    bad = pd.Series(False, index=rows.index)
+    for name in losses[:1]:
+        bad |= ~np.isfinite(pd.to_numeric(rows[name]).fillna(np.nan)) & (rows["epoch"] > 0)
+    if "diverged" in rows:
+        bad |= rows["diverged"].fillna(False).astype(bool)
+    if not bad.any():
+        return ""
+    lost, total = rows.loc[bad, "checkpoint"].nunique(), rows["checkpoint"].nunique()
+    when = f"diverged at epoch {rows.loc[bad, 'epoch'].min():g}"
+    return when if total == 1 else f"{lost} of {total} {when}"
+
+
+@styled
+def alignment(frame: DataFrame) -> Figure:
+    """Draw the angle between forward and feedback weights over epochs, one panel per layer.
+
+    90 degrees is what two independent matrices have and is drawn as a reference. Other quantities of a long table
+    (norm ratios, gradient alignment) get rows of panels of their own.
+
+    Args:
+        frame: columns ``checkpoint, epoch`` and either one column ``angle_<layer>`` per layer, in degrees (as
+            ``metrics.csv`` has them), or ``layer, quantity, value`` with a quantity such as ``row_angle``.
+
+    Raises:
+        InputError: a column is missing, or there is no angle in the table.
+    """
+    require(frame, ["checkpoint", "epoch"], table="alignment")
+    table = _long(frame)
+    panels = list(table[["quantity", "layer"]].drop_duplicates().itertuples(index=False, name=None))
+    series = series_of(table, along="epoch")
+    quantities = list(dict.fromkeys(quantity for quantity, _ in panels))
+    rows, wide = layout.panel_grid(len(panels), most_columns=3)
+    if len(quantities) > 1:
+        per_row = [[layer for q, layer in panels if q == quantity] for quantity in quantities]
+        rows, wide = len(quantities), max(map(len, per_row))
+    figure = Figure(figsize=(DOUBLE, 0.5 + 1.75 * rows))
+    grid = figure.subplots(rows, wide, squeeze=False, sharex=True)
+    places = grid.ravel().tolist()
+    if len(quantities) > 1:
+        places = [grid[quantities.index(q), per_row[quantities.index(q)].index(layer)] for q, layer in panels]
+    for index, ((quantity, layer), axes) in enumerate(zip(panels, places, strict=False)):
+        _alignment_panel(axes, series, quantity, layer, index if len(panels) > 1 else None)
+    for axes in grid.ravel():
+        axes.set_visible(bool(axes.get_title(loc="left")))
+    layout.legend_above(figure, [layout.handle(one) for one in series])
+    explained = layout.seeds_note(series, single="", noun="Bands")
+    dotted = " Dotted: 90°, independent weights." if any("angle" in quantity for quantity in quantities) else ""
+    if (explained + dotted).strip():
+        layout.note(figure, (explained + dotted).strip())
+    return figure
+
+
+def _alignment_panel(axes: Axes, series: list[Series], quantity: str, layer: str, index: int | None) -> None:
+    layout.title(axes, f"layer {layer}", index)
+    axes.set(xlabel="epoch", ylabel=_QUANTITIES.get(quantity, quantity.replace("_", " ")))
+    axes.tick_params(labelbottom=True)
+    is_angle = "angle" in quantity
+    if is_angle:
+        axes.axhline(90, color=GREY, linestyle=":", linewidth=0.8)
+    for one in series:
+        rows = one.frame[(one.frame["layer"] == layer) & (one.frame["quantity"] == quantity)]
+        if len(rows):
+            _curve(axes, one, over_seeds(rows, "epoch", "value"), 1.0)
+    if is_angle:
+        axes.set_ylim(0, max(95.0, axes.get_ylim()[1]))
+        axes.set_yticks([0, 30, 60, 90])
+    layout.whole_numbers(axes)
+
+
+def _long(frame: DataFrame) -> DataFrame:
+    """Return ``layer, quantity, value`` rows; rules without feedback weights (all NaN) are left out."""
+    if {"layer", "value"} <= set(frame.columns):
+        table = frame.copy()
+        if "quantity" not in table:
+            table["quantity"] = "angle"
+    else:
+        angles = [name for name in frame.columns if re.match(r"angle_.+", str(name))]
+        keep = [name for name in ("checkpoint", "rule", "angle", "seed", "epoch", "step") if name in frame]
+        table = frame.melt(keep, angles, var_name="layer", value_name="value")
+        table["layer"] = table["layer"].astype(str).str.removeprefix("angle_")
+        table["quantity"] = "angle"
+    table["layer"] = table["layer"].astype(str)
+    table = table[pd.to_numeric(table["value"]).notna()]
+    if table.empty:
+        raise InputError("alignment has no values: only rules with feedback weights have an angle to them")
+    return table

@@ -1,0 +1,98 @@
+"""Panels, legends and notes that no figure should have to arrange again."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from reports.figures.series import Series
+from reports.style import GREY
+
+_CHARACTER = 0.058  # mean width of a legend character, inches
+_HANDLE = 0.55  # width of a legend handle and its padding, inches
+
+
+def letter(index: int) -> str:
+    """Return ``a, b, ..., z, aa, ab, ...``."""
+    return (letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+
+
+def title(axes: Axes, text: str, index: int | None = None) -> None:
+    """Title a panel at its left, with a bold letter if it is one of several."""
+    axes.set_title(titled(text, index), loc="left")
+
+
+def titled(text: str, index: int | None) -> str:
+    """Return ``text`` behind the bold letter of panel ``index``, if it has one."""
+    text = plain(text)
+    return text if index is None else rf"$\bf{{{letter(index)}}}$  {text}"
+
+
+def plain(text: str) -> str:
+    """Return ``text`` with nothing that matplotlib would read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def panel_grid(count: int, *, most_columns: int) -> tuple[int, int]:
+    """Return (rows, columns) for ``count`` panels with few empty places."""
+    columns = min(count, most_columns)
+    rows = math.ceil(count / columns)
+    return rows, math.ceil(count / rows)
+
+
+def handle(series: Series, *, line: bool = True, marker: bool = True) -> Line2D:
+    """Return a legend entry for ``series``; it says how many seeds are behind it."""
+    label = series.label if series.checkpoints == 1 else f"{series.label} ({series.checkpoints} seeds)"
+    return Line2D(
+        [],
+        [],
+        color=series.look.colour,
+        marker=series.look.marker if marker else "",
+        linestyle=series.look.linestyle if line else "",
+        label=plain(label),
+    )
+
+
+def legend_above(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Put one legend above all panels, in as many columns as the figure is wide."""
+    longest = max((len(str(entry.get_label())) for entry in handles), default=0)
+    width = figure.get_size_inches()[0]
+    columns = max(1, min(len(handles), int(width / (_HANDLE + _CHARACTER * longest))))
+    rows = math.ceil(len(handles) / columns)
+    columns = math.ceil(len(handles) / rows)
+    if handles:
+        figure.legend(handles=list(handles), loc="outside upper center", ncols=columns)
+
+
+def note(figure: Figure, text: str) -> None:
+    """Write below all panels what bars, bands and marks mean."""
+    width = int(figure.get_size_inches()[0] / 0.0475)
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), x=0.01, ha="left", fontsize=6, color=GREY)
+
+
+def seeds_note(series: Sequence[Series], *, single: str, noun: str = "Bars") -> str:
+    """Say what the error bars (or bands) of these series are."""
+    several = any(one.checkpoints > 1 for one in series)
+    alone = any(one.checkpoints == 1 for one in series)
+    parts = []
+    if several:
+        parts.append(
+            f"{noun}: mean ± one standard deviation over seeds" + (" where there are several" if alone else "")
+        )
+    if alone and single:
+        parts.append(f"{'otherwise' if several else noun + ':'} {single}")
+    return ("; ".join(parts) + ".") if parts else ""
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Tick the x axis at whole numbers only (epochs, steps, severities)."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+
+
+def percent(axes: Axes, *, limits: tuple[float, float] = (0, 100)) -> None:
+    """Make the y axis a percentage."""
+    axes.set_ylim(*limits)

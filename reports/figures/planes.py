@@ -1,0 +1,312 @@
+"""Loss over a plane of weights: contours, the same in three dimensions, and the path that training took."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap, LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from pandas import DataFrame
+
+from reports.figures import layout
+from reports.figures.series import Series, require, series_of
+from reports.style import DOUBLE, styled
+from training.errors import InputError
+
+Array = NDArray[np.float64]
+_COLOURS = "cividis"
+_GROUND = LinearSegmentedColormap.from_list("ground", ["#ffffff", "#c9c2b5", "#8f897f"])  # paths stay readable on it
+_ALONG = ("α (lengths of v₁)", "β (lengths of v₂)")  # noqa: RUF001
+_OFF_PLANE = "‖θ − projection‖"  # noqa: RUF001
+_LEVELS = 14
+_MANY_DECADES = 20.0  # largest over smallest loss from which levels are spaced logarithmically
+
+
+def grid_of(rows: DataFrame) -> tuple[Array, Array, Array]:
+    """Return ``alpha`` (A,), ``beta`` (B,) and the loss (B, A), NaN where it is missing or not finite.
+
+    Rows are beta, as matplotlib's and plotly's contour functions expect.
+    """
+    loss = rows.pivot_table(index="beta", columns="alpha", values="loss", aggfunc="mean", dropna=False)
+    values = loss.to_numpy(float)
+    return loss.columns.to_numpy(float), loss.index.to_numpy(float), np.where(np.isfinite(values), values, np.nan)
+
+
+@styled
+def surface(frame: DataFrame) -> Figure:
+    """Draw loss contours over the plane, one panel per checkpoint, all with one colour scale.
+
+    The cross is the checkpoint itself (alpha = beta = 0). Points where the loss is not finite are hatched.
+
+    Args:
+        frame: columns ``checkpoint, alpha, beta, loss``: every point of a rectangular grid.
+
+    Raises:
+        InputError: a column is missing, or no loss is finite.
+    """
+    planes = _planes(frame)
+    scale = _scale([grid for _, grid in planes])
+    rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
+    size = 2.3 if wide < 4 else 1.6
+    figure = Figure(figsize=(min(DOUBLE, 0.95 + size * wide), 0.35 + (size * 0.88 + 0.2) * rows))
+    panels = figure.subplots(rows, wide, squeeze=False).ravel()
+    for index, (axes, (one, grid)) in enumerate(zip(panels, planes, strict=False)):
+        drawn = _contours(axes, grid, scale)
+        axes.plot(0, 0, "+", color="white", markersize=7, markeredgewidth=2.2)
+        axes.plot(0, 0, "+", color="black", markersize=6, markeredgewidth=1)
+        layout.title(axes, one.label, index if len(planes) > 1 else None)
+        axes.set_xlabel(_ALONG[0] if index + wide >= len(planes) else "")
+        axes.set_ylabel(_ALONG[1] if index % wide == 0 else "")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5 if wide < 4 else 3))
+    for axes in panels[len(planes) :]:
+        axes.set_visible(False)
+    _colour_bar(figure, drawn, panels[: len(planes)].tolist())
+    return figure
+
+
+@styled
+def surface_3d(frame: DataFrame) -> Figure:
+    """Draw the same surfaces in three dimensions, with one scale of height and colour.
+
+    Args:
+        frame: as for :func:`surface`.
+    """
+    planes = _planes(frame)
+    scale = _scale([grid for _, grid in planes])
+    logarithmic = isinstance(scale, LogNorm)
+    rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
+    cell = (DOUBLE / wide if wide > 1 else 3.35, 1.8 if wide > 3 else 2.3)
+    figure = Figure(figsize=(cell[0] * wide, cell[1] * rows))
+    figure.set_layout_engine("none")
+    heights = np.concatenate([grid[2].ravel() for _, grid in planes])
+    ends = np.nanmin(heights), np.nanmax(heights)
+    if logarithmic:
+        ends = np.log10(ends[0]), np.log10(ends[1])
+    for index, (one, (alpha, beta, loss)) in enumerate(planes):
+        left, bottom = index % wide / wide, 1 - (index // wide + 1) / rows
+        place = (
+            left,
+            bottom - 0.02 / rows,
+            (0.9 if wide < 4 else 0.84) / wide,
+            0.98 / rows,
+        )  # room on the right for the label of the height
+        axes: Axes3D = figure.add_axes(place, projection="3d")
+        across, up = np.meshgrid(alpha, beta)
+        height = np.log10(loss) if logarithmic else loss
+        if min(loss.shape) > 1:
+            colours = colormaps[_COLOURS](Normalize(*ends)(height))
+            axes.plot_surface(across, up, height, facecolors=colours, rcount=60, ccount=60, linewidth=0, shade=False)
+        else:  # a grid of one row or one point is a line
+            axes.plot(across.ravel(), up.ravel(), height.ravel(), marker="o", color="black")
+        _three_axes(axes, "log₁₀ loss" if logarithmic else "loss", (float(ends[0]), float(ends[1])), small=wide > 3)
+        text = layout.titled(one.label, index if len(planes) > 1 else None)
+        figure.text(left + 0.02 / wide, bottom + 0.97 / rows, text, va="top")
+    return figure
+
+
+def _three_axes(axes: Axes3D, height: str, ends: tuple[float, float], *, small: bool) -> None:
+    pad = -10 if small else -8
+    axes.set_xlabel("α", labelpad=pad)  # noqa: RUF001
+    axes.set_ylabel("β", labelpad=pad)
+    axes.set_zlabel(height, labelpad=pad)
+    if ends[1] > ends[0]:
+        axes.set_zlim(*ends)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(MaxNLocator(3))
+        axis.set_pane_color((1, 1, 1, 0))
+        axis.set_tick_params(pad=-5 if small else -3, labelsize=5.5)
+    axes.view_init(elev=28, azim=-55)
+    axes.set_box_aspect((1, 1, 0.8), zoom=0.95)
+
+
+@styled
+def trajectory(path: DataFrame, surface: DataFrame | None = None) -> Figure:
+    """Draw the path of training in its PCA plane over the loss, how far it lies off the plane, and the losses.
+
+    Args:
+        path: columns ``checkpoint, step, alpha, beta, off_plane, loss, plane_loss``, one row per snapshot, in order;
+            ``off_plane`` in units of weight distance. If present, ``explained_1, explained_2`` (shares of variance)
+            and ``random_walk_1, random_walk_2`` (shares that a random walk of the same length has) go to the axes.
+        surface: columns ``checkpoint, alpha, beta, loss``; a checkpoint of its own is a plane of its own, and one
+            that is named otherwise (or no name) is the common plane of all paths.
+
+    Raises:
+        InputError: a column is missing or the table is empty.
+    """
+    require(path, ["checkpoint", "step", "alpha", "beta"], table="trajectory")
+    series = series_of(path, along="epoch")
+    grounds = _grounds(path, surface)
+    planes = [[one for one in series if _ground_of(one, grounds) == name] for name in grounds] if grounds else [series]
+    planes = [group for group in planes if group]
+    names = [_ground_of(group[0], grounds) for group in planes]
+    extra = [name for name in ("off_plane", "loss") if name in path and path[name].notna().any()]
+    lettered = len(planes) + len(extra) > 1
+    figure, upper, lower, bar_at = _places(len(planes), len(extra))
+    tables = [grid_of(grounds[name]) for name in names if name is not None]
+    scale = _scale(tables) if tables else None
+    drawn = None
+    for index, (group, name, axes) in enumerate(zip(planes, names, upper, strict=True)):
+        if name is not None and scale is not None:
+            drawn = _contours(axes, grid_of(grounds[name]), scale, colours=_GROUND)
+        for one in group:
+            _path(axes, one)
+        _explained(axes, group[0].frame)
+        layout.title(axes, group[0].label if len(planes) > 1 else "PCA plane", index if lettered else None)
+    if drawn is not None:
+        _colour_bar(figure if bar_at == "bottom" else upper[0].figure, drawn, upper, where=bar_at)
+    for index, (column, axes) in enumerate(zip(extra, lower, strict=True)):
+        _over_steps(axes, series, column)
+        text = {"off_plane": "distance from the plane", "loss": "loss on and off the plane"}[column]
+        layout.title(axes, text, len(planes) + index)
+    layout.legend_above(figure, [layout.handle(one, marker=False) for one in series])
+    layout.note(figure, "Circle: start; star: end." + _plane_note(path, extra))
+    return figure
+
+
+def _plane_note(path: DataFrame, extra: list[str]) -> str:
+    text = " Axes: share of variance explained." if "explained_1" in path else ""
+    if "random_walk_1" in path:
+        text += " In brackets: what a random walk of as many steps would explain."
+    if "loss" in extra and "plane_loss" in path:
+        text += " Full lines: loss of the weights themselves; thin lines: loss at their projection onto the plane."
+    return text
+
+
+def _places(planes: int, extra: int) -> tuple[Figure, list[Axes], list[Axes], str]:
+    """Return the figure, an axes per plane, an axes per extra panel, and where the colour bar goes."""
+    rows, wide = layout.panel_grid(planes, most_columns=3 if planes <= 9 else 4)
+    if planes == 1 and extra:
+        figure = Figure(figsize=(DOUBLE, 2.85))
+        panels = figure.subplots(1, 1 + extra, width_ratios=[1.3] + [1.0] * extra)
+        return figure, [panels[0]], list(panels[1:]), "bottom"
+    height = (2.2 if wide < 4 else 1.7) * rows
+    figure = Figure(figsize=(DOUBLE if wide > 1 else 3.6, height + 0.5 + 1.7 * bool(extra)))
+    parts = figure.subfigures(1 + bool(extra), 1, height_ratios=[height, 1.7][: 1 + bool(extra)], squeeze=False)
+    upper = parts[0, 0].subplots(rows, wide, squeeze=False).ravel()
+    for axes in upper[planes:]:
+        axes.set_visible(False)
+    lower = parts[1, 0].subplots(1, extra, squeeze=False).ravel() if extra else []
+    return figure, list(upper[:planes]), list(lower), "right"
+
+
+def _path(axes: Axes, one: Series) -> None:
+    for _, rows in one.frame.groupby("checkpoint", sort=False):
+        rows = rows.sort_values("step", kind="stable")
+        alpha, beta = rows["alpha"].to_numpy(float), rows["beta"].to_numpy(float)
+        axes.plot(alpha, beta, linewidth=3, alpha=0.9, color="white", solid_capstyle="round")
+        axes.plot(alpha, beta, color=one.look.colour, linestyle=one.look.linestyle, linewidth=1.3)
+        dots = slice(None, None, max(1, len(alpha) // 25))
+        axes.plot(alpha[dots], beta[dots], ".", color=one.look.colour, markersize=3, markeredgecolor="white",
+                  markeredgewidth=0.3)  # fmt: skip
+        axes.plot(alpha[0], beta[0], "o", color=one.look.colour, markeredgecolor="white", markersize=5.5)
+        axes.plot(alpha[-1], beta[-1], "*", color=one.look.colour, markeredgecolor="white", markersize=9)
+
+
+def _explained(axes: Axes, rows: DataFrame) -> None:
+    labels = []
+    for component in (1, 2):
+        text = f"PC {component}"
+        share, walk = (rows.get(f"{name}_{component}") for name in ("explained", "random_walk"))
+        if share is not None and pd.notna(share.iloc[0]):
+            text += f": {100 * float(share.iloc[0]):.1f} %"
+            if walk is not None and pd.notna(walk.iloc[0]):
+                text += f" [{100 * float(walk.iloc[0]):.1f} %]"
+        labels.append(text)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+
+
+def _over_steps(axes: Axes, series: list[Series], column: str) -> None:
+    x = "epoch" if all("epoch" in one.frame and one.frame["epoch"].notna().all() for one in series) else "step"
+    axes.set(xlabel=x if x == "epoch" else "optimiser step")
+    axes.set_ylabel(_OFF_PLANE if column == "off_plane" else "loss")
+    for one in series:
+        for _, rows in one.frame.groupby("checkpoint", sort=False):
+            rows = rows.sort_values("step", kind="stable")
+            line = {"color": one.look.colour, "linestyle": one.look.linestyle}
+            axes.plot(rows[x], rows[column], linewidth=1.2, **line)
+            if column == "loss" and "plane_loss" in rows:
+                axes.plot(rows[x], rows["plane_loss"], linewidth=0.5, **line)
+    layout.whole_numbers(axes)
+
+
+def _planes(frame: DataFrame) -> list[tuple[Series, tuple[Array, Array, Array]]]:
+    require(frame, ["checkpoint", "alpha", "beta", "loss"], table="surface")
+    singles = []
+    for one in series_of(frame):
+        for name, rows in one.frame.groupby("checkpoint", sort=False):
+            label = one.label if one.checkpoints == 1 else f"{one.label}, seed {rows['seed'].iloc[0]:g}"
+            del name
+            singles.append((Series(label=label, look=one.look, frame=rows, checkpoints=1), grid_of(rows)))
+    if not any(np.isfinite(grid[2]).any() for _, grid in singles):
+        raise InputError("surface has no finite loss: the network diverged")
+    return singles
+
+
+def _grounds(path: DataFrame, surface: DataFrame | None) -> dict[str, DataFrame]:
+    if surface is None or surface.empty:
+        return {}
+    require(surface, ["alpha", "beta", "loss"], table="surface")
+    if "checkpoint" not in surface or surface["checkpoint"].isna().all():
+        return {"": surface}
+    own = set(path["checkpoint"].astype(str))
+    tables = {str(name): rows for name, rows in surface.groupby("checkpoint", sort=False)}
+    return tables if set(tables) & own and len(tables) == len(own) else {"": next(iter(tables.values()))}
+
+
+def _ground_of(one: Series, grounds: dict[str, DataFrame]) -> str | None:
+    if "" in grounds:
+        return ""
+    name = str(one.frame["checkpoint"].iloc[0])
+    return name if name in grounds else None
+
+
+def _scale(grids: list[tuple[Array, Array, Array]]) -> Normalize:
+    values = np.concatenate([loss.ravel() for *_, loss in grids])
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high / low > _MANY_DECADES:
+        return LogNorm(low, high)
+    return Normalize(low, high if high > low else low + 1e-12 + abs(low) * 1e-6)
+
+
+def _levels(scale: Normalize) -> Array:
+    """Return contour levels that show the bottom of a valley: a parabola gets evenly spaced contours."""
+    low, high = float(scale.vmin or 0.0), float(scale.vmax or 0.0)
+    if isinstance(scale, LogNorm):
+        return np.geomspace(low, high, _LEVELS + 1)
+    return low + (high - low) * np.linspace(0, 1, _LEVELS + 1) ** 2
+
+
+def _contours(
+    axes: Axes, grid: tuple[Array, Array, Array], scale: Normalize, colours: Colormap | None = None
+) -> ScalarMappable:
+    alpha, beta, loss = grid
+    levels, colours = _levels(scale), colours or colormaps[_COLOURS]
+    levels[-1] = np.nextafter(levels[-1], np.inf)
+    if min(loss.shape) < 2:  # no area to fill: a coloured dot per point
+        across, up = np.meshgrid(alpha, beta)
+        return axes.scatter(across.ravel(), up.ravel(), c=loss.ravel(), cmap=colours, norm=scale)
+    if np.isnan(loss).any():
+        axes.patch.set(hatch="////", facecolor="#f4f4f4", edgecolor="#b0b0b0")
+    height, steps = np.ma.masked_invalid(loss), BoundaryNorm(levels, colours.N)
+    drawn = axes.contourf(alpha, beta, height, levels=levels, cmap=colours, norm=steps)
+    axes.contour(alpha, beta, height, levels=levels, colors="white", linewidths=0.25, alpha=0.7)
+    axes.grid(visible=False)
+    return drawn
+
+
+def _colour_bar(figure: Figure | SubFigure, drawn: ScalarMappable, panels: list[Axes], *, where: str = "right") -> None:
+    bar = figure.colorbar(drawn, ax=panels, location=where, aspect=30, pad=0.02, shrink=0.9, label="loss")
+    levels = getattr(drawn, "levels", None)
+    if levels is not None:
+        shown = levels[:: 3 if where == "right" else 4]
+        bar.set_ticks(shown, labels=[f"{value:.3g}" for value in shown])
+    bar.ax.minorticks_off()
+    bar.outline.set_linewidth(0.4)
