@@ -1,0 +1,132 @@
+"""``analyze attack`` end to end on runs over the bundled digits."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from reports.cli import main
+from reports.subjects import load_subject
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of a bp, an fa and a second bp run."""
+    root = tmp_path_factory.mktemp("runs")
+    common = ["--dataset", "digits", "--hidden", "32", "32", "--epochs", "8", "--lr", "3e-3", "--quiet"]
+    for name, rule, seed in (("bp", "bp", "0"), ("fa", "fa", "0"), ("other", "bp", "1")):
+        assert main(["train", "--rule", rule, "--seed", seed, "--out", str(root / name), *common]) == 0
+    return root
+
+
+def attack(capsys, *arguments):
+    """Return exit status, stdout and stderr of ``analyze attack``."""
+    try:
+        status = main(["attack", *map(str, arguments), "--quiet", "--device", "cpu"])
+    except SystemExit as stop:  # argparse's own errors
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_writes_table_sidecar_figure_and_examples(runs, tmp_path, capsys):
+    arguments = ["--attack", "fgsm", "pgd", "square", "--eps", 0, 0.1, "51/255", "--queries", 30, "--save-examples"]
+    status, out, _ = attack(capsys, runs / "bp", runs / "fa", *arguments, "--out", tmp_path)
+    assert status == 0
+    frame = pd.read_csv(tmp_path / "attack.csv")
+    assert list(frame.columns[:5]) == ["checkpoint", "attack", "gradient", "eps", "accuracy"]
+    assert set(frame.attack) == {"fgsm", "pgd", "square", "worst case"}
+    assert frame.eps.unique().tolist() == [0.0, 0.1, 0.2]
+    assert frame.groupby("checkpoint").rule.first().tolist() == ["bp", "fa"]
+    assert {*frame[frame.attack == "square"].gradient} == {"none"}
+    worst = frame[frame.attack == "worst case"].set_index(["checkpoint", "eps"]).accuracy
+    best = frame[frame.attack != "worst case"].groupby(["checkpoint", "eps"]).accuracy.min()
+    assert (worst <= best).all()
+    assert "worst case" in out
+    sidecar = json.loads((tmp_path / "attack.json").read_text())
+    assert sidecar["seed"] == 0
+    assert [a["name"] for a in sidecar["attacks"]] == ["fgsm", "pgd", "square"]
+    assert (tmp_path / "attack.pdf").is_file()
+    assert (tmp_path / "attack.png").is_file()
+
+    subject = load_subject(runs / "fa", device="cpu", samples=1000)
+    with np.load(tmp_path / "examples" / "01-pgd-true.npz") as stored:
+        images, labels, minimal = (torch.from_numpy(stored[k]) for k in ("images", "labels", "minimal_eps"))
+    fooled = minimal.isfinite()
+    assert fooled.float().mean() > 0.5
+    assert (subject.pixel_model()(images[fooled]).argmax(1) != labels[fooled]).all()
+    assert ((images - subject.images / 255).flatten(1).abs().amax(1)[fooled] <= minimal[fooled] + 1e-5).all()
+
+
+def test_feedback_attack_is_labelled_and_differs_from_the_truth(runs, tmp_path, capsys):
+    """Followed through its feedback, an FA network seems robust; through its true gradient it is not."""
+    arguments = ["--attack", "pgd", "--gradient", "true", "feedback", "--eps", 0, 0.15, "--out", tmp_path]
+    assert attack(capsys, runs / "bp", runs / "fa", *arguments)[0] == 0
+    frame = pd.read_csv(tmp_path / "attack.csv")
+    strong = frame[frame.eps == 0.15].set_index(["rule", "gradient"]).accuracy
+    assert strong["fa", "feedback"] > strong["fa", "true"] + 0.3
+    assert strong["bp", "feedback"] == strong["bp", "true"]  # its own backward pass is the true one
+
+
+def test_transfer_follows_the_surrogate(runs, tmp_path, capsys):
+    arguments = ["--attack", "bim", "--gradient", "transfer", "--surrogate", runs / "other", "--eps", 0.2]
+    assert attack(capsys, runs / "bp", *arguments, "--out", tmp_path)[0] == 0
+    frame = pd.read_csv(tmp_path / "attack.csv")
+    assert frame.gradient.tolist() == ["transfer"]
+    assert str(runs / "other") in json.loads((tmp_path / "attack.json").read_text())["checkpoints"]
+
+
+def test_raw_curves_are_marked(runs, tmp_path, capsys):
+    assert attack(capsys, runs / "bp", "--raw", "--attack", "bim", "--eps", 0.1, "--out", tmp_path)[0] == 0
+    assert pd.read_csv(tmp_path / "attack.csv")["curve"].tolist() == ["raw"]
+
+
+def test_torchattacks_agrees(runs, tmp_path, capsys):
+    """The tables agree with torchattacks at equal parameters within the interval."""
+    pytest.importorskip("torchattacks", reason="needs the extra `peers`")
+    arguments = ["--attack", "pgd", "torchattacks:PGD", "--raw", "--eps", 0.1, "--step-size", "2/255"]
+    assert attack(capsys, runs / "fa", *arguments, "--out", tmp_path)[0] == 0
+    frame = pd.read_csv(tmp_path / "attack.csv").set_index("attack")
+    ours, theirs = frame.loc["pgd"], frame.loc["torchattacks:PGD"]
+    assert ours.ci_low <= theirs.accuracy <= ours.ci_high
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--attack", "fgms"], "unknown attack 'fgms'; known: fgsm, bim, pgd, square, torchattacks:NAME"),
+        (["--eps", "1.5"], "eps 1.5 is outside [0, 1]"),
+        (["--eps", "8/0"], "8/0 is not a finite number"),
+        (["--norm", "l2", "--attack", "pgd", "--eps", "9"], "eps 9 is outside [0, 8]"),
+        (["--norm", "l2", "--attack", "square"], "square searches the linf ball only"),
+        (["--gradient", "transfer"], "needs --surrogate"),
+        (["--gradient", "none"], "--gradient none leaves no attack: add --attack square"),
+        (["--steps", "0"], "0 must be at least 1"),
+        (["--gradient", "guessed"], "invalid choice: 'guessed'"),
+        (["--surrogate", "nowhere.pt"], "no such checkpoint: nowhere.pt"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys, arguments, message):
+    status, out, err = attack(capsys, runs / "bp", "--out", tmp_path / "new", *arguments)
+    assert status == 2
+    assert re.fullmatch(rf"analyze: error: .*{re.escape(message)}.*\n", err)
+    assert out == ""
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_plain_state_dict_has_no_feedback_path(runs, tmp_path, capsys):
+    subject = load_subject(runs / "bp", device="cpu")
+    torch.save(subject.model.state_dict(), tmp_path / "plain.pt")
+    (tmp_path / "factory_for_attack.py").write_text(
+        "from training.models import MLP\n\n\ndef build():\n    return MLP(64, (32, 32), 10)\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        foreign = ["--model", "factory_for_attack:build", "--dataset", "digits", "--attack", "fgsm", "--eps", 0.1]
+        assert attack(capsys, tmp_path / "plain.pt", *foreign)[0] == 0
+        status, _, err = attack(capsys, tmp_path / "plain.pt", *foreign, "--gradient", "feedback")
+    assert status == 2
+    assert "has no feedback path" in err
