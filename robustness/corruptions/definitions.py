@@ -1,7 +1,7 @@
 """Which corruptions there are: CIFAR-10-C's fifteen, and a small set of our own for images of about 8 x 8."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -37,11 +37,13 @@ class Corruption:
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """A set of corruptions and the image shape that its constants are meant for (None: any)."""
+    """A set of corruptions, the image shape that its constants are meant for (None: any), and for the record what
+    else its output depends on."""
 
     title: str
     corruptions: Mapping[str, Corruption]
     image_shape: tuple[int, int, int] | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
 
     def corruption(self, name: str) -> Corruption:
         """Return the corruption called ``name``.
@@ -113,7 +115,10 @@ def cifar_c(textures: FrostTextures) -> Definition:
         ),
     )
     return Definition(
-        title="CIFAR-C", corruptions={corruption.name: corruption for corruption in listed}, image_shape=(32, 32, 3)
+        title="CIFAR-C",
+        corruptions={corruption.name: corruption for corruption in listed},
+        image_shape=(32, 32, 3),
+        details={"frost_textures": textures.source, "frost_textures_sha256": textures.digest()},
     )
 
 

@@ -15,7 +15,13 @@ from robustness.corruptions.pixels import Images
 from training.errors import InputError
 
 # make_cifar_c.py lists a sixth file and never draws it: its index is randint(5).
-TEXTURE_FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
+TEXTURE_MD5 = {
+    "frost1.png": "6ead634ace1f366d77e87078b465863c",
+    "frost2.png": "98f0d2b1d74a048d3bc9c7ecfd886939",
+    "frost3.png": "b3ed8eb147824261888e730f916c0d8b",
+    "frost4.jpg": "d70b9d6aa0b1fe7bd8133b113787e078",
+    "frost5.jpg": "50984ae2c871b7df2c28f1d71ca460a0",
+}
 SCALE = 0.2  # from the size on disk to what 32 x 32 cuts are taken from
 
 
@@ -38,13 +44,14 @@ class FrostTextures:
 def load_frost_textures(folder: str | Path | None = None) -> FrostTextures:
     """Return the textures in ``folder``; without one, those of an installed ``imagecorruptions``, else a stand-in.
 
-    The stand-in warns, and what is made with it is labelled ``approximate``.
+    What is made with the stand-in, or with other pictures of these names, is labelled ``approximate``; a warning says
+    so.
 
     Raises:
         InputError: the folder lacks one of the five files (named), or one is no picture or too small.
     """
     if folder is not None:
-        return _read([Path(folder) / name for name in TEXTURE_FILES], source="folder")
+        return _read([Path(folder) / name for name in TEXTURE_MD5], source="folder")
     if (installed := _installed_files()) is not None:
         return _read(installed, source="imagecorruptions")
     warnings.warn(
@@ -58,6 +65,13 @@ def load_frost_textures(folder: str | Path | None = None) -> FrostTextures:
 def _read(paths: Sequence[Path], source: str) -> FrostTextures:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise InputError(f"frost textures are missing in {paths[0].parent}: {', '.join(missing)}")
+    foreign = [path.name for path in paths if _md5(path) != TEXTURE_MD5[path.name]]
+    if foreign:
+        warnings.warn(
+            f"{', '.join(foreign)} in {paths[0].parent} are not the official frost textures: "
+            "frost is labelled approximate",
+            stacklevel=3,
+        )
     images = []
     for path in paths:
         picture = cv2.imread(str(path))
@@ -65,7 +79,11 @@ def _read(paths: Sequence[Path], source: str) -> FrostTextures:
             raise InputError(f"{path} cannot be read as a picture")
         scaled = np.asarray(cv2.resize(picture, (0, 0), fx=SCALE, fy=SCALE), dtype=np.uint8)
         images.append(np.ascontiguousarray(scaled[..., ::-1]))  # BGR to RGB
-    return FrostTextures(images=tuple(images), official=True, source=source)
+    return FrostTextures(images=tuple(images), official=not foreign, source=source)
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _installed_files() -> list[Path] | None:
@@ -75,7 +93,7 @@ def _installed_files() -> list[Path] | None:
     except metadata.PackageNotFoundError:
         return None
     found = {Path(str(file)).name: Path(str(file.locate())) for file in files}
-    return [found[name] for name in TEXTURE_FILES] if all(name in found for name in TEXTURE_FILES) else None
+    return [found[name] for name in TEXTURE_MD5] if all(name in found for name in TEXTURE_MD5) else None
 
 
 def _stand_in(number: int, height: int = 70, width: int = 110) -> Images:

@@ -1,0 +1,238 @@
+"""Corrupted test sets on disk: the layout of CIFAR-10-C, its checksums, and where every file comes from.
+
+A set is a folder with one ``NAME.npy`` a corruption, uint8 (S N, H, W, C), in which the N test images follow each
+other once for every severity 1 ... S, and ``labels.npy`` (S N,). A set made by
+:func:`robustness.generate.make_corrupted_set` also has ``provenance.json``.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustness.checksums import OFFICIAL, official_set
+from training.errors import InputError
+
+CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+CORRUPTIONS = tuple(name for names in CATEGORIES.values() for name in names)  # the fifteen that the mean is over
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # held out for validation by the authors
+
+PROVENANCE_FILE = "provenance.json"
+PROVENANCES = ("official", "exact", "regenerated", "approximate", "own definition", "unverified")
+"""Of a file: official (MD5 as published), exact (made here, MD5 as published), regenerated (made here by the same
+definition, its own random draws), approximate (made here, some part replaced), own definition (not CIFAR-10-C),
+unverified (used although its MD5 is not as it should be, or nobody knows what it should be)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptedFile:
+    """One corruption of a set."""
+
+    name: str
+    category: str
+    path: Path
+    provenance: str  # one of PROVENANCES
+    md5: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptedSet:
+    """A verified folder; the images stay on disk."""
+
+    folder: Path
+    title: str
+    files: tuple[CorruptedFile, ...]
+    labels: NDArray[np.int64]  # (N,)
+    severities: tuple[int, ...]
+
+    def images(self, file: CorruptedFile, severity: int) -> NDArray[np.uint8]:
+        """Return the images (N, H, W, C) of one cell as a view on the memory-mapped file."""
+        count, block = len(self.labels), self.severities.index(severity)
+        mapped: NDArray[np.uint8] = np.load(file.path, mmap_mode="r")
+        return mapped[block * count : (block + 1) * count]
+
+
+def md5_file(path: str | os.PathLike[str]) -> str:
+    """Return the MD5 of a file's bytes as 32 hex digits (a checksum against damage, not against forgery)."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def category_of(name: str) -> str:
+    """Return the category of a CIFAR-10-C corruption; ``extra`` for any other."""
+    return next((category for category, names in CATEGORIES.items() if name in names), "extra")
+
+
+def open_corrupted_set(
+    folder: str | Path,
+    *,
+    corruptions: Sequence[str] | None = None,
+    allow_unverified: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> CorruptedSet:
+    """Open and verify a set.
+
+    With ``provenance.json`` the MD5 of every file must be the one recorded there; without, it must be the official
+    one. A folder that holds ``CIFAR-10-C`` or ``CIFAR-100-C`` stands for it.
+
+    Args:
+        folder: the set.
+        corruptions: which to take; by default all that ``provenance.json`` lists, or those of the fifteen of
+            CIFAR-10-C that are there (a warning names the others).
+        allow_unverified: take files that fail the check, labelled ``unverified``, with a warning.
+        progress: called with (files checked, files).
+
+    Raises:
+        InputError: files are missing, damaged or not the official ones (named), or not in the layout.
+    """
+    folder = _resolve(Path(folder))
+    record = _read_record(folder)
+    names = _choose(folder, record, corruptions)
+    expected, title = _expected(folder, record)
+    suspects: dict[str, str] = {}
+    files = []
+    for number, name in enumerate(names):
+        path = folder / f"{name}.npy"
+        md5 = md5_file(path)
+        if md5 == expected.get(name):
+            provenance = _recorded(record, name, md5)
+        else:
+            provenance, suspects[name] = "unverified", md5
+        files.append(
+            CorruptedFile(name=name, category=_category(record, name), path=path, provenance=provenance, md5=md5)
+        )
+        if progress is not None:
+            progress(number + 1, len(names))
+    if expected.get("labels") != (md5 := md5_file(folder / "labels.npy")):
+        suspects["labels"] = md5
+    _judge(folder, title, suspects, expected, allow_unverified)
+    labels, severities = _read_labels(folder, record)
+    _check_shapes(files, len(labels) * len(severities))
+    return CorruptedSet(folder=folder, title=title, files=tuple(files), labels=labels, severities=severities)
+
+
+def _resolve(folder: Path) -> Path:
+    for candidate in (folder, *(folder / name for name in OFFICIAL)):
+        if (candidate / "labels.npy").is_file():
+            return candidate
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}; `analyze make-cifar10c` makes one, Zenodo record 2535967 has one")
+    raise InputError(f"{folder} has no labels.npy: a corrupted set is NAME.npy for each corruption and labels.npy")
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """Return ``provenance.json``, or None where there is none."""
+    path = folder / PROVENANCE_FILE
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        complete = isinstance(record["files"], dict) and record["severities"] and record["definition"]
+        complete = complete and all({"md5", "provenance", "category"} <= set(f) for f in record["files"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged; make the set again with `analyze make-cifar10c`") from error
+    if not complete:
+        raise InputError(f"{path} is not a provenance file of ours; make the set again with `analyze make-cifar10c`")
+    return dict(record)
+
+
+def _choose(folder: Path, record: Mapping[str, Any] | None, wanted: Sequence[str] | None) -> list[str]:
+    if wanted is not None:
+        names = list(dict.fromkeys(wanted))
+    elif record is not None:
+        names = [name for name in record["files"] if name != "labels"]
+        names.sort(key=lambda name: CORRUPTIONS.index(name) if name in CORRUPTIONS else len(CORRUPTIONS))
+    else:
+        names = [name for name in CORRUPTIONS if (folder / f"{name}.npy").is_file()]
+        if names and len(names) < len(CORRUPTIONS):
+            absent = ", ".join(name for name in CORRUPTIONS if name not in names)
+            warnings.warn(f"{folder} lacks {absent}; means are over the other {len(names)}", stacklevel=3)
+    if missing := [f"{name}.npy" for name in names if not (folder / f"{name}.npy").is_file()]:
+        there = ", ".join(sorted(path.name for path in folder.glob("*.npy") if path.name != "labels.npy"))
+        raise InputError(f"{folder} lacks {', '.join(missing)}; it has {there or 'no corruption at all'}")
+    if not names:
+        raise InputError(f"{folder} has none of the corruptions {', '.join(CORRUPTIONS)}")
+    return names
+
+
+def _expected(folder: Path, record: Mapping[str, Any] | None) -> tuple[Mapping[str, str], str]:
+    """Return the MD5 that each file should have, and the set's title."""
+    if record is not None:
+        return {name: entry["md5"] for name, entry in record["files"].items()}, str(record["definition"])
+    title = official_set(md5_file(folder / "labels.npy")) or (folder.name if folder.name in OFFICIAL else "CIFAR-10-C")
+    return OFFICIAL[title], title
+
+
+def _recorded(record: Mapping[str, Any] | None, name: str, md5: str) -> str:
+    """Return the provenance of a file whose MD5 is as expected; ``exact`` is believed only if it really is."""
+    if record is None:
+        return "official"
+    label = str(record["files"][name]["provenance"])
+    if label == "exact" and all(table.get(name) != md5 for table in OFFICIAL.values()):
+        return "regenerated"
+    return label if label in PROVENANCES else "unverified"
+
+
+def _category(record: Mapping[str, Any] | None, name: str) -> str:
+    if record is not None and name in record["files"]:
+        return str(record["files"][name]["category"])
+    return category_of(name)
+
+
+def _judge(
+    folder: Path, title: str, suspects: Mapping[str, str], expected: Mapping[str, str], allow_unverified: bool
+) -> None:
+    """Refuse files that are not what they should be, or warn of them."""
+    if not suspects:
+        return
+    listed = ", ".join(
+        f"{name}.npy (md5 {md5[:8]}, expected {expected[name][:8] if name in expected else 'unknown'})"
+        for name, md5 in suspects.items()
+    )
+    finding = f"{folder}: not as in {title}: {listed}"
+    if not allow_unverified:
+        raise InputError(f"{finding}; get these files again, or use them as they are with --allow-unverified")
+    warnings.warn(f"{finding}; used all the same, labelled unverified", stacklevel=3)
+
+
+def _read_labels(folder: Path, record: Mapping[str, Any] | None) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Return the labels (N,) of one severity, and the severities."""
+    severities = (1, 2, 3, 4, 5) if record is None else tuple(int(s) for s in record["severities"])
+    path = folder / "labels.npy"
+    labels = _load(path)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+        raise InputError(f"{path} is {labels.dtype} {labels.shape}; labels are integers (severities x images,)")
+    blocks = labels.reshape(len(severities), -1) if labels.size % len(severities) == 0 else labels[:0].reshape(0, 1)
+    if not len(blocks) or (blocks != blocks[0]).any():
+        raise InputError(f"{path} does not repeat the same labels for each of {len(severities)} severities")
+    return blocks[0].astype(np.int64), severities
+
+
+def _check_shapes(files: Sequence[CorruptedFile], rows: int) -> None:
+    shape = None
+    for file in files:
+        images = _load(file.path)
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != rows:
+            raise InputError(f"{file.path} is {images.dtype} {images.shape}; it must be uint8 ({rows}, H, W, C)")
+        if images.shape != (shape := shape or images.shape):
+            raise InputError(f"{file.path} has shape {images.shape}, {files[0].path.name} has {shape}")
+
+
+def _load(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a NumPy file ({error}); get it again") from error
+    return array
