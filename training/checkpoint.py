@@ -207,14 +207,16 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     """
     if not Path(path).is_file():
         raise InputError(f"no such file: {path}")
+    with open(path, "rb") as handle:
+        if handle.read(2) not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):  # zip, or a pickle
+            raise InputError(f"{path} is truncated or not a torch file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            raise InputError(
-                f"{path} is refused: it holds more than tensors and plain values, and loading it could run code"
-            ) from error
-        raise InputError(f"{path} is truncated or not a torch file") from error
+        # The bytes are those of a pickle, and the restricted reader will not have them.
+        raise InputError(
+            f"{path} is refused: it holds more than tensors and plain values, and loading it could run code"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is truncated or not a torch file") from error
 

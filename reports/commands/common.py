@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, *, out_help: str) -> None:
+def add_run_arguments(parser: argparse._ActionsContainer, *, out_help: str) -> None:
     """Add ``--out --device --seed --quiet``, which every command has."""
     parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
     parser.add_argument(

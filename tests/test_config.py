@@ -1,0 +1,61 @@
+"""A config defines a run: it is checked, comes back from JSON, and its key moves with every field."""
+
+import dataclasses
+import json
+
+import pytest
+
+from training.config import TrainConfig
+from training.errors import InputError
+
+
+def test_round_trip_through_json():
+    config = TrainConfig(rule="ifa", angle=30.0, hidden=(7, 5), lr_steps=(2, 4), train_size=100)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_fields_that_did_not_exist_yet_take_their_defaults():
+    old = TrainConfig(rule="fa").to_dict()
+    del old["subset_seed"]
+    assert TrainConfig.from_dict(old) == TrainConfig(rule="fa")
+    with pytest.raises(InputError, match="unknown fields: warp"):
+        TrainConfig.from_dict({**old, "warp": 9})
+
+
+OTHER = {
+    "rule": "fa", "angle": 10.0, "expansion": 3, "dataset": "mnist", "train_size": 10, "subset_seed": 1, "model": "x",
+    "hidden": (4,), "epochs": 1, "batch_size": 2, "optimiser": "sgd", "lr": 1.0, "momentum": 0.1, "weight_decay": 0.1,
+    "first_epoch_weight_decay": 0.1, "lr_steps": (1,), "lr_gamma": 0.5, "seed": 1, "checkpoint_every": 1,
+    "snapshot_every": 1, "snapshot_dtype": "float16",
+}  # fmt: skip
+
+
+def test_every_field_moves_the_key_and_so_do_the_data():
+    base = TrainConfig()
+    assert OTHER.keys() == {f.name for f in dataclasses.fields(TrainConfig)}
+    keys = {TrainConfig(**{name: value}).key("d") for name, value in OTHER.items()}
+    assert len(keys | {base.key("d"), base.key("e")}) == len(OTHER) + 2
+    assert base.key("d") == TrainConfig(hidden=[512, 512]).key("d")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("angle", 181, r"angle is 181; it must lie in \[0, 180\] degrees"),
+        ("lr", 0, "lr is 0; it must be positive"),
+        ("batch_size", 0, "batch_size is 0; it must be at least 1"),
+        ("weight_decay", -1, "must not be negative"),
+        ("optimiser", "lion", "known: adam, sgd"),
+        ("snapshot_dtype", "int8", "known: float32, float16"),
+        ("hidden", (5, 0), "at least 1 unit"),
+        ("train_size", 0, "at least 1 sample"),
+        ("first_epoch_weight_decay", -1, "must not be negative"),
+    ],
+)
+def test_values_out_of_range_are_named(field, value, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**{field: value})
+
+
+def test_differences_name_the_fields():
+    assert TrainConfig(lr=0.1).differences(TrainConfig(lr=0.2)) == ["lr: 0.2 -> 0.1"]

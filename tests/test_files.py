@@ -1,0 +1,52 @@
+"""Files appear whole or not at all."""
+
+import json
+
+import pytest
+
+from training.files import atomic_path, remove_stale_temporaries, sha256_file, write_json
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+
+    def fail_halfway() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_success_replaces_the_file_and_keeps_the_suffix(tmp_path):
+    target = tmp_path / "deep" / "figure.png"
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == ".png"
+        assert not target.exists()
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert len(list(target.parent.iterdir())) == 1
+
+
+def test_json_is_strict_and_sorted(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": 2})
+    assert list(json.loads((tmp_path / "a.json").read_text())) == ["a", "b"]
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "b.json", {"x": float("nan")})
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+    (tmp_path / ".ckpt.123.tmp.pt").write_text("half")
+    (tmp_path / "ckpt.pt").write_text("whole")
+    remove_stale_temporaries(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["ckpt.pt"]
+
+
+def test_digest_of_known_bytes(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
