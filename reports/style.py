@@ -112,8 +112,12 @@ P = ParamSpec("P")
 
 
 def _settings() -> Any:
-    """Return every matplotlib setting: its default unless :data:`RC` has another."""
-    return {**dict(mpl.rcParamsDefault), **RC}
+    """Return every matplotlib setting: its default unless :data:`RC` has another.
+
+    Asking for the backend would import pyplot, and with it whatever window system there is.
+    """
+    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
+    return {**defaults, **RC}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

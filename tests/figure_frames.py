@@ -45,7 +45,7 @@ def metrics(nets: list[dict], epochs: int = 10, diverged: int | None = None) -> 
             lost = place == diverged and epoch > epochs // 2
             angles = {} if net.get("rule") == "bp" else {
                 f"angle_{layer}": 90 - (90 - (net.get("angle", 90) if net.get("rule") == "ifa" else 90))
-                * np.exp(-epoch / 8) - 15 * (1 - np.exp(-epoch / 5)) for layer in ("fc2", "fc3")}  # fmt: skip
+                * np.exp(-epoch / 8) - 15 * (1 - np.exp(-epoch / 5)) for layer in ("layers.1", "layers.2")}  # fmt: skip
             yield {"epoch": epoch, "step": 391 * epoch, "train_loss": np.nan if lost else loss,
                    "train_accuracy": 0.1 if lost else 0.6 - loss / 6, "test_loss": np.nan if lost else loss + 0.1,
                    "test_accuracy": 0.1 if lost else 0.55 - loss / 6, "seconds": 4.5, **angles}  # fmt: skip

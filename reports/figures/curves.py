@@ -20,7 +20,7 @@ _CURVES = {
     "test_accuracy": ("test accuracy", "accuracy (%)", 100.0),
 }
 _QUANTITIES = {
-    "angle": "angle (°)",
+    "angle": "angle between W and B (°)",
     "row_angle": "mean row angle (°)",
     "flat_angle": "flattened angle (°)",
     "norm_ratio": "norm ratio |B| / |W|",
@@ -113,8 +113,8 @@ def alignment(frame: DataFrame) -> Figure:
     (norm ratios, gradient alignment) get rows of panels of their own.
 
     Args:
-        frame: columns ``checkpoint, epoch`` and either one column ``angle_<layer>`` per layer, in degrees (as
-            ``metrics.csv`` has them), or ``layer, quantity, value`` with a quantity such as ``row_angle``.
+        frame: columns ``checkpoint, epoch`` and either columns ``angle_<layer>`` in degrees and ``norm_ratio_<layer>``
+            (as ``metrics.csv`` has them), or ``layer, quantity, value`` with a quantity such as ``row_angle``.
 
     Raises:
         InputError: a column is missing, or there is no angle in the table.
@@ -146,7 +146,7 @@ def alignment(frame: DataFrame) -> Figure:
 
 
 def _alignment_panel(axes: Axes, series: list[Series], quantity: str, layer: str, index: int | None) -> None:
-    layout.title(axes, f"layer {layer}", index)
+    layout.title(axes, layer if "layer" in layer else f"layer {layer}", index)
     axes.set(xlabel="epoch", ylabel=_QUANTITIES.get(quantity, quantity.replace("_", " ")))
     axes.tick_params(labelbottom=True)
     is_angle = "angle" in quantity
@@ -169,11 +169,11 @@ def _long(frame: DataFrame) -> DataFrame:
         if "quantity" not in table:
             table["quantity"] = "angle"
     else:
-        angles = [name for name in frame.columns if re.match(r"angle_.+", str(name))]
+        wide = [name for name in frame.columns if re.match(r"(angle|norm_ratio)_.+", str(name))]
         keep = [name for name in ("checkpoint", "rule", "angle", "seed", "epoch", "step") if name in frame]
-        table = frame.melt(keep, angles, var_name="layer", value_name="value")
-        table["layer"] = table["layer"].astype(str).str.removeprefix("angle_")
-        table["quantity"] = "angle"
+        table = frame.melt(keep, wide, var_name="column", value_name="value")
+        parts = table["column"].astype(str).str.extract(r"(angle|norm_ratio)_(.+)")
+        table["quantity"], table["layer"] = parts[0], parts[1]
     table["layer"] = table["layer"].astype(str)
     table = table[pd.to_numeric(table["value"]).notna()]
     if table.empty:

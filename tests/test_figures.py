@@ -1,0 +1,499 @@
+"""The figures: what is drawn is what the table says, every axis is named, and no text is cut off or covered."""
+
+import functools
+import itertools
+import subprocess
+import sys
+
+import figure_frames as frames
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from reports import figures, style
+from reports.figures import density, planes
+from reports.figures.series import over_seeds, series_of, short_names
+from training.errors import InputError
+
+ATTACKS = (("fgsm", "true"), ("pgd", "true"), ("pgd", "feedback"), ("square", "none"))
+
+
+def common_plane(nets):
+    return frames.surface(nets[:1], reach=2.5).assign(checkpoint="plane")[["checkpoint", "alpha", "beta", "loss"]]
+
+
+# name -> (drawing, number of panels with data)
+CASES = {
+    "metrics, 1": (lambda: figures.metrics(frames.metrics(frames.networks(1))), 4),
+    "metrics, 6, one diverged": (lambda: figures.metrics(frames.metrics(frames.networks(6), diverged=3)), 4),
+    "metrics, 12 x 3 seeds": (lambda: figures.metrics(frames.metrics(frames.networks(12, 3))), 4),
+    "alignment, 1": (lambda: figures.alignment(frames.metrics(frames.networks(6)[3:4])), 2),
+    "alignment, 6": (lambda: figures.alignment(frames.metrics(frames.networks(6))), 2),
+    "hessian, 1": (lambda: figures.hessian(frames.hessian(frames.networks(1))), 2),
+    "hessian, 12 x 3 seeds": (lambda: figures.hessian(frames.hessian(frames.networks(12, 3))), 2),
+    "hessian, epochs": (lambda: figures.hessian(frames.hessian(frames.networks(6), epochs=[0, 1, 2, 5, 10])), 2),
+    "hessian, no rule": (lambda: figures.hessian(frames.hessian(frames.anonymous(3))), 2),
+    "spectrum, 1": (lambda: figures.spectrum(frames.spectrum(frames.networks(1))), 2),
+    "spectrum, 6": (lambda: figures.spectrum(frames.spectrum(frames.networks(6), probes=4)), 7),
+    "spectrum, 12": (lambda: figures.spectrum(frames.spectrum(frames.networks(12), probes=3)), 13),
+    "surface, 1": (lambda: figures.surface(frames.surface(frames.networks(1))), 1),
+    "surface, 6 with a hole": (lambda: figures.surface(frames.surface(frames.networks(6), hole=True)), 6),
+    "surface, 12": (lambda: figures.surface(frames.surface(frames.networks(12))), 12),
+    "surface, one point": (lambda: figures.surface(frames.surface(frames.networks(1), points=1)), 1),
+    "surface_3d, 1": (lambda: figures.surface_3d(frames.surface(frames.networks(1))), 1),
+    "surface_3d, 6": (lambda: figures.surface_3d(frames.surface(frames.networks(6))), 6),
+    "surface_3d, 12": (lambda: figures.surface_3d(frames.surface(frames.networks(12), points=11)), 12),
+    "trajectory, 1": (
+        lambda: figures.trajectory(
+            frames.trajectory(frames.networks(1)), frames.surface(frames.networks(1), reach=2.5)
+        ),
+        3,
+    ),
+    "trajectory, 3 in one plane": (
+        lambda: figures.trajectory(frames.trajectory(frames.networks(3)), common_plane(frames.networks(1))),
+        3,
+    ),
+    "trajectory, 6": (
+        lambda: figures.trajectory(
+            frames.trajectory(frames.networks(6)), frames.surface(frames.networks(6), reach=2.5)
+        ),
+        8,
+    ),
+    "trajectory, no surface": (lambda: figures.trajectory(frames.trajectory(frames.networks(2))), 3),
+    "attack, 1": (lambda: figures.attack(frames.attack(frames.networks(1), kinds=ATTACKS[:1])), 1),
+    "attack, 6": (lambda: figures.attack(frames.attack(frames.networks(6), kinds=ATTACKS)), 4),
+    "attack, 12": (lambda: figures.attack(frames.attack(frames.networks(12))), 2),
+    "corruptions, 1": (lambda: figures.corruptions(frames.corruptions(frames.networks(1))), 2),
+    "corruptions, 12 x 2 seeds": (lambda: figures.corruptions(frames.corruptions(frames.networks(12, 2))), 2),
+    "heat map, 1": (lambda: figures.corruption_heatmap(frames.corruptions(frames.networks(1))), 1),
+    "heat map, 12": (lambda: figures.corruption_heatmap(frames.corruptions(frames.networks(12))), 12),
+}
+
+
+@functools.cache
+def drawn(case: str) -> Figure:
+    return CASES[case][0]()
+
+
+def panels(figure: Figure):
+    """Return the visible axes that are not colour bars."""
+    return [axes for axes in figure.get_axes() if axes.get_visible() and axes.get_label() != "<colorbar>"]
+
+
+def texts_on_paper(figure: Figure):
+    """Draw the figure and return every text that is drawn, with its box in pixels."""
+    found = []
+    original = Text.draw
+
+    def record(self, renderer, *args, **kwargs):
+        if self.get_visible() and self.get_text().strip():
+            found.append((self.get_text(), self.get_window_extent(renderer), self))
+        return original(self, renderer, *args, **kwargs)
+
+    Text.draw = record
+    try:
+        FigureCanvasAgg(figure).draw()
+    finally:
+        Text.draw = original
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_panel_has_data_and_named_axes(case):
+    figure, count = drawn(case), CASES[case][1]
+    assert len(panels(figure)) == count
+    sides = {"x": set(), "y": set()}
+    for axes in panels(figure):
+        assert axes.has_data(), axes.get_title(loc="left")
+        for side, label in (("x", axes.get_xlabel()), ("y", axes.get_ylabel())):
+            sides[side].add(label)
+    assert sides["x"] - {""}, "no x axis is named"
+    named_rows = sides["y"] - {""} or {t.get_text() for axes in panels(figure) for t in axes.get_yticklabels()} - {""}
+    assert named_rows, "neither a y label nor names on the y axis"
+    for axes in panels(figure):  # a panel without a label of its own shares the axis of one that has it
+        spec = axes.get_subplotspec()
+        if not axes.get_xlabel() and spec is not None:
+            column = spec.colspan.start
+            below = [a for a in panels(figure) if a.get_subplotspec().colspan.start == column]
+            assert any(a.get_xlabel() for a in below), "a column of panels has no x label"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_text_is_clipped_or_covered(case):
+    figure = drawn(case)
+    page = figure.bbox
+    found = texts_on_paper(figure)
+    for text, box, _ in found:
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
+        assert inside, f"{text!r} is cut off at the edge"
+    if case.startswith("surface_3d"):
+        return  # boxes of slanted axis labels overlap where their glyphs do not
+    for (text, box, _), (other, other_box, _) in itertools.combinations(found, 2):
+        wide = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+        high = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+        assert wide < 1.5 or high < 1.5, f"{text!r} and {other!r} overlap"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_legend_covers_a_panel(case):
+    figure = drawn(case)
+    FigureCanvasAgg(figure).draw()
+    assert all(axes.get_legend() is None for axes in figure.get_axes())
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in panels(figure))
+
+
+def test_the_overlap_check_sees_an_overlap():
+    figure = Figure(figsize=(2, 1))
+    figure.text(0.5, 0.5, "one text")
+    figure.text(0.52, 0.5, "another")
+    boxes = [box for _, box, _ in texts_on_paper(figure)]
+    assert len(boxes) == 2
+    assert boxes[0].overlaps(boxes[1])
+
+
+def test_attack_draws_the_table():
+    table = frames.attack(frames.networks(2), kinds=(("pgd", "feedback"),))
+    (axes,) = panels(figures.attack(table))
+    assert "PGD" in axes.get_title(loc="left")
+    assert "feedback" in axes.get_title(loc="left")
+    bands = [band for band in axes.collections if isinstance(band, PolyCollection)]
+    for (_, rows), line, band in zip(table.groupby("checkpoint", sort=False), axes.lines, bands, strict=True):
+        np.testing.assert_allclose(line.get_xdata(), rows["eps"])
+        np.testing.assert_allclose(line.get_ydata(), 100 * rows["accuracy"])
+        vertices = band.get_paths()[0].vertices
+        for edge in ("ci_low", "ci_high"):
+            wanted = np.column_stack([rows["eps"], 100 * rows[edge]])
+            assert all(np.abs(vertices - point).sum(1).min() < 1e-9 for point in wanted)
+
+
+def test_attack_names_every_gradient_mode():
+    kinds = [("pgd", mode) for mode in ("true", "feedback", "transfer", "none")]
+    table = frames.attack(frames.networks(1), kinds=kinds)
+    titles = " ".join(axes.get_title(loc="left") for axes in panels(figures.attack(table)))
+    assert all(word in titles for word in ("true gradient", "feedback gradient", "transferred", "gradient-free"))
+
+
+def test_hessian_draws_values_and_intervals():
+    table = frames.hessian(frames.networks(1))
+    trace, eigenvalues = panels(figures.hessian(table))
+    for axes, quantity in ((trace, "trace"), (eigenvalues, "eigenvalue")):
+        rows = table[table["quantity"] == quantity]
+        assert len(axes.containers) == len(rows)
+        for bar, value, low, high in zip(axes.containers, rows.value, rows.ci_low, rows.ci_high, strict=True):
+            (segment,) = bar.lines[2][0].get_segments()
+            np.testing.assert_allclose(np.asarray(segment, float)[:, 0], [low, high])
+            np.testing.assert_allclose(np.asarray(bar.lines[0].get_xdata(), float), [value])
+
+
+def test_hessian_says_that_a_network_diverged():
+    table = frames.hessian(frames.networks(2))
+    table.loc[table["rule"] == "ifa", ["value", "ci_low", "ci_high"]] = np.nan
+    for axes in panels(figures.hessian(table)):
+        assert [text.get_text() for text in axes.texts] == ["not finite: the run diverged"]
+
+
+def test_hessian_axis_is_symmetric_logarithmic_where_values_are_negative_and_spread():
+    table = frames.hessian(frames.networks(1), k=3)
+    table.loc[table["quantity"] == "eigenvalue", "value"] = [200.0, 1.0, -20.0]
+    assert [axes.get_xscale() for axes in panels(figures.hessian(table))] == ["linear", "symlog"]
+
+
+def test_seeds_are_drawn_as_mean_and_standard_deviation():
+    table = frames.metrics(frames.networks(1, seeds=3))
+    axes = panels(figures.metrics(table))[1]
+    by_epoch = table.groupby("epoch")["test_loss"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), by_epoch.mean())
+    edges = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert np.isclose(edges.max(), (by_epoch.mean() + by_epoch.std()).max())
+
+
+def test_a_diverged_run_ends_in_a_cross_and_is_named():
+    figure = drawn("metrics, 6, one diverged")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "FA, diverged at epoch 6" in labels
+    crosses = [line for line in panels(figure)[0].lines if line.get_marker() == "x"]
+    assert [float(line.get_xdata()[0]) for line in crosses] == [5.0]
+
+
+def test_alignment_draws_degrees_below_a_line_at_ninety():
+    table = frames.metrics(frames.networks(6))
+    axes = panels(figures.alignment(table))[0]
+    assert "°" in axes.get_ylabel()
+    assert list(axes.lines[0].get_ydata()) == [90, 90]
+    rows = table[(table["rule"] == "ifa") & (table["angle"] == 45)]
+    assert any(
+        np.allclose(line.get_ydata(), rows["angle_layers.1"]) for line in axes.lines if len(line.get_ydata()) > 2
+    )
+
+
+def test_alignment_of_backpropagation_alone_is_an_input_error():
+    with pytest.raises(InputError, match="feedback weights"):
+        figures.alignment(frames.metrics(frames.networks(1)).assign(angle_layers=np.nan))
+
+
+def test_spectral_density_integrates_to_the_weight_away_from_zero():
+    table = frames.spectrum(frames.networks(1), probes=3)
+    grid = density._grid(table["node"].to_numpy(), density._width(table))
+    for _, probe in table.groupby("probe"):
+        at_zero = probe.loc[probe["node"] == 0, "weight"].sum()
+        assert np.trapezoid(density._density(probe, grid), grid) == pytest.approx(1 - at_zero, abs=2e-3)
+        assert density._cumulative(probe, grid)[-1] == pytest.approx(1)
+        below, zero = density._shares(probe)
+        assert below == pytest.approx(probe.loc[probe["node"] < 0, "weight"].sum())
+        assert zero == pytest.approx(at_zero)
+
+
+def test_spectrum_shows_small_negative_eigenvalues_beside_large_ones():
+    nodes = np.array([-0.02, 0.0, 0.5, 200.0])
+    table = pd.DataFrame({"checkpoint": "a", "probe": 0, "node": nodes, "weight": [0.1, 0.5, 0.3, 0.1]})
+    axes, _ = panels(figures.spectrum(table))
+    assert axes.get_xscale() == "symlog"
+    assert axes.get_xlim()[0] < -0.02
+    assert "10 % below 0, 50 % at 0" in axes.get_title(loc="left")
+    assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines), "no stem for the mass at zero"
+
+
+def test_spectrum_band_is_a_t_interval_over_probes():
+    table = frames.spectrum(frames.networks(1), probes=5)
+    one = series_of(table)[0]
+    share = table[table["node"] > 60].groupby("probe")["weight"].sum()
+    curve = density._over(one, lambda rows: np.array([rows.loc[rows["node"] > 60, "weight"].sum()]))
+    half = 2.7764451 * share.std(ddof=1) / np.sqrt(5)  # t quantile .975 with 4 degrees of freedom, from a table
+    np.testing.assert_allclose([curve.low[0], curve.mean[0], curve.high[0]], share.mean() + np.array([-half, 0, half]))
+
+
+def test_surface_axes_are_not_swapped():
+    """Loss that depends on alpha only: every contour line is vertical and lies where the loss has its level."""
+    table = frames.surface(frames.networks(1))
+    table["loss"] = 2 + table["alpha"]
+    (axes,) = panels(figures.surface(table))
+    filled, lines = axes.collections[:2]
+    levels = lines.levels
+    for level, path in zip(levels, lines.get_paths(), strict=True):
+        if len(path.vertices) and table["loss"].min() < level < table["loss"].max():
+            np.testing.assert_allclose(path.vertices[:, 0], level - 2, atol=1e-6)
+            assert np.ptp(path.vertices[:, 1]) == pytest.approx(2)
+    assert filled.levels[0] == pytest.approx(1)
+
+
+def test_surface_grid_keeps_holes_as_nan():
+    table = frames.surface(frames.networks(1), points=5, hole=True)
+    alpha, beta, loss = planes.grid_of(table)
+    assert loss.shape == (len(beta), len(alpha))
+    wanted = (alpha[None, :] > 0.6) & (beta[:, None] > 0.6)
+    np.testing.assert_array_equal(np.isnan(loss), wanted)
+
+
+def test_surfaces_share_one_colour_scale():
+    figure = drawn("surface, 6 with a hole")
+    levels = [axes.collections[0].levels for axes in panels(figure)]
+    assert all(np.array_equal(level, levels[0]) for level in levels)
+
+
+def test_trajectory_draws_the_path_and_the_explained_variance():
+    path = frames.trajectory(frames.networks(1))
+    plane, off, loss = panels(figures.trajectory(path, frames.surface(frames.networks(1), reach=2.5)))
+    assert plane.get_xlabel() == "PC 1: 82.0 % [60.8 %]"
+    full = [line for line in plane.lines if len(line.get_xdata()) == len(path)]
+    assert full
+    assert all(np.allclose(line.get_xdata(), path["alpha"]) for line in full)
+    np.testing.assert_allclose(off.lines[0].get_ydata(), path["off_plane"])
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), path["loss"])
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), path["plane_loss"])
+
+
+def test_corruptions_are_ordered_by_category_and_averaged():
+    table = frames.corruptions(frames.networks(1)).sample(frac=1, random_state=0)
+    dots, lines = panels(figures.corruptions(table))
+    names = [label.get_text() for label in dots.get_yticklabels()]
+    assert set(names[:3]) == {"gaussian noise", "shot noise", "impulse noise"}
+    assert set(names[11:]) == {"contrast", "elastic transform", "pixelate", "jpeg compression"}
+    cells = table[table["severity"] > 0]
+    means = cells.groupby("corruption")["accuracy"].mean()
+    for place, bar in enumerate(dots.containers):
+        wanted = 100 * means[names[place].replace(" ", "_")]
+        assert bar.lines[0].get_xdata()[0] == pytest.approx(wanted)
+    by_severity = table.groupby("severity")["accuracy"].mean()
+    np.testing.assert_allclose(lines.lines[0].get_ydata(), 100 * by_severity)
+    assert lines.get_xlabel() == "severity (0: clean)"
+
+
+def test_heatmap_shows_every_cell():
+    table = frames.corruptions(frames.networks(1))
+    (axes,) = panels(figures.corruption_heatmap(table))
+    image = next(child for child in axes.get_children() if isinstance(child, AxesImage))
+    assert image.get_array().shape == (15, 5)
+    cell = table[(table["corruption"] == "shot_noise") & (table["severity"] == 4)]["accuracy"].iloc[0]
+    assert image.get_array()[1, 3] == pytest.approx(100 * cell)
+    assert len(axes.texts) == 75
+
+
+@pytest.mark.parametrize("name", figures.__all__)
+def test_missing_columns_are_named(name):
+    with pytest.raises(InputError, match="lacks the column"):
+        getattr(figures, name)(pd.DataFrame({"checkpoint": ["a"], "nonsense": [1]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("attack", frames.attack(frames.networks(1))),
+        ("hessian", frames.hessian(frames.networks(1))),
+        ("surface", frames.surface(frames.networks(1))),
+    ],
+)
+def test_an_empty_table_is_an_input_error(name, table):
+    with pytest.raises(InputError, match="no rows"):
+        getattr(figures, name)(table.iloc[:0])
+
+
+def test_a_surface_of_a_diverged_network_is_an_input_error():
+    with pytest.raises(InputError, match="diverged"):
+        figures.surface(frames.surface(frames.networks(1)).assign(loss=np.nan))
+
+
+# Series
+
+
+def test_seeds_are_one_series_and_a_repeated_seed_is_not():
+    seeds = frames.attack(frames.networks(2, seeds=3))
+    assert [(one.label, one.checkpoints) for one in series_of(seeds)] == [("BP", 3), ("IFA 0°", 3)]
+    again = seeds.assign(seed=0)
+    assert [one.checkpoints for one in series_of(again)] == [1] * 6
+    assert len({one.label for one in series_of(again)}) == 6
+    assert len({(one.look.colour, one.look.marker) for one in series_of(again)}) == 6
+
+
+def test_epochs_are_apart_unless_they_are_the_axis():
+    table = frames.hessian(frames.networks(1), epochs=[0, 5])
+    assert [one.label for one in series_of(table)] == ["BP, epoch 0", "BP, epoch 5"]
+    assert [one.label for one in series_of(table, along="epoch")] == ["BP"]
+
+
+def test_series_are_in_the_same_order_whatever_the_order_of_rows():
+    table = frames.attack(frames.networks(6)).sample(frac=1, random_state=1)
+    assert [one.label for one in series_of(table)] == ["BP", "IFA 0°", "IFA 45°", "FA", "DFA", "PFA"]
+
+
+def test_names_of_files_are_short_and_differ():
+    paths = ["/a/b/run1/ckpt.pt", "/a/b/run2/ckpt.pt", "/a/b/run2/checkpoints/epoch-0003.pt"]
+    assert list(short_names(paths).values()) == ["run1", "run2", "run2/epoch-0003"]
+    long = [f"models/{'x' * 40}{i}{'y' * 40}.pt" for i in range(3)]
+    assert len(set(short_names(long).values())) == 3
+    assert short_names(["ckpt.pt"]) == {"ckpt.pt": "ckpt.pt"}
+
+
+def test_names_with_mathematics_in_them_are_drawn_as_they_are():
+    table = frames.attack([{"checkpoint": "a_$b$_{c}"}])
+    figure = figures.attack(table)
+    assert any(text.replace("\\", "") == "a_$b$_{c}" for text, *_ in texts_on_paper(figure))
+
+
+def test_over_seeds_keeps_the_interval_of_one_and_the_spread_of_several():
+    table = pd.DataFrame({"x": [0, 0, 1], "y": [1.0, 3.0, 5.0], "lo": [0.0, 0.0, 4.5], "hi": [9.0, 9.0, 6.0]})
+    points = over_seeds(table, "x", "y", "lo", "hi")
+    assert points["value"].tolist() == [2, 5]
+    np.testing.assert_allclose(points["low"], [2 - np.sqrt(2), 4.5])
+    np.testing.assert_allclose(points["high"], [2 + np.sqrt(2), 6.0])
+
+
+# Style
+
+# Machado, Oliveira, Fernandes (2009), severity 1, on linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def as_seen(colours, vision):
+    """Return linear RGB (N, 3) as a person with that vision sees it."""
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return np.clip(linear @ np.asarray(VISION[vision]).T, 0, 1)
+
+
+def seen_distances(colours, vision):
+    """Return the CIEDE2000 distance of every pair of colours as a person with that vision sees them."""
+    seen = as_seen(colours, vision)
+    encoded = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    lab = rgb2lab(encoded[None])[0]
+    distances = deltaE_ciede2000(lab[:, None], lab[None])
+    return distances[np.triu_indices(len(colours), 1)]
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_the_rules_of_the_demo_keep_apart_in_colour(vision):
+    looks = [style.rule_look(rule) for rule in ("bp", "fa", "dfa", "pfa")]
+    looks += [style.rule_look("ifa", angle) for angle in (0.0, 45.0, 90.0)]
+    assert seen_distances([look.colour for look in looks], vision).min() > 10
+
+
+def test_every_rule_has_a_marker_and_a_line_of_its_own():
+    assert len({look.marker for look in style.RULES.values()}) == len(style.RULES)
+    assert len({look.colour for look in style.RULES.values()}) == len(style.RULES)
+    dashed = [str(look.linestyle) for rule, look in style.RULES.items() if rule not in ("bp", "ifa")]
+    assert len(set(dashed)) == len(dashed)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_angles_are_a_ramp_of_lightness(vision):
+    colours = [style.rule_look("ifa", float(angle)).colour for angle in range(0, 91, 10)]
+    assert (np.diff(as_seen(colours, vision) @ [0.2126, 0.7152, 0.0722]) > 0).all()
+
+
+def test_saved_files_are_complete_and_the_same_each_time(tmp_path):
+    first, second = (figures.hessian(frames.hessian(frames.networks(2))) for _ in range(2))
+    paths = style.save(first, tmp_path / "hessian")
+    assert [path.name for path in paths] == ["hessian.pdf", "hessian.png"]
+    again = style.save(second, tmp_path / "again")
+    assert [a.read_bytes() == b.read_bytes() for a, b in zip(paths, again, strict=True)] == [True, True]
+    pdf = paths[0].read_bytes()
+    assert b"/FontFile2" in pdf, "text is not TrueType"
+    assert b"CreationDate" not in pdf
+    from PIL import Image
+
+    with Image.open(paths[1]) as image:
+        assert image.size == tuple((first.get_size_inches() * 300).astype(int))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.pdf", "again.png", "hessian.pdf", "hessian.png"]
+
+
+def test_the_users_matplotlib_settings_change_nothing(tmp_path):
+    table = frames.attack(frames.networks(2))
+    (plain,) = [p for p in style.save(figures.attack(table), tmp_path / "plain") if p.suffix == ".png"]
+    with mpl.rc_context({"font.size": 20, "lines.linewidth": 9, "savefig.bbox": "tight"}):
+        (other,) = [p for p in style.save(figures.attack(table), tmp_path / "other") if p.suffix == ".png"]
+    assert plain.read_bytes() == other.read_bytes()
+
+
+def test_a_rule_has_one_look_in_every_figure():
+    attack = figures.attack(frames.attack(frames.networks(6)))
+    hessian = figures.hessian(frames.hessian(frames.networks(6)[3:4]))
+    colour = next(h.get_color() for h in attack.legends[0].legend_handles if h.get_label() == "FA")
+    assert panels(hessian)[0].containers[0].lines[0].get_color() == colour == style.RULES["fa"].colour
+
+
+def test_drawing_does_not_touch_pyplot():
+    code = (
+        "import sys, figure_frames as f; from reports import figures; figures.attack(f.attack(f.networks(1)));"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd="tests", env={"PYTHONPATH": "..:."}).returncode == 0
+
+
+def test_a_grid_of_one_point_is_one_dot():
+    (axes,) = panels(drawn("surface, one point"))
+    (dots,) = [c for c in axes.collections if isinstance(c, PathCollection)]
+    assert len(dots.get_offsets()) == 1
