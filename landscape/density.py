@@ -1,0 +1,283 @@
+"""The spectral density of a symmetric operator by stochastic Lanczos quadrature (SLQ), with bands.
+
+For a probe drawn uniformly from the sphere, the weight below x is Beta(j/2, (P - j)/2) distributed, where j counts the
+eigenvalues below x (Chen, Trogdon, Ubaru 2021): its spread is known before the second probe. The bands use this. For
+a smooth function f in place of the step, a Beta (for the cumulative) or a Gamma (for the density) with the same mean
+and variance stands in; the variance ``2 sum_i f(lambda_i)^2 / P^2`` of a probe is itself read off the quadrature.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Unpack
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import special, stats
+from torch import Tensor, nn
+
+from landscape.data import Data, Loss
+from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
+from landscape.quadrature import lanczos_quadrature
+from landscape.trace import Estimate
+from training.errors import InputError
+
+Array = NDArray[np.float64]
+
+WIDTH = 0.01
+"""Standard deviation of the smoothing Gaussian, as a share of the spectrum's range."""
+ZERO = 1e-6
+"""Nodes nearer to zero than this share of the largest magnitude are counted as zero eigenvalues."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A curve over a grid (G,) with its pointwise 95 % interval over probes."""
+
+    grid: Array
+    value: Array
+    low: Array
+    high: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectralDensity:
+    """The raw quadrature and what can be read off it.
+
+    Attributes:
+        probe: (M,) int, the probe each node belongs to, from 0. nodes: (M,). weights: (M,), 1 in all for a probe.
+        dim: P, the number of eigenvalues that the density describes.
+        n_products: products spent.
+    """
+
+    probe: NDArray[np.int64]
+    nodes: Array
+    weights: Array
+    dim: int
+    n_products: int
+
+    @property
+    def n_probes(self) -> int:
+        """The number of random probes."""
+        return int(self.probe.max()) + 1
+
+    @property
+    def width(self) -> float:
+        """The default Gaussian's standard deviation: :data:`WIDTH` of the range, in units of the eigenvalues."""
+        span = float(self.nodes.max() - self.nodes.min())
+        return WIDTH * (span or float(np.abs(self.nodes).max()) or 1.0)
+
+    def grid(self, points: int = 1000, *, width: float | None = None) -> Array:
+        """Return ``points`` equally spaced eigenvalues that cover all nodes and five Gaussian widths around."""
+        margin = 5 * (width or self.width)
+        return np.linspace(self.nodes.min() - margin, self.nodes.max() + margin, points)
+
+    def density(self, grid: Array | None = None, *, width: float | None = None) -> Band:
+        """Return the density smoothed by a Gaussian of standard deviation ``width``; it integrates to 1.
+
+        The band inverts a Gamma distribution whose scale is that of one eigenvalue under the Gaussian: n probes at
+        an isolated eigenvalue are n squares of normal numbers. It is right from the first probe on.
+        """
+        sigma = width or self.width
+        grid = self.grid(width=sigma) if grid is None else np.asarray(grid, dtype=float)
+        value, square = self._means(grid, stats.norm(scale=sigma).pdf)
+        seen = (value > 0) & (square > 0)
+        low, high = np.zeros_like(value), np.zeros_like(value)
+        per_unit = self.n_probes * self.dim / 2 * value[seen] / square[seen]
+        for limit, share in ((low, 0.975), (high, 0.025)):
+            limit[seen] = _gamma_shape(value[seen] * per_unit, share) / per_unit
+        return Band(grid=grid, value=value, low=low, high=high)
+
+    def cumulative(self, grid: Array | None = None, *, width: float | None = None) -> Band:
+        """Return the share of eigenvalues below each grid point, smoothed by the same Gaussian, with its Beta band."""
+        sigma = width or self.width
+        grid = self.grid(width=sigma) if grid is None else np.asarray(grid, dtype=float)
+        value, square = self._means(grid, stats.norm(scale=sigma).cdf)
+        low, high = self._beta_band(value, square)
+        return Band(grid=grid, value=value, low=low, high=high)
+
+    def mass_at_zero(self, tolerance: float = ZERO) -> Estimate:
+        """Return the share of zero eigenvalues: the weight of the nodes within ``tolerance`` of the largest magnitude.
+
+        Zeros inside a bulk may show no node of their own. The upper limit therefore starts from the largest mass at
+        zero that any spectrum with the same quadrature can have, the Christoffel number of 0 (Golub and Meurant 2010).
+        """
+        near = np.abs(self.nodes) <= tolerance * np.abs(self.nodes).max()
+        share = self.weights[near].sum() / self.n_probes
+        groups = [self.probe == probe for probe in range(self.n_probes)]
+        possible = np.mean([_christoffel_at_zero(self.nodes[g], self.weights[g]) for g in groups])
+        ends = np.array([share, max(share, possible)])
+        low, high = self._beta_band(ends, ends)
+        return Estimate(value=float(share), ci_low=float(low[0]), ci_high=float(high[1]))
+
+    def frame(self) -> pd.DataFrame:
+        """Return the quadrature: probe, node, weight, n_parameters."""
+        columns = {"probe": self.probe, "node": self.nodes, "weight": self.weights}
+        return pd.DataFrame(columns).assign(n_parameters=self.dim)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> "SpectralDensity":
+        """Return what :meth:`frame` wrote, to draw it with its bands."""
+        probe, _ = pd.factorize(frame["probe"])
+        return cls(
+            probe=probe.astype(np.int64),
+            nodes=frame["node"].to_numpy(float),
+            weights=frame["weight"].to_numpy(float),
+            dim=int(frame["n_parameters"].iloc[0]),
+            n_products=len(frame),
+        )
+
+    def _means(self, grid: Array, function: Callable[[Array], Array]) -> tuple[Array, Array]:
+        """Return the spectrum's means of f(x - lambda) and of its square at every x of ``grid``."""
+        values = function(grid[:, None] - self.nodes)
+        share = self.weights / self.n_probes
+        return values @ share, values**2 @ share
+
+    def _beta_band(self, mean: Array, square: Array) -> tuple[Array, Array]:
+        """Return the 95 % limits of a share that is estimated by weights of spherical probes."""
+        variance = 2 * (square - mean**2) / ((self.dim + 2) * self.n_probes)
+        inside = (mean > 0) & (mean < 1) & (variance > 0)
+        total = np.where(inside, mean * (1 - mean) / np.where(inside, variance, 1.0) - 1, 1.0)
+        low, high = mean.copy(), mean.copy()
+        for limit, share in ((low, 0.975), (high, 0.025)):
+            limit[inside] = _beta_mean(mean[inside], total[inside], share)
+        return low, high
+
+
+def spectral_density(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    *,
+    steps: int = 100,
+    probes: int = 10,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **operator: Unpack[OperatorOptions],
+) -> SpectralDensity:
+    """Estimate the spectral density of the Hessian of the mean loss of ``model`` over ``data``.
+
+    See :func:`slq_density`, and :class:`HessianOperator` for the data and for ``params, hessian, reduction,
+    batch_size, memory_budget, group``.
+
+    Example:
+        >>> import torch, landscape
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> found = landscape.spectral_density(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)), probes=4)
+        >>> [round(float(node), 4) for node in found.nodes[:3]]
+        [0.6667, 2.6667, 6.0]
+        >>> curve = found.density()
+        >>> bool((curve.low <= curve.value).all() and (curve.value <= curve.high).all())
+        True
+    """
+    hessian = HessianOperator(model, loss, data, **operator)
+    return slq_density(hessian, steps=steps, probes=probes, seed=seed, progress=progress)
+
+
+def slq_density(
+    operator: SymmetricOperator,
+    *,
+    steps: int = 100,
+    probes: int = 10,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> SpectralDensity:
+    """Estimate the spectral density of ``operator`` from ``probes`` Gaussian directions of ``steps`` products each.
+
+    :func:`slq_budget` gives the numbers that guarantee an accuracy. Memory: ``steps * P`` numbers, a probe at a time.
+    ``progress`` is called with (products done, products in all).
+
+    Raises:
+        InputError: no step or no probe.
+    """
+    if steps < 1 or probes < 1:
+        raise InputError("the spectral density needs at least 1 step and 1 probe")
+    before = operator.n_products
+    generator = torch.Generator(device=operator.device).manual_seed(seed)
+    steps = min(steps, operator.dim)
+    at_once = min(probes, max(1, 2**24 // (operator.dim * steps)))
+    counted = _Counted(operator, progress, probes * steps)
+    found: list[tuple[Tensor, Tensor]] = []
+    for first in range(0, probes, at_once):
+        rows = [_unit_gaussian(operator, generator) for _ in range(min(at_once, probes - first))]
+        found += lanczos_quadrature(counted, torch.stack(rows), steps)
+    return SpectralDensity(
+        probe=np.repeat(np.arange(probes), [len(nodes) for nodes, _ in found]),
+        nodes=torch.cat([nodes for nodes, _ in found]).numpy(),
+        weights=torch.cat([weights for _, weights in found]).numpy(),
+        dim=operator.dim,
+        n_products=operator.n_products - before,
+    )
+
+
+def slq_budget(dim: int, *, error: float = 0.05, failure: float = 0.05) -> tuple[int, int]:
+    """Return (steps, probes) for a Wasserstein-1 error of at most ``error`` times the range.
+
+    12 / t steps and ``4 ln(2 P / eta) / ((P + 2) t^2)`` probes, with probability 1 - ``failure`` (Chen, Trogdon,
+    Ubaru 2021). The larger the matrix, the fewer the probes: for a million parameters one is enough.
+
+    Raises:
+        InputError: ``error`` or ``failure`` is not between 0 and 1.
+    """
+    if not (0 < error < 1 and 0 < failure < 1):
+        raise InputError("the error and the failure probability must lie between 0 and 1")
+    probes = 4 * math.log(2 * dim / failure) / ((dim + 2) * error**2)
+    return min(math.ceil(12 / error), dim), max(math.ceil(probes), 1)
+
+
+class _Counted:
+    """The operator, reporting every product."""
+
+    def __init__(self, operator: SymmetricOperator, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._operator, self._progress, self._total, self._done = operator, progress, total, 0
+        self.dim, self.dtype, self.device = operator.dim, operator.dtype, operator.device
+        self.n_products = 0
+
+    def product(self, vectors: Tensor) -> Tensor:
+        images = self._operator.product(vectors)
+        self._done += len(vectors)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        return images
+
+
+def _unit_gaussian(operator: SymmetricOperator, generator: torch.Generator) -> Tensor:
+    row = torch.randn(operator.dim, generator=generator, dtype=operator.dtype, device=operator.device)
+    return row / row.norm()
+
+
+def _christoffel_at_zero(nodes: Array, weights: Array) -> float:
+    """Return ``1 / sum_i l_i(0)^2 / w_i`` with the Lagrange polynomials l_i of the nodes, in logarithms."""
+    nodes, weights = nodes[weights > 0], weights[weights > 0]
+    tiny = np.finfo(float).tiny
+    gaps = np.abs(nodes[:, None] - nodes) + np.eye(len(nodes))
+    to_zero = np.log(np.abs(nodes) + tiny)
+    lagrange = to_zero.sum() - to_zero - np.log(gaps + tiny).sum(axis=1)
+    return float(np.exp(-special.logsumexp(2 * lagrange - np.log(weights))))
+
+
+def _beta_mean(observed: Array, total: Array, share: float) -> Array:
+    """Return the mean of the Beta distribution with a + b = ``total`` whose value at ``observed`` is ``share``."""
+
+    def below(mean: Array) -> Array:
+        return np.asarray(special.betainc(mean * total, (1 - mean) * total, observed), dtype=np.float64)
+
+    return _decreasing_root(below, share, np.zeros_like(observed), np.ones_like(observed))
+
+
+def _gamma_shape(observed: Array, share: float) -> Array:
+    """Return the shape of the unit-scale Gamma distribution whose value at ``observed`` is ``share``."""
+    top = observed + 10 * np.sqrt(observed) + 10
+    return _decreasing_root(lambda shape: special.gammainc(shape, observed), share, np.zeros_like(observed), top)
+
+
+def _decreasing_root(function: Callable[[Array], Array], target: float, low: Array, high: Array) -> Array:
+    """Return where each element of a decreasing ``function`` crosses ``target``, by bisection."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = function(middle) > target
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.asarray((low + high) / 2, dtype=np.float64)

@@ -1,0 +1,195 @@
+"""The differentiable graph of one batch, kept so that every further vector costs one backward pass.
+
+Building ``L(theta)`` and its gradient with ``create_graph=True`` takes about as long as one Hessian-vector
+product through it, so a graph that is kept halves the price of the second vector and of all that follow.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from landscape.data import Batch, Loss
+from training.errors import InputError
+
+
+class BatchGraph(Protocol):
+    """What the operator asks of one batch. The batch's loss is reduced as the user's ``loss`` reduces it."""
+
+    loss: float
+    gradient: list[Tensor | None]
+    """One tensor per parameter in order; None where the loss does not use the parameter."""
+
+    def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
+        """Return curvature times vectors, one tensor (K, *shape) per parameter for ``vectors`` of that shape."""
+
+    def nbytes(self) -> int:
+        """Return the bytes that keeping this graph holds."""
+
+
+@contextmanager
+def analysis_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluate ``model`` as it predicts (no dropout, running statistics) and twice differentiable.
+
+    Every submodule gets its own mode back. The fused attention kernels have no second derivative, so attention
+    runs on its MATH kernel, and so do cuDNN's recurrent layers, which have none either.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), torch.backends.cudnn.flags(enabled=_cudnn(model)):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _cudnn(model: nn.Module) -> bool:
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    return torch.backends.cudnn.enabled and not recurrent
+
+
+def batch_loss(model: nn.Module, tensors: Mapping[str, Tensor], loss: Loss, batch: Batch) -> tuple[Any, Tensor]:
+    """Return (outputs, scalar loss) of ``model`` at the parameters and buffers ``tensors``."""
+    outputs = functional_call(model, dict(tensors), (batch[0],))
+    value = loss(outputs, batch[1])
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise InputError("the loss must return one number for a batch; use reduction='mean' or 'sum'")
+    return outputs, value.reshape(())
+
+
+class HessianGraph:
+    """The gradient of one batch's loss as a function of ``parameters``; its vector-Jacobian products are ``H v``.
+
+    ``together`` takes several vectors through the graph at once, which pays where calls cost more than arithmetic.
+    """
+
+    def __init__(self, loss: Tensor, parameters: Sequence[Tensor], *, together: bool) -> None:
+        self._together = together
+        self.loss = float(loss.detach())
+        self._parameters = list(parameters)
+        grads: Sequence[Tensor | None] = [None] * len(self._parameters)
+        if loss.requires_grad:
+            grads = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
+        self.gradient = [None if g is None else g.detach() for g in grads]
+        # A gradient without a graph is constant: the parameter enters linearly and its row of H is zero.
+        self._live = [(i, g) for i, g in enumerate(grads) if g is not None and g.requires_grad]
+
+    def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
+        if not self._live:
+            return [None] * len(self._parameters)
+        grads = [g for _, g in self._live]
+        return _vector_jacobian(grads, self._parameters, [vectors[i] for i, _ in self._live], self._together)
+
+    def nbytes(self) -> int:
+        return graph_bytes([g for _, g in self._live])
+
+
+class GaussNewtonGraph:
+    """``J^T (d2 loss / d outputs^2) J`` of one batch (Schraudolph 2002), positive semidefinite for convex losses.
+
+    For cross-entropy it is the Fisher information matrix. ``J v`` is taken by differentiating ``J^T w`` in ``w``.
+    """
+
+    def __init__(
+        self, outputs: Any, loss: Loss, targets: Tensor, parameters: Sequence[Tensor], *, together: bool
+    ) -> None:
+        self._together = together
+        if not isinstance(outputs, Tensor):
+            raise InputError("the Gauss-Newton matrix needs a model that returns one tensor")
+        self._parameters = list(parameters)
+        self._outputs = outputs
+        self._leaf = outputs.detach().requires_grad_()
+        value = loss(self._leaf, targets).reshape(())
+        self.loss = float(value.detach())
+        (self._loss_grad,) = torch.autograd.grad(value, self._leaf, create_graph=True)
+        self.gradient: list[Tensor | None] = [None] * len(self._parameters)
+        self._weight = torch.zeros_like(outputs).requires_grad_()
+        self._live: list[tuple[int, Tensor]] = []
+        if outputs.requires_grad:
+            self.gradient = list(
+                torch.autograd.grad(
+                    outputs, self._parameters, self._loss_grad.detach(), retain_graph=True, allow_unused=True
+                )
+            )
+            pullback = torch.autograd.grad(
+                outputs, self._parameters, self._weight, create_graph=True, allow_unused=True
+            )
+            self._live = [(i, g) for i, g in enumerate(pullback) if g is not None and g.requires_grad]
+
+    def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
+        none: list[Tensor | None] = [None] * len(self._parameters)
+        if not self._live or not self._loss_grad.requires_grad:
+            return none
+        pullback = [g for _, g in self._live]
+        (pushed,) = _vector_jacobian(pullback, [self._weight], [vectors[i] for i, _ in self._live], self._together)
+        if pushed is None:
+            return none
+        (curved,) = _vector_jacobian([self._loss_grad], [self._leaf], [pushed], self._together)
+        if curved is None:
+            return none
+        return _vector_jacobian([self._outputs], self._parameters, [curved], self._together)
+
+    def nbytes(self) -> int:
+        return graph_bytes([self._outputs, self._loss_grad, *(g for _, g in self._live)])
+
+
+def _vector_jacobian(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor], together: bool
+) -> list[Tensor | None]:
+    """Return the K vector-Jacobian products of ``outputs``; ``vectors`` have a leading axis K."""
+    count = len(vectors[0])
+    if together and count > 1:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return list(
+                torch.autograd.grad(
+                    outputs, inputs, vectors, retain_graph=True, allow_unused=True, is_grads_batched=True
+                )
+            )
+    rows = [
+        torch.autograd.grad(outputs, inputs, [v[k] for v in vectors], retain_graph=True, allow_unused=True)
+        for k in range(count)
+    ]
+    if count == 1:
+        return [None if part is None else part[None] for part in rows[0]]
+    return [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def graph_bytes(roots: Sequence[Tensor]) -> int:
+    """Return the bytes of the distinct storages that the autograd graph below ``roots`` saves.
+
+    A view of a larger tensor (a batch cut from a data set) counts for its own size. Leaves, the parameters, do not.
+    """
+    storages: dict[int, int] = {}
+    seen: set[Node] = set()
+    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for tensor in _saved_tensors(node):
+            if tensor.is_leaf and tensor.requires_grad:
+                continue
+            storage = tensor.untyped_storage()
+            size = min(storage.nbytes(), tensor.numel() * tensor.element_size())
+            storages[storage.data_ptr()] = max(size, storages.get(storage.data_ptr(), 0))
+        stack.extend(below for below, _ in node.next_functions if below is not None)
+    return sum(storages.values())
+
+
+def _saved_tensors(node: Node) -> Iterator[Tensor]:
+    for name in dir(node):
+        if not name.startswith("_saved_"):
+            continue
+        value = getattr(node, name)
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(part, Tensor):
+                yield part

@@ -1,0 +1,358 @@
+"""The extreme eigenpairs of a symmetric operator: thick-restart block Lanczos with full reorthogonalisation.
+
+The state is the Krylov-Schur relation (Stewart 2001; Wu and Simon 2000 for the thick restart)
+
+    H V^T = V^T T + F^T B^T,    V F^T = 0,    the rows of V and of F orthonormal,
+
+with T = V H V^T in float64. For a Ritz pair (theta, y) the residual norm is |y^T B|: it is known without a product.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from landscape.data import Data, Loss
+from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
+from training.errors import InputError
+
+Ends = Literal["largest", "smallest", "magnitude"]
+
+# Random directions that a converged answer is confirmed with: a Krylov space grown from few vectors holds few copies
+# of a repeated eigenvalue, one grown from a fresh vector finds the next.
+_CONFIRMING_PRODUCTS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eigenpairs:
+    """The k wanted eigenpairs, most wanted first.
+
+    Attributes:
+        values: (k,) float64, Rayleigh quotients.
+        vectors: (k, P), one unit vector a row, in the operator's dtype.
+        residuals: (k,) float64, ``|H v - value v|`` from one further product each. An eigenvalue lies within the
+            residual of the value (exactly: it is a bound, whatever the spectrum).
+        ends: which end of the spectrum was asked for.
+        converged: every residual is within tolerance.
+        n_products: products spent, start and final check included.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    ends: Ends
+    converged: bool
+    n_products: int
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per eigenvalue: quantity, index, value, ci_low, ci_high (value -+ residual), residual."""
+        return pd.DataFrame(
+            {
+                "quantity": "eigenvalue",
+                "index": range(1, len(self.values) + 1),
+                "value": self.values.tolist(),
+                "ci_low": (self.values - self.residuals).tolist(),
+                "ci_high": (self.values + self.residuals).tolist(),
+                "residual": self.residuals.tolist(),
+            }
+        )
+
+
+def top_eigenpairs(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    k: int = 5,
+    *,
+    ends: Ends = "largest",
+    tol: float = 1e-4,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **operator: Unpack[OperatorOptions],
+) -> Eigenpairs:
+    """Return the ``k`` extreme eigenpairs of the Hessian of the mean loss of ``model`` over ``data``.
+
+    See :func:`extreme_eigenpairs` for the method and its arguments, :class:`HessianOperator` for the data and for
+    ``params, hessian, reduction, batch_size, memory_budget, group``.
+
+    Example:
+        >>> import torch, landscape
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> pairs = landscape.top_eigenpairs(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)), k=2)
+        >>> pairs.values
+        tensor([6.0000, 2.6667], dtype=torch.float64)
+        >>> bool((pairs.residuals < 1e-4 * 6).all())
+        True
+    """
+    hessian = HessianOperator(model, loss, data, **operator)
+    return extreme_eigenpairs(hessian, k, ends=ends, tol=tol, seed=seed, progress=progress)
+
+
+def extreme_eigenpairs(
+    operator: SymmetricOperator,
+    k: int = 5,
+    *,
+    ends: Ends = "largest",
+    tol: float = 1e-4,
+    block_size: int = 1,
+    basis_size: int | None = None,
+    max_products: int = 2000,
+    start: Tensor | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Eigenpairs:
+    """Return the ``k`` eigenpairs at one end of the spectrum of ``operator``.
+
+    Args:
+        ends: ``largest`` (algebraically), ``smallest`` (most negative first), ``magnitude`` (largest ``|lambda|``).
+        tol: bound on every residual, relative to the largest ``|Ritz value|``.
+        block_size: vectors multiplied at a time. Repeated eigenvalues are found with any: see ``Notes``.
+        basis_size: rows of the basis at which it restarts; None means ``max(2 k + 30, 40)``. It sets the memory,
+            ``basis_size * P`` numbers.
+        max_products: give up after so many products, with a warning; the residuals say how far it came.
+        start: (S, P) vectors that span a guess, such as the eigenvectors of the epoch before.
+        seed: of the random start.
+        progress: called with (converged pairs, k).
+
+    Notes:
+        When all pairs have converged, the search goes on for a few products from a fresh random direction
+        orthogonal to everything seen. If that changes the answer (a repeated eigenvalue had copies missing), it
+        continues to convergence and confirms again.
+
+    Raises:
+        InputError: ``k < 1``, an unknown end, or a tolerance that is not positive.
+
+    A ``k`` above P is cut to P, with a warning. References: Stewart 2001; Wu and Simon 2000.
+    """
+    if ends not in ("largest", "smallest", "magnitude"):
+        raise InputError(f"unknown end {ends!r} of the spectrum; use 'largest', 'smallest' or 'magnitude'")
+    if k < 1 or not tol > 0 or block_size < 1:
+        raise InputError("k and block_size must be at least 1 and tol positive")
+    if k > operator.dim:
+        warnings.warn(
+            f"{k} eigenvalues asked of {operator.dim} parameters: there are only {operator.dim}", stacklevel=2
+        )
+        k = operator.dim
+    before = operator.n_products
+    generator = torch.Generator(device=operator.device).manual_seed(seed)
+    space = KrylovSpace(operator, max(basis_size or max(2 * k + 30, 40), k + 2 * block_size + 2), generator)
+    space.begin(start, block_size)
+    search = _Search(space, k, ends, tol, max_products, progress)
+    search.run()
+    return search.result(before)
+
+
+class KrylovSpace:
+    """The relation in the module's first line, grown and restarted in place."""
+
+    def __init__(self, operator: SymmetricOperator, capacity: int, generator: torch.Generator) -> None:
+        self.operator = operator
+        self.capacity = min(capacity, operator.dim)
+        self._generator = generator
+        self._rows = torch.empty(self.capacity, operator.dim, dtype=operator.dtype, device=operator.device)
+        self.size = 0
+        self.projected = torch.zeros(0, 0, dtype=torch.float64)  # T
+        self.frontier = self._rows.new_empty(0, operator.dim)  # F
+        self.coupling = torch.zeros(0, 0, dtype=torch.float64)  # B
+
+    @property
+    def basis(self) -> Tensor:
+        """V, (size, P)."""
+        return self._rows[: self.size]
+
+    def begin(self, start: Tensor | None, block_size: int) -> None:
+        """Put the start vectors (or ``block_size`` random ones) on the frontier."""
+        shape = (min(block_size, self.capacity), self.operator.dim)
+        rows = self._random(shape) if start is None else start.to(self._rows)[: self.capacity]
+        directions, _ = self._orthonormal(rows, 0.0)
+        self.frontier = directions
+        self.coupling = torch.zeros(0, len(directions), dtype=torch.float64)
+
+    def add_random_direction(self) -> None:
+        """Put one random unit vector, orthogonal to all there is, on the frontier; nothing if V spans the space."""
+        if self.size + len(self.frontier) >= self.operator.dim:
+            return
+        direction, _ = self._orthonormal(self._random((1, self.operator.dim)), 0.0)
+        self.frontier = torch.cat([self.frontier, direction])
+        self.coupling = torch.nn.functional.pad(self.coupling, (0, len(direction)))
+
+    def expand(self, first: int) -> int:
+        """Move the frontier's directions from index ``first`` on into V; return the number of new directions."""
+        block, parked = self.frontier[first:], self.frontier[:first]
+        old, width = self.size, len(block)
+        self._rows[old : old + width] = block
+        self.size = old + width
+        self.frontier = parked
+        image = self.operator.product(self.basis[old:].clone())
+        against_basis, against_parked, rest = self._remainder(image)
+        grown = torch.zeros(self.size, self.size, dtype=torch.float64)
+        grown[:old, :old] = self.projected
+        grown[:, old:] = against_basis
+        grown[old:, :old] = against_basis[:old].T
+        grown[old:, old:] = (against_basis[old:] + against_basis[old:].T) / 2
+        self.projected = grown
+        scale = max(float(torch.linalg.matrix_norm(grown, ord=2)), float(rest.norm()))
+        new, factors = self._orthonormal(rest, scale)
+        below = torch.cat([against_parked.T, factors], dim=1)
+        self.coupling = torch.cat([torch.nn.functional.pad(self.coupling[:, :first], (0, len(new))), below])
+        self.frontier = torch.cat([parked, new])
+        return len(new)
+
+    def restart(self, weights: Tensor) -> None:
+        """Replace V by the combinations ``weights`` (size, L): Ritz vectors, which keep T diagonal."""
+        kept = weights.shape[1]
+        self._rows[:kept] = weights.T.to(self._rows) @ self.basis
+        self.size = kept
+        self.projected = weights.T @ self.projected @ weights
+        self.coupling = weights.T @ self.coupling
+
+    def _remainder(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the coefficients of ``rows`` on V and on F (a column a row) and what is left: Gram-Schmidt twice."""
+        on_basis = torch.zeros(self.size, len(rows), dtype=torch.float64)
+        on_frontier = torch.zeros(len(self.frontier), len(rows), dtype=torch.float64)
+        for _ in range(2):
+            for span, coefficients in ((self.basis, on_basis), (self.frontier, on_frontier)):
+                if len(span):
+                    part = span @ rows.T
+                    rows = rows - part.T @ span
+                    coefficients += part.double().cpu()
+        return on_basis, on_frontier, rows
+
+    def _orthonormal(self, rows: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Return directions D and factors R with rows = R D, D orthonormal to V, F and itself.
+
+        A row that loses all but rounding error of ``scale`` to the directions before it adds none.
+        """
+        floor = 10 * torch.finfo(rows.dtype).eps * scale
+        directions = rows.new_empty(0, rows.shape[1])
+        factors = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+        room = self.operator.dim - self.size - len(self.frontier)
+        for index, row in enumerate(rows):
+            for _ in range(2):
+                part = directions @ row
+                row = row - part @ directions
+                factors[index, : len(part)] += part.double().cpu()
+            norm = float(row.norm())
+            if norm <= floor or norm == 0.0 or len(directions) == room:
+                continue
+            unit = row / norm
+            # What is left may be small against what was subtracted: make it orthogonal again at its own scale.
+            _, _, rest = self._remainder(unit[None])
+            unit = rest[0] - (directions @ rest[0]) @ directions
+            factors[index, len(directions)] = norm
+            directions = torch.cat([directions, (unit / unit.norm())[None]])
+        return directions, factors[:, : len(directions)]
+
+    def _random(self, shape: tuple[int, int]) -> Tensor:
+        return torch.randn(shape, generator=self._generator, dtype=self._rows.dtype, device=self._rows.device)
+
+
+class _Search:
+    """Grow, restart and confirm until the wanted Ritz pairs are good."""
+
+    def __init__(
+        self,
+        space: KrylovSpace,
+        k: int,
+        ends: Ends,
+        tol: float,
+        max_products: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.space, self.k, self.ends, self.tol = space, k, ends, tol
+        self.max_products, self.progress = max_products, progress
+        self.first = 0  # frontier directions before this one are parked
+        self.ritz()
+
+    def ritz(self) -> None:
+        """Diagonalise T and order the pairs, most wanted first."""
+        values, weights = torch.linalg.eigh(self.space.projected)
+        order = {
+            "largest": values.argsort(descending=True),
+            "smallest": values.argsort(),
+            "magnitude": values.abs().argsort(descending=True),
+        }[self.ends]
+        self.values, self.weights = values[order], weights[:, order]
+        self.scale = float(values.abs().max()) if len(values) else 0.0
+        self.residuals = (self.weights.T @ self.space.coupling).norm(dim=1)
+
+    @property
+    def n_converged(self) -> int:
+        good = self.residuals[: self.k] <= self.tol * self.scale
+        return int(good.sum())
+
+    def run(self) -> None:
+        begun = self.space.operator.n_products
+        while self.space.operator.n_products - begun < self.max_products:
+            if self.n_converged < self.k:
+                if not self.step():
+                    return
+            elif self.confirmed():
+                return
+            if self.progress is not None:
+                self.progress(self.n_converged, self.k)
+
+    def step(self) -> bool:
+        """Expand once, restarting first where V is full; False when V spans the whole space."""
+        space = self.space
+        if len(space.frontier) == self.first:
+            space.add_random_direction()
+        widest = max(1, (space.capacity - self.k) // 2)
+        first = max(self.first, len(space.frontier) - widest)
+        width = len(space.frontier) - first
+        if width == 0:
+            return False
+        if space.size + width > space.capacity and space.size + width <= space.operator.dim:
+            self.restart(width)
+        space.expand(first)
+        self.ritz()
+        return True
+
+    def restart(self, width: int) -> None:
+        keep = min(self.k + (self.space.capacity - self.k) // 3, self.space.capacity - width)
+        self.space.restart(self.weights[:, : max(keep, 1)])
+
+    def confirmed(self) -> bool:
+        """Search from a fresh random direction; True where the wanted values stay what they are."""
+        space = self.space
+        before = self.values[: self.k].clone()
+        self.first = len(space.frontier)
+        space.add_random_direction()
+        for _ in range(_CONFIRMING_PRODUCTS):
+            if len(space.frontier) == self.first or not self.step():
+                break
+        self.first = 0
+        changed = (self.values[: self.k] - before).abs().max() > self.tol * self.scale
+        return not changed and self.n_converged == self.k
+
+    def result(self, before: int) -> Eigenpairs:
+        """Multiply the wanted vectors once more: values and residuals that owe nothing to the recurrence."""
+        space = self.space
+        vectors = self.weights[:, : self.k].T.to(space.basis) @ space.basis
+        vectors = vectors / vectors.norm(dim=1, keepdim=True)
+        images = space.operator.product(vectors)
+        values = (vectors * images).sum(dim=1, dtype=torch.float64)
+        rest = images - values[:, None].to(images) * vectors
+        residuals = rest.norm(dim=1, dtype=torch.float64).cpu()
+        converged = bool((residuals <= self.tol * self.scale).all())
+        pairs = Eigenpairs(
+            values=values.cpu(),
+            vectors=vectors,
+            residuals=residuals,
+            ends=self.ends,
+            converged=converged,
+            n_products=space.operator.n_products - before,
+        )
+        if not converged:
+            worst = float(residuals.max()) / self.scale
+            warnings.warn(
+                f"the eigenvalues reached a relative residual of {worst:.1e}, not {self.tol:.1e}, in "
+                f"{pairs.n_products} products; allow more products, or a larger tolerance",
+                stacklevel=4,
+            )
+        return pairs

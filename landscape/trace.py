@@ -1,0 +1,246 @@
+"""The trace of a symmetric operator by deflated Hutchinson estimation, with an interval that can be relied on.
+
+With orthonormal rows U (the eigenvectors already found) and random signs z (Hutchinson 1990; Rademacher probes),
+
+    tr H = tr(U H U^T) + E[z^T H (I - U^T U) z].
+
+The first part is exact and holds the large eigenvalues, which make the plain estimator noisy.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Unpack
+
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from landscape.data import Data, Loss
+from landscape.lanczos import extreme_eigenpairs
+from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
+from landscape.parameters import unflatten
+from training.errors import InputError
+
+_FIRST_LOOK = 12  # probes before the spread of the samples says anything
+_GROWTH = 1.5  # between looks: stopping at every probe would stop by chance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(Estimate):
+    """The trace, its interval over probes, and how it came about.
+
+    Attributes:
+        samples: (n,) float64, one unbiased estimate of the trace a probe.
+        deflated: the part that is exact, ``tr(U H U^T)``.
+        converged: the interval's half-width is within the relative tolerance.
+        n_products: products spent here (deflation included, finding U not).
+        layers: the same for the diagonal block of every parameter tensor, from the same probes.
+    """
+
+    samples: Tensor
+    deflated: float
+    converged: bool
+    n_products: int
+    layers: Mapping[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def n_probes(self) -> int:
+        """The number of random probes."""
+        return len(self.samples)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row: quantity, index, value, ci_low, ci_high, residual (missing)."""
+        return _frame([("trace", self)])
+
+    def layer_frame(self) -> pd.DataFrame:
+        """Return one row per parameter tensor, quantity ``trace:NAME``."""
+        return _frame([(f"trace:{name}", estimate) for name, estimate in self.layers.items()])
+
+
+def trace(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    *,
+    tol: float = 0.02,
+    max_probes: int = 200,
+    deflate: int = 5,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **operator: Unpack[OperatorOptions],
+) -> Trace:
+    """Estimate the trace of the Hessian of the mean loss of ``model`` over ``data``, in all and per layer.
+
+    ``deflate`` eigenpairs of largest magnitude are found first and treated exactly. See :func:`hutchinson_trace` for
+    the rest, and :class:`HessianOperator` for the data and for ``params, hessian, reduction, batch_size,
+    memory_budget, group``.
+
+    Example:
+        >>> import torch, landscape
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> found = landscape.trace(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)))
+        >>> round(found.value, 4)  # 2/3 (1 + 4 + 9)
+        9.3333
+        >>> found.ci_high - found.ci_low < 0.04 * found.value
+        True
+    """
+    hessian = HessianOperator(model, loss, data, **operator)
+    span: Tensor | None = None
+    if deflate > 0:
+        pairs = min(deflate, hessian.dim)
+        span = extreme_eigenpairs(hessian, pairs, ends="magnitude", tol=1e-2, seed=seed + 1).vectors
+    return hutchinson_trace(
+        hessian,
+        deflate=span,
+        tol=tol,
+        max_probes=max_probes,
+        layout=hessian.parameters,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def hutchinson_trace(
+    operator: SymmetricOperator,
+    *,
+    deflate: Tensor | None = None,
+    tol: float = 0.02,
+    max_probes: int = 200,
+    layout: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trace:
+    """Estimate the trace of ``operator``, which may be negative.
+
+    Args:
+        deflate: (K, P) rows spanning the subspace to treat exactly, best the top eigenvectors. They must not have
+            been chosen with the same random numbers as the probes: use another seed.
+        tol: stop when half the width of the 95 % interval is at most ``tol * |trace|``. Looked at after 12 probes
+            and each time their number has grown by half, so that it does not stop by chance.
+        max_probes: stop here in any case.
+        layout: the parameters in flat order (``HessianOperator.parameters``) to give every layer's trace too.
+        seed: of the probes.
+        progress: called with (probes done, ``max_probes``).
+
+    Returns:
+        the mean over probes with its Student t interval.
+
+    Raises:
+        InputError: fewer than two probes, which have no spread, or a tolerance that is not positive.
+    """
+    if max_probes < 2 or not tol > 0:
+        raise InputError("the trace needs at least 2 probes and a positive tolerance")
+    before = operator.n_products
+    layout = layout or {}
+    span = _orthonormal_rows(deflate, operator)
+    exact, exact_layers = _deflated_part(operator, span, layout)
+    total: list[Tensor] = []
+    by_layer: list[Tensor] = []
+    n_probes, look = 0, min(_FIRST_LOOK, max_probes)
+    for samples, layer_samples in _samples(operator, span, layout, seed, _looks(max_probes)):
+        total.append(samples + exact)
+        by_layer.append(layer_samples + exact_layers)
+        n_probes += len(samples)
+        if progress is not None:
+            progress(n_probes, max_probes)
+        if n_probes < look:
+            continue
+        look = min(int(look * _GROWTH), max_probes)
+        estimate = student_interval(torch.cat(total))
+        converged = estimate.ci_high - estimate.value <= tol * abs(estimate.value)
+        if converged or n_probes >= max_probes:
+            break
+    layers = torch.cat(by_layer)
+    return Trace(
+        value=estimate.value,
+        ci_low=estimate.ci_low,
+        ci_high=estimate.ci_high,
+        samples=torch.cat(total),
+        deflated=exact,
+        converged=converged,
+        n_products=operator.n_products - before,
+        layers={name: student_interval(layers[:, i]) for i, name in enumerate(layout)},
+    )
+
+
+def student_interval(samples: Tensor) -> Estimate:
+    """Return the mean of ``samples`` (n,), n >= 2, with its 95 % t interval."""
+    values = samples.double()
+    mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return Estimate(value=mean, ci_low=mean - half, ci_high=mean + half)
+
+
+def _looks(max_probes: int) -> Iterator[int]:
+    """Yield the numbers of probes to add before each look at the interval."""
+    done, look = 0, _FIRST_LOOK
+    while done < max_probes:
+        yield min(look, max_probes) - done
+        done, look = look, int(look * _GROWTH)
+
+
+def _samples(
+    operator: SymmetricOperator, span: Tensor, layout: Mapping[str, Tensor], seed: int, looks: Iterator[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``z^T H (I - U^T U) z`` (n,) and its parts by layer (n, layers), in pieces that fit in memory."""
+    generator = torch.Generator(device=operator.device).manual_seed(seed)
+    at_once = max(1, 2**22 // operator.dim)
+    for count in looks:
+        for first in range(0, count, at_once):
+            rows = min(at_once, count - first)
+            signs = torch.stack([random_signs(operator, generator) for _ in range(rows)])
+            images = operator.product(signs - (signs @ span.T) @ span)
+            yield _inner(signs, images, layout)
+
+
+def random_signs(operator: SymmetricOperator, generator: torch.Generator) -> Tensor:
+    """Return one Rademacher vector (P,)."""
+    signs = torch.randint(0, 2, (operator.dim,), generator=generator, device=operator.device, dtype=torch.int8)
+    return signs.to(operator.dtype) * 2 - 1
+
+
+def _deflated_part(operator: SymmetricOperator, span: Tensor, layout: Mapping[str, Tensor]) -> tuple[float, Tensor]:
+    if len(span) == 0:
+        return 0.0, torch.zeros(len(layout), dtype=torch.float64)
+    total, layers = _inner(span, operator.product(span), layout)
+    return float(total.sum()), layers.sum(dim=0)
+
+
+def _inner(left: Tensor, right: Tensor, layout: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the inner products of the rows (n,), and their parts by layer (n, layers), in float64."""
+    products = left * right
+    parts = (
+        [part.flatten(1).sum(dim=1, dtype=torch.float64) for part in unflatten(products, layout).values()]
+        if layout
+        else []
+    )
+    layers = torch.stack(parts, dim=1) if parts else torch.zeros(len(left), 0, dtype=torch.float64)
+    return products.sum(dim=1, dtype=torch.float64).cpu(), layers.cpu()
+
+
+def _orthonormal_rows(rows: Tensor | None, operator: SymmetricOperator) -> Tensor:
+    if rows is None or len(rows) == 0:
+        return torch.zeros(0, operator.dim, dtype=operator.dtype, device=operator.device)
+    directions, _ = torch.linalg.qr(rows.to(dtype=operator.dtype, device=operator.device).T)
+    return directions.T.contiguous()
+
+
+def _frame(estimates: list[tuple[str, Estimate]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"quantity": name, "index": 0, "value": e.value, "ci_low": e.ci_low, "ci_high": e.ci_high}
+            for name, e in estimates
+        ],
+        columns=["quantity", "index", "value", "ci_low", "ci_high"],
+    ).assign(residual=float("nan"))
