@@ -15,7 +15,7 @@ import numpy as np
 from robustness.corruptions import Definition
 from robustness.corruptions.pixels import Images
 
-CHUNK = 200  # images a task: enough to vectorise over, few enough to stay in cache
+CHUNK = 100  # images a task: enough to vectorise over, few enough to stay in cache
 WORTH_A_POOL = 20_000  # images: below, starting processes costs more than they bring
 
 Writer = Callable[[Path, str, Sequence[int], Callable[[int], None]], None]

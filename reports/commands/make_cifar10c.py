@@ -1,10 +1,19 @@
 """``analyze make-cifar10c``: the corrupted test sets, in the official file layout."""
 
 import argparse
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from reports.commands.common import add_seed_argument, positive_int, progress_bar
 from training.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from robustness.corruptions import Definition
 
 HELP = "make CIFAR-10-C (15 corruptions at 5 severities) from the clean test set, in the official file layout"
 FOLDERS = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
@@ -52,11 +61,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive_int, metavar="N", help="processes; the result does not depend on it (default: cores)"
     )
-    parser.add_argument("--no-figure", action="store_true", help="do not draw the contact sheet")
     parser.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
     add_seed_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make the set, or what is missing of it."""
-    raise InputError("make-cifar10c is not there yet")
+    """Make the set, or what is missing of it, draw its contact sheet, and say what every file is."""
+    from robustness.corruptions import cifar_c, load_frost_textures
+    from robustness.generate import make_corrupted_set
+
+    images, labels, name = _clean_images(args)
+    definition = cifar_c(load_frost_textures(args.frost_dir))
+    folder = args.out / name
+    provenance = make_corrupted_set(
+        images,
+        labels,
+        folder,
+        definition=definition,
+        corruptions=args.corruptions,
+        seed=args.seed,
+        workers=args.workers,
+        source=str(args.images or f"{args.dataset} test"),
+        progress=progress_bar(args, f"making {folder}", "image"),
+    )
+    sheet = _draw_sheet(folder, args.out / f"{name}-contact-sheet", images, definition, provenance)
+    print(_table(provenance))
+    print(f"wrote {folder} and {sheet}")
+
+
+def _clean_images(args: argparse.Namespace) -> "tuple[NDArray[np.uint8], NDArray[np.int64], str]":
+    """Return images (N, H, W, C), labels (N,) and the name of the set to make."""
+    import numpy as np
+
+    from reports.subjects import DATA_ROOT_VARIABLE
+    from training.data import load_split
+
+    if (args.images is None) != (args.labels is None):
+        raise InputError("--images and --labels go together")
+    if args.images is not None:
+        return _read(args.images), _read(args.labels), f"{args.images.stem}-C"
+    root = args.data_root or Path(os.environ.get(DATA_ROOT_VARIABLE, "data"))
+    split = load_split(args.dataset, "test", root, download=args.download)
+    pixels = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+    return pixels, split.labels.numpy(), FOLDERS.get(args.dataset, f"{args.dataset}-C")
+
+
+def _read(path: Path) -> "NDArray[Any]":
+    import numpy as np
+
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a NumPy array: {error}") from error
+    return array
+
+
+def _draw_sheet(
+    folder: Path, stem: Path, images: "NDArray[np.uint8]", definition: "Definition", names: "Iterable[str]"
+) -> Path:
+    """Draw the set's first image under the corruptions called ``names``; return the PNG."""
+    import numpy as np
+
+    from reports.figures.contact_sheet import contact_sheet
+    from reports.style import save
+    from robustness.corruptions import SEVERITIES
+
+    # Image 0 of every severity; the rest of the files stays on disk.
+    chosen = [corruption for name, corruption in definition.corruptions.items() if name in names]
+    stacks = {c.name: np.load(folder / f"{c.name}.npy", mmap_mode="r")[:: len(images)] for c in chosen}
+    categories = {corruption.name: corruption.category for corruption in chosen}
+    return save(contact_sheet(stacks, SEVERITIES, categories=categories, clean=images[0]), stem)[1]
+
+
+def _table(provenance: "Mapping[str, str]") -> str:
+    import pandas as pd
+
+    from reports.tables import render
+
+    return render(pd.DataFrame({"corruption": list(provenance), "provenance": list(provenance.values())}))
