@@ -1,0 +1,62 @@
+"""Second differences of a loss at the centre of a plane, with the error that rounding and curvature leave them.
+
+They use nothing but values of the loss, so they check what derivatives claim: directions that are no eigenvectors
+of this loss, backward passes that are no gradients, data or weights other than those that the eigenvalues are of.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FACTORS = (1.0, 3.0, 9.0)  # steps tried, relative to the smallest
+AGREEMENT = 0.02  # relative difference that is called agreement, on top of the error
+
+
+@dataclass(frozen=True)
+class Stencil:
+    """Points on both axes around the centre: for each axis, -step, +step for every step."""
+
+    steps: Tensor
+    """(2 axes, S steps), float64."""
+
+    @property
+    def points(self) -> Tensor:
+        """The centre and then all others, (1 + 4 S, 2), float64."""
+        rows = [torch.zeros(1, 2, dtype=torch.float64)]
+        for axis in range(2):
+            for step in self.steps[axis]:
+                pair = torch.zeros(2, 2, dtype=torch.float64)
+                pair[0, axis], pair[1, axis] = -step, step
+                rows.append(pair)
+        return torch.cat(rows)
+
+    def curvature(self, losses: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the second derivative along each axis and its error, (2,) and (2,), float64.
+
+        Of the steps tried, the one is taken where the estimate changes least to the next; that change bounds what
+        higher derivatives do, and the rounding of losses in ``dtype`` is added to it.
+        """
+        pairs = losses[1:].reshape(2, -1, 2)
+        estimates = (pairs[..., 0] - 2 * losses[0] + pairs[..., 1]) / self.steps**2
+        rounding = 8 * torch.finfo(dtype).eps * losses.abs().max() / self.steps**2
+        errors = (estimates[:, 1:] - estimates[:, :-1]).abs() + rounding[:, :-1]
+        best = torch.where(errors.isnan(), torch.inf, errors).argmin(dim=1, keepdim=True)
+        return estimates.gather(1, best)[:, 0], errors.gather(1, best)[:, 0]
+
+
+def stencil(loss: float, curvature: Tensor, dtype: torch.dtype, largest: Tensor) -> Stencil:
+    """Return steps small enough for a parabola and large enough to rise above rounding.
+
+    The smallest step changes the loss by the square root of the machine precision: sqrt(2 sqrt(eps) |L| / |curvature|).
+
+    Args:
+        loss: |L| at the centre, roughly.
+        curvature: along each axis, roughly, (2,); NaN where unknown.
+        dtype: in which losses are computed.
+        largest: the largest step on each axis, (2,), used where the curvature is nearly zero or unknown.
+    """
+    rise = torch.finfo(dtype).eps ** 0.5 * max(abs(loss), torch.finfo(dtype).tiny)
+    step = (2 * rise / curvature.double().abs()).sqrt().nan_to_num(nan=torch.inf, posinf=torch.inf)
+    smallest = step.minimum(largest.double() / _FACTORS[-1])
+    return Stencil(smallest[:, None] * torch.tensor(_FACTORS, dtype=torch.float64))

@@ -1,0 +1,163 @@
+"""Loss surfaces: the loss over a plane of weight space, checked at its centre on every call."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from landscape.centre import AGREEMENT, stencil
+from landscape.data import Data, Loss, Reduction
+from landscape.directions import check_plane
+from landscape.parameters import select_parameters
+from landscape.plane import PlaneLoss, Progress
+from training.errors import InputError
+
+Axis = Tensor | Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """``loss[i, j]`` is the mean loss at ``origin + alphas[i] directions[0] + betas[j] directions[1]``."""
+
+    alphas: Tensor
+    """(A,), float64, in units of the length of ``directions[0]``: weight-space distance if it has unit norm."""
+    betas: Tensor
+    """(B,), float64, in units of the length of ``directions[1]``."""
+    loss: Tensor
+    """(A, B), float64; inf or NaN where the loss is."""
+    centre_loss: float
+    """Mean loss at the origin, whether or not it is on the grid."""
+    curvature: Tensor
+    """Second derivatives along the two directions at the origin, by differences of the loss, (2,), float64."""
+    curvature_error: Tensor
+    """Error of ``curvature`` from rounding and from higher derivatives, (2,), float64."""
+    hessian: Tensor
+    """Second derivatives ``v_i^T H v_j`` at the origin, by autograd, (2, 2), float64; NaN where it has none.
+    Kinks (ReLU, max-pooling) bend a surface but have no second derivative: along the leading eigenvectors of a
+    CIFAR-10 MLP they add under 1 % to the curvature, along random directions 30 to 60 %."""
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row a grid point, alpha varying slowest: ``alpha, beta, loss``."""
+        alpha, beta = torch.meshgrid(self.alphas, self.betas, indexing="ij")
+        columns = {"alpha": alpha, "beta": beta, "loss": self.loss}
+        return pd.DataFrame({name: values.reshape(-1).numpy() for name, values in columns.items()})
+
+
+def surface(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    directions: Tensor | Sequence[Tensor],
+    *,
+    alphas: Axis | None = None,
+    betas: Axis | None = None,
+    origin: Tensor | None = None,
+    eigenvalues: Tensor | Sequence[float] | None = None,
+    params: Sequence[str] | None = None,
+    reduction: Reduction | None = None,
+    progress: Progress | None = None,
+) -> Surface:
+    """Evaluate the loss on a grid in the plane through the model's weights spanned by two directions.
+
+    All samples count the same, whatever the batches. The model is not changed, not even for a moment. Layers that
+    are affine on the plane (the first Linear or convolution) are computed three times instead of once a point.
+
+    Second differences of the loss at the centre are compared with the ``eigenvalues``; a warning says where they
+    disagree beyond their error and 2 %, and another where autograd's Hessian is not symmetric (a backward pass that
+    is no gradient).
+
+    Args:
+        model: any ``nn.Module`` called with one tensor.
+        loss: ``loss(outputs, targets)`` -> scalar.
+        data: (inputs (N, ...), targets (N, ...)) or a re-iterable of such batches.
+        directions: two flat vectors (2, P). Eigenvectors and principal components have unit norm and are used as
+            they are; for random ones see :func:`landscape.directions.filter_normalised_directions`.
+        alphas, betas: grid coordinates, any number and order; 21 from -1 to 1 if None, ``betas`` as ``alphas``.
+        origin: flat vector (P,) at the centre; the model's weights if None.
+        eigenvalues: of the two directions where they are eigenvectors, for the check.
+        params: glob patterns of the parameters that the flat vectors hold; all trainable ones if None.
+        reduction: whether ``loss`` is a ``"mean"`` or ``"sum"`` over its batch; None reads ``loss.reduction``, and
+            takes a plain function for a mean. The surface is the mean over samples either way.
+        progress: called with (points done, points in all).
+
+    Raises:
+        InputError: weights or directions not finite, directions that span no plane, or an empty grid.
+
+    Example:
+        >>> import torch
+        >>> from landscape import surface
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> _ = torch.nn.init.zeros_(model.weight)
+        >>> inputs = torch.tensor([[1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
+        >>> data = inputs, torch.zeros(2, 1)
+        >>> surface(model, torch.nn.MSELoss(), data, torch.eye(2), alphas=[0, 1], betas=[0, 2]).loss
+        tensor([[ 0.0000, 18.0000],
+                [ 0.5000, 18.5000]], dtype=torch.float64)
+    """
+    rows = _axis(alphas, "alphas")
+    columns = rows if betas is None else _axis(betas, "betas")
+    size = sum(p.numel() for p in select_parameters(model, params).values())
+    if origin is not None and origin.shape != (size,):
+        raise InputError(f"the origin has shape {tuple(origin.shape)}, the parameters are {size}")
+    plane_directions = check_plane(directions, size)
+    plane = PlaneLoss(model, loss, data, plane_directions, origin=origin, params=params, reduction=reduction)
+    expected = None if eigenvalues is None else torch.as_tensor(eigenvalues, dtype=torch.float64).cpu()
+    rough_loss, rough_hessian = plane.pilot()
+    lengths = plane_directions.double().norm(dim=1).cpu()
+    largest = 0.1 * plane.origin.double().norm().cpu().clamp(min=1.0) / lengths
+    around = stencil(rough_loss, rough_hessian.diagonal() if expected is None else expected, plane.dtype, largest)
+    grid = torch.cartesian_prod(rows, columns)
+    values = plane.evaluate(torch.cat([grid, around.points]), progress=progress)
+    near = values.losses[len(grid) :]
+    curvature, error = around.curvature(near, plane.dtype)
+    result = Surface(
+        alphas=rows,
+        betas=columns,
+        loss=values.losses[: len(grid)].reshape(len(rows), len(columns)),
+        centre_loss=float(near[0]),
+        curvature=curvature,
+        curvature_error=error,
+        hessian=values.hessian,
+    )
+    _warn_of_infinities(result.loss)
+    _warn_of_asymmetry(result.hessian)
+    if expected is not None:
+        _warn_of_disagreement(result, expected)
+    return result
+
+
+def _axis(values: Axis | None, name: str) -> Tensor:
+    axis = torch.linspace(-1, 1, 21, dtype=torch.float64) if values is None else torch.as_tensor(values)
+    axis = axis.to(device="cpu", dtype=torch.float64)
+    if axis.dim() != 1 or len(axis) == 0 or not torch.isfinite(axis).all():
+        raise InputError(f"{name} must be one or more finite numbers")
+    return axis
+
+
+def _warn_of_infinities(loss: Tensor) -> None:
+    bad = int((~torch.isfinite(loss)).sum())
+    if bad:
+        warnings.warn(f"the loss is not finite at {bad} of {loss.numel()} grid points", stacklevel=3)
+
+
+def _warn_of_asymmetry(hessian: Tensor) -> None:
+    if (hessian[0, 1] - hessian[1, 0]).abs() > AGREEMENT * hessian.abs().max():
+        warnings.warn(
+            f"autograd's second derivatives are not symmetric ({hessian[0, 1]:.4g} and {hessian[1, 0]:.4g}): "
+            "the backward pass is not the derivative of the forward pass; analyse the plain network",
+            stacklevel=3,
+        )
+
+
+def _warn_of_disagreement(result: Surface, eigenvalues: Tensor) -> None:
+    for k in range(2):
+        found, error, expected = result.curvature[k], result.curvature_error[k], eigenvalues[k]
+        if (found - expected).abs() > AGREEMENT * expected.abs() + 2 * error:
+            warnings.warn(
+                f"the curvature of the surface along direction {k + 1} is {found:.4g} +- {error:.1g} at the centre, "
+                f"but the eigenvalue is {expected:.4g}: the direction is no eigenvector of this loss on these data",
+                stacklevel=3,
+            )
