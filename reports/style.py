@@ -8,6 +8,7 @@ degrees, identical to the feedback) to light (90 degrees, independent of it), so
 import functools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -111,13 +112,14 @@ def cycle_look(index: int) -> Look:
 P = ParamSpec("P")
 
 
-def _settings() -> Any:
-    """Return every matplotlib setting: its default unless :data:`RC` has another.
+def settings() -> AbstractContextManager[None]:
+    """Return a context in which every matplotlib setting is its default unless :data:`RC` has another.
 
     Asking for the backend would import pyplot, and with it whatever window system there is.
     """
     defaults = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
-    return {**defaults, **RC}
+    values: Any = {**defaults, **RC}
+    return mpl.rc_context(values)
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -125,7 +127,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_settings()):
+        with settings():
             figure = draw(*args, **kwargs)
             FigureCanvasAgg(figure).draw()  # lay out now: ticks and legends depend on the settings in force
             return figure
@@ -143,7 +145,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         ".png": {"Software": None},
     }
     paths = []
-    with mpl.rc_context(_settings()):
+    with settings():
         for suffix, fields in metadata.items():
             path = stem.with_name(stem.name + suffix)
             with atomic_path(path) as temporary:

@@ -79,7 +79,7 @@ def spectrum(nets: list[dict], probes: int = 8, steps: int = 60) -> DataFrame:
             nodes = np.concatenate([[-0.06 * top], bulk, [0.0], top * np.array([0.1, 0.4, 0.7, 1.0])])
             weights = np.concatenate([[1e-5], np.full(steps - 6, 1.0), [40.0], rng.gamma(1, 3e-5, 4) * steps])
             for node, weight in zip(nodes, weights / weights.sum(), strict=True):
-                yield {"probe": probe, "node": node, "weight": weight}
+                yield {"probe": probe, "node": node, "weight": weight, "n_parameters": 100_000}
 
     return _table(nets, rows)
 

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from reports import figures, style
-from reports.figures import density, planes
+from reports.figures import planes
 from reports.figures.series import over_seeds, series_of, short_names
 from training.errors import InputError
 
@@ -243,19 +243,30 @@ def test_alignment_of_backpropagation_alone_is_an_input_error():
 
 def test_spectral_density_integrates_to_the_weight_away_from_zero():
     table = frames.spectrum(frames.networks(1), probes=3)
-    grid = density._grid(table["node"].to_numpy(), density._width(table))
-    for _, probe in table.groupby("probe"):
-        at_zero = probe.loc[probe["node"] == 0, "weight"].sum()
-        assert np.trapezoid(density._density(probe, grid), grid) == pytest.approx(1 - at_zero, abs=2e-3)
-        assert density._cumulative(probe, grid)[-1] == pytest.approx(1)
-        below, zero = density._shares(probe)
-        assert below == pytest.approx(probe.loc[probe["node"] < 0, "weight"].sum())
-        assert zero == pytest.approx(at_zero)
+    axes = panels(figures.spectrum(table))[0]
+    curve = axes.lines[0]
+    at_zero = table.loc[table["node"] == 0, "weight"].sum() / 3
+    assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(1 - at_zero, abs=2e-3)
+    below = table.loc[table["node"] < 0, "weight"].sum() / 3
+    assert f"{100 * below:.2g} % below 0, {100 * at_zero:.2g} % at 0" in axes.get_title(loc="left")
+
+
+def test_cumulative_weight_jumps_by_the_mass_at_zero_and_ends_at_all():
+    table = frames.spectrum(frames.networks(1), probes=3)
+    line = panels(figures.spectrum(table))[1].lines[0]
+    x, y = line.get_xdata(), line.get_ydata()
+    jump = np.interp(2e-4, x, y) - np.interp(-2e-4, x, y)
+    near = table.loc[table["node"] == 0, "weight"].sum() / 3
+    assert jump == pytest.approx(100 * near, abs=0.05)
+    assert near > 0.4
+    assert (y[0], y[-1]) == pytest.approx((0, 100))
 
 
 def test_spectrum_shows_small_negative_eigenvalues_beside_large_ones():
     nodes = np.array([-0.02, 0.0, 0.5, 200.0])
-    table = pd.DataFrame({"checkpoint": "a", "probe": 0, "node": nodes, "weight": [0.1, 0.5, 0.3, 0.1]})
+    table = pd.DataFrame(
+        {"checkpoint": "a", "probe": 0, "node": nodes, "weight": [0.1, 0.5, 0.3, 0.1], "n_parameters": 9}
+    )
     axes, _ = panels(figures.spectrum(table))
     assert axes.get_xscale() == "symlog"
     assert axes.get_xlim()[0] < -0.02
@@ -263,13 +274,14 @@ def test_spectrum_shows_small_negative_eigenvalues_beside_large_ones():
     assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines), "no stem for the mass at zero"
 
 
-def test_spectrum_band_is_a_t_interval_over_probes():
-    table = frames.spectrum(frames.networks(1), probes=5)
-    one = series_of(table)[0]
-    share = table[table["node"] > 60].groupby("probe")["weight"].sum()
-    curve = density._over(one, lambda rows: np.array([rows.loc[rows["node"] > 60, "weight"].sum()]))
-    half = 2.7764451 * share.std(ddof=1) / np.sqrt(5)  # t quantile .975 with 4 degrees of freedom, from a table
-    np.testing.assert_allclose([curve.low[0], curve.mean[0], curve.high[0]], share.mean() + np.array([-half, 0, half]))
+def test_spectra_of_several_seeds_are_drawn_as_their_mean_and_spread():
+    table = frames.spectrum(frames.networks(1, seeds=3), probes=2)
+    axes = panels(figures.spectrum(table))[0]
+    singles = [panels(figures.spectrum(rows))[0].lines[0] for _, rows in table.groupby("seed")]
+    at = 0.3
+    values = [np.interp(at, line.get_xdata(), line.get_ydata()) for line in singles]
+    drawn_mean = np.interp(at, axes.lines[0].get_xdata(), axes.lines[0].get_ydata())
+    assert drawn_mean == pytest.approx(np.mean(values), rel=1e-2)
 
 
 def test_surface_axes_are_not_swapped():

@@ -35,7 +35,7 @@ def attack(frame: DataFrame) -> Figure:
     """
     columns = ["checkpoint", "attack", "gradient", "eps", "accuracy", "ci_low", "ci_high"]
     require(frame, columns, table="attack")
-    table = frame.assign(gradient=frame["gradient"].fillna("none").astype(str))
+    table = frame.assign(gradient=frame["gradient"].fillna("none").astype(str).str.lower())
     series = series_of(table)
     kinds = list(table[["attack", "gradient"]].drop_duplicates().itertuples(index=False, name=None))
     kinds.sort(key=lambda kind: list(GRADIENTS).index(kind[1]) if kind[1] in GRADIENTS else len(GRADIENTS))

@@ -1,34 +1,49 @@
-"""The Hessian spectrum from Lanczos quadrature: density with its band, negative part, point mass at zero."""
+"""The Hessian spectrum from Lanczos quadrature: density with its band, negative part, point mass at zero.
 
+The curves and their bands are :class:`landscape.density.SpectralDensity`'s; this file puts them on axes.
+"""
+
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pandas import DataFrame
-from scipy import stats
 
+from landscape.density import WIDTH, ZERO, Band, SpectralDensity
 from reports.figures import layout
 from reports.figures.series import Series, require, series_of
 from reports.style import DOUBLE, GREY, styled
 from training.errors import InputError
 
 Array = NDArray[np.float64]
-_Evaluate = Callable[[DataFrame], Array]
-
-WIDTH = 0.01  # standard deviation of the Gaussian, as a share of the spectrum's range
-ZERO = 1e-6  # nodes nearer to zero than this share of the largest magnitude count as mass at zero
+_NEGATIVE = "#c62828"
+_INVISIBLE = 1e-300  # in place of zero on a logarithmic axis
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A value per grid point with its 95 % band (or one standard deviation over seeds)."""
+class Spectrum:
+    """The spectra of one series, one per seed, and how it is drawn."""
 
-    mean: Array
-    low: Array
-    high: Array
+    series: Series
+    spectra: list[SpectralDensity]
+
+    def band(self, curve: Callable[[SpectralDensity], Band]) -> Band:
+        """Return the curve of the one spectrum, or the mean and one standard deviation over seeds."""
+        bands = [curve(spectrum) for spectrum in self.spectra]
+        if len(bands) == 1:
+            return bands[0]
+        values = np.stack([band.value for band in bands])
+        mean, spread = values.mean(0), values.std(0, ddof=1)
+        return Band(grid=bands[0].grid, value=mean, low=mean - spread, high=mean + spread)
+
+    def shares(self) -> tuple[float, float]:
+        """Return the weight below zero and at zero, means over seeds."""
+        below = [float(one.weights[one.nodes < -_zero(one)].sum()) / one.n_probes for one in self.spectra]
+        return float(np.mean(below)), float(np.mean([one.mass_at_zero().value for one in self.spectra]))
 
 
 @styled
@@ -39,23 +54,25 @@ def spectrum(frame: DataFrame) -> Figure:
     negative eigenvalues are seen beside large positive ones. Weight at zero is a stem, not part of the density.
 
     Args:
-        frame: columns ``checkpoint, probe, node, weight``: the quadrature of every probe, weights summing to 1.
+        frame: columns ``checkpoint, probe, node, weight, n_parameters``: the quadrature of every probe, whose
+            weights sum to 1.
 
     Raises:
         InputError: a column is missing, or no node is finite.
     """
-    require(frame, ["checkpoint", "probe", "node", "weight"], table="spectrum")
+    require(frame, ["checkpoint", "probe", "node", "weight", "n_parameters"], table="spectrum")
     table = frame[np.isfinite(frame["node"]) & np.isfinite(frame["weight"])]
     if table.empty:
         raise InputError("spectrum has no finite node: the network diverged")
-    series = series_of(table)
-    threshold = min(_width(rows) for _, rows in table.groupby("checkpoint"))
+    spectra = [Spectrum(series=one, spectra=_spectra(one)) for one in series_of(table)]
+    series = [one.series for one in spectra]
+    threshold = min(single.width for one in spectra for single in one.spectra)
     nodes = table["node"].to_numpy(float)
-    grid = _grid(nodes, threshold)
+    limits = min(nodes.min(), 0.0) - 3 * threshold, max(nodes.max() * (1 + 4 * WIDTH), 3 * threshold)
     figure, panels, cumulative, columns = _panels(len(series))
-    floor, top = _density_limits(series)
-    for index, (axes, one) in enumerate(zip(panels, series, strict=True)):
-        _density_panel(axes, one, grid, index)
+    floor, top = _density_limits(spectra)
+    for index, (axes, one) in enumerate(zip(panels, spectra, strict=True)):
+        _density_panel(axes, one, _grid(one, limits, threshold), index)
         axes.set(yscale="log", ylim=(floor, top))
         if index % columns == 0:
             axes.set_ylabel("spectral density")
@@ -64,15 +81,11 @@ def spectrum(frame: DataFrame) -> Figure:
         if index + columns >= len(series):
             axes.set_xlabel("eigenvalue of the Hessian")
     layout.title(cumulative, "cumulative weight", len(series))
-    cumulative.set(ylabel="share below (%)", ylim=(-2, 102), xlabel="eigenvalue of the Hessian")
-    for one in series:
-        curve = _over(one, lambda rows: _cumulative(rows, grid))
-        cumulative.plot(grid, 100 * curve.mean, color=one.look.colour, linestyle=one.look.linestyle, linewidth=1)
+    _cumulative_panel(cumulative, spectra, limits, threshold)
     for axes in [*panels, cumulative]:
         axes.set_xscale("symlog", linthresh=threshold, linscale=0.6)
-        _eigenvalue_ticks(
-            axes, grid, threshold, share=0.09 if axes is cumulative and len(series) > 2 else 0.055 * columns
-        )
+        wide = axes is cumulative and len(series) > 2
+        _eigenvalue_ticks(axes, limits, threshold, share=0.09 if wide else 0.055 * columns)
     if len(series) > 1:
         layout.legend_above(figure, [layout.handle(one, marker=False) for one in series])
     layout.note(figure, _explanation(series, threshold))
@@ -100,97 +113,84 @@ def _explanation(series: list[Series], threshold: float) -> str:
     )
 
 
-def _density_panel(axes: Axes, one: Series, grid: Array, index: int) -> None:
-    curve = _over(one, lambda rows: _density(rows, grid))
-    axes.fill_between(grid, curve.low, curve.high, color=one.look.colour, alpha=0.22, linewidth=0)
-    axes.plot(grid, curve.mean, color=one.look.colour, linewidth=1)
+def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int) -> None:
+    curve = one.band(lambda single: _without_zero(single).density(grid, width=single.width))
+    colour = one.series.look.colour
+    axes.fill_between(grid, np.maximum(curve.low, _INVISIBLE), curve.high, color=colour, alpha=0.22, linewidth=0)
+    axes.plot(grid, np.maximum(curve.value, _INVISIBLE), color=colour, linewidth=1)
     negative = grid <= 0
-    axes.fill_between(grid[negative], 1e-300, curve.mean[negative], color="#c62828", alpha=0.25, linewidth=0)
-    nodes = one.frame["node"].to_numpy(float)
-    axes.plot(nodes, np.full(len(nodes), 0.015), "|", transform=axes.get_xaxis_transform(), color=GREY,
-              markersize=3, markeredgewidth=0.3, alpha=0.5)  # fmt: skip
-    below, at_zero = _shares(one.frame)
-    text = f"{one.label}\n{_percent(below)} below 0"
+    heights = np.maximum(curve.value[negative], _INVISIBLE)
+    axes.fill_between(grid[negative], _INVISIBLE, heights, color=_NEGATIVE, alpha=0.25, linewidth=0)
+    base = axes.get_xaxis_transform()
+    nodes = np.concatenate([single.nodes for single in one.spectra])
+    height = np.full(len(nodes), 0.015)
+    axes.plot(nodes, height, "|", transform=base, color=GREY, markersize=3, markeredgewidth=0.3, alpha=0.5)
+    below, at_zero = one.shares()
+    text = f"{one.series.label}\n{_percent(below)} below 0"
     if at_zero > 0:
-        axes.plot([0, 0], [0, 0.9], transform=axes.get_xaxis_transform(), color=GREY, linewidth=1.4)
-        axes.plot([0], [0.9], "^", transform=axes.get_xaxis_transform(), color=GREY, markersize=4)
+        axes.plot([0, 0], [0, 0.9], transform=base, color=GREY, linewidth=1.4)
+        axes.plot([0], [0.9], "^", transform=base, color=GREY, markersize=4)
         text += f", {_percent(at_zero)} at 0"
     layout.title(axes, text, index)
+
+
+def _cumulative_panel(axes: Axes, spectra: list[Spectrum], limits: tuple[float, float], threshold: float) -> None:
+    axes.set(ylabel="share below (%)", ylim=(-2, 102), xlabel="eigenvalue of the Hessian")
+    for one in spectra:
+        grid, look = _grid(one, limits, threshold), one.series.look
+        curve = one.band(functools.partial(_steps, grid=grid))
+        axes.fill_between(grid, 100 * curve.low, 100 * curve.high, color=look.colour, alpha=0.18, linewidth=0)
+        axes.plot(grid, 100 * curve.value, color=look.colour, linestyle=look.linestyle, linewidth=1)
+
+
+def _steps(spectrum: SpectralDensity, grid: Array) -> Band:
+    """Return the share of eigenvalues below each grid point, not smoothed."""
+    return spectrum.cumulative(grid, width=1e-6 * spectrum.width)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.4g} %"
 
 
-def _shares(rows: DataFrame) -> tuple[float, float]:
-    """Return the mean weight below zero and at zero, over probes."""
-    probes = rows.groupby(["checkpoint", "probe"]).ngroups
-    tiny = ZERO * rows["node"].abs().max()
-    below = rows.loc[rows["node"] < -tiny, "weight"].sum() / probes
-    return float(below), float(rows.loc[rows["node"].abs() <= tiny, "weight"].sum() / probes)
+def _spectra(one: Series) -> list[SpectralDensity]:
+    return [SpectralDensity.from_frame(rows) for _, rows in one.frame.groupby("checkpoint", sort=False)]
 
 
-def _width(rows: DataFrame) -> float:
-    span = float(rows["node"].max() - rows["node"].min())
-    size = float(rows["node"].abs().max())
-    return WIDTH * (span or size) or 1e-12  # a spectrum of one point still needs a width
+def _zero(spectrum: SpectralDensity) -> float:
+    return ZERO * float(np.abs(spectrum.nodes).max())
 
 
-def _density(rows: DataFrame, grid: Array) -> Array:
-    width = _width(rows)
-    tiny = ZERO * rows["node"].abs().max()
-    spread = rows[rows["node"].abs() > tiny]
-    distance = (grid[:, None] - spread["node"].to_numpy(float)) / width
-    return np.exp(-0.5 * distance**2) @ spread["weight"].to_numpy(float) / (width * np.sqrt(2 * np.pi))
+def _without_zero(spectrum: SpectralDensity) -> SpectralDensity:
+    """Return the spectrum without the weight that is drawn as a stem."""
+    weights = np.where(np.abs(spectrum.nodes) > _zero(spectrum), spectrum.weights, 0.0)
+    return replace(spectrum, weights=weights)
 
 
-def _cumulative(rows: DataFrame, grid: Array) -> Array:
-    ordered = rows.sort_values("node")
-    total = np.concatenate([[0.0], np.cumsum(ordered["weight"].to_numpy(float))])
-    return total[np.searchsorted(ordered["node"].to_numpy(float), grid, side="right")]
+def _grid(one: Spectrum, limits: tuple[float, float], threshold: float) -> Array:
+    """Return eigenvalues dense enough for the axis near zero, for the Gaussian far from it, and for a jump at zero."""
+    first, last = np.arcsinh(np.array(limits) / threshold)
+    near = np.sinh(np.linspace(first, last, 400)) * threshold
+    width = min(single.width for single in one.spectra)
+    own = np.concatenate([single.nodes for single in one.spectra])
+    far = np.clip(np.arange(own.min() - 5 * width, own.max() + 5 * width, width / 3), *limits)
+    jump = max(map(_zero, one.spectra)) * np.array([-1.5, 0.0, 1.5])
+    return np.unique(np.concatenate([near, far, jump]))
 
 
-def _over(one: Series, evaluate: _Evaluate) -> Curve:
-    """Average over probes, then over seeds; the band is the one that the note names."""
-    means, halves = [], []
-    for _, rows in one.frame.groupby("checkpoint", sort=False):
-        values = np.stack([evaluate(probe) for _, probe in rows.groupby("probe")])
-        n = len(values)
-        means.append(values.mean(0))
-        error = values.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros_like(values[0])
-        halves.append(error * (stats.t.ppf(0.975, n - 1) if n > 1 else 0))
-    mean = np.mean(means, axis=0)
-    half = np.std(means, axis=0, ddof=1) if len(means) > 1 else halves[0]
-    return Curve(mean=mean, low=np.clip(mean - half, 1e-300, None), high=mean + half)
+def _density_limits(spectra: list[Spectrum]) -> tuple[float, float]:
+    """Return y limits that show single eigenvalues: from a fifth of the smallest usual peak to thrice the largest."""
+    smallest, largest = [], []
+    for single in (single for one in spectra for single in one.spectra):
+        peaks = single.weights / (single.n_probes * single.width * np.sqrt(2 * np.pi))
+        smallest.append(float(np.quantile(peaks[peaks > peaks.max() * 1e-9], 0.02)))
+        largest.append(float(_without_zero(single).density(single.nodes, width=single.width).value.max()))
+    return min(smallest) / 5, max(*largest, 10 * min(smallest)) * 3
 
 
-def _grid(nodes: Array, threshold: float) -> Array:
-    """Return eigenvalues spaced evenly on the symmetric-log axis, and the nodes themselves."""
-    pad = 3 * threshold
-    ends = np.array([min(nodes.min() - pad, -pad), max(nodes.max() * (1 + 4 * WIDTH), pad)])
-    first, last = np.arcsinh(ends / threshold)
-    warped = np.linspace(first, last, 1500)
-    return np.unique(np.concatenate([np.sinh(warped) * threshold, nodes, [0.0]]))
-
-
-def _density_limits(series: list[Series]) -> tuple[float, float]:
-    """Return y limits that show single eigenvalues: from a fifth of the smallest usual peak to twice the largest."""
-    peaks = []
-    for one in series:
-        for _, rows in one.frame.groupby("checkpoint"):
-            heights = rows["weight"].to_numpy(float) / (_width(rows) * np.sqrt(2 * np.pi))
-            peaks.append(heights[heights > heights.max() * 1e-9])
-    smallest = min(float(np.quantile(p, 0.02)) for p in peaks)
-    largest = max(float(_density(rows, rows["node"].to_numpy(float)).max() / rows["probe"].nunique())
-                  for one in series for _, rows in one.frame.groupby("checkpoint"))  # fmt: skip
-    largest = max(largest, max(float(p.max()) for p in peaks))
-    return smallest / 5, largest * 3
-
-
-def _eigenvalue_ticks(axes: Axes, grid: Array, threshold: float, *, share: float) -> None:
+def _eigenvalue_ticks(axes: Axes, limits: tuple[float, float], threshold: float, *, share: float) -> None:
     """Label zero and powers of ten, the largest first, leaving out any nearer to another than ``share`` of the axis."""
-    axes.set_xlim(grid.min(), grid.max())
-    ends = {1: float(grid.max()), -1: float(-grid.min())}
+    axes.set_xlim(*limits)
+    ends = {1: limits[1], -1: -limits[0]}
     powers = {sign: int(np.floor(np.log10(end))) if end > 0 else -400 for sign, end in ends.items()}
     first = int(np.ceil(np.log10(threshold)))
     ladder = [(sign, p) for down in range(400) for sign in (1, -1) if (p := powers[sign] - down) >= first]

@@ -1,0 +1,197 @@
+"""One page for a folder of results: every figure and table in a single HTML file that opens without a network."""
+
+import base64
+import io
+import math
+import numbers
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from reports import style
+from reports.collect import Table, find_tables, gather
+from reports.overview import overview
+from reports.sections import SECTIONS, Drawing, Section
+from reports.surface3d import plotly_source, surface_payload
+from training.errors import InputError
+from training.files import write_text
+
+Progress = Callable[[int, int], None]
+
+MOST_ROWS = 200  # of a table that are shown on the page; the CSV file has all
+OPEN_ROWS = 40  # a section's only table is unfolded if it has no more rows
+_DPI = 200
+_SHOWN_DPI = 132  # pixels of the page per inch of a figure: its 7 point text is read as 13 pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as it is put on the page, or why there is none."""
+
+    title: str
+    caption: str
+    alt: str = ""
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table as it is put on the page."""
+
+    name: str
+    link: str
+    rows_in_all: int
+    columns: list[dict[str, Any]]
+    rows: list[list[dict[str, Any]]]
+    files: list[dict[str, str]] = field(default_factory=list)
+    provenance: list[tuple[str, str]] = field(default_factory=list)
+    unfolded: bool = False
+
+
+def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
+    """Write ``index.html`` into ``folder``: figures, sortable tables and provenance of every table under it.
+
+    The file holds everything it shows and loads nothing; only the links to the CSV files need the folder around it.
+
+    Args:
+        folder: results of analyses, run folders, or a folder of these, any depth.
+        progress: called with (sections done, sections in all).
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: the folder does not exist or holds no table.
+    """
+    folder = Path(folder)
+    tables = find_tables(folder)
+    analyses = {table.kind: gather(tables, table.kind) for table in tables}
+    present = [section for section in SECTIONS if analyses.get(section.kind) is not None]
+    sections = []
+    for done, section in enumerate(present):
+        if progress is not None:
+            progress(done, len(present))
+        sections.append(_section(section, tables, analyses, folder))
+    known = {section.kind for section in SECTIONS}
+    others = [_grid(table, folder) for table in tables if table.kind not in known]
+    summary = overview({kind: frame for kind, frame in analyses.items() if frame is not None})
+    surfaces = surface_payload(analyses.get("surface"))
+    page = _environment().get_template("page.html.j2").render(
+        title=f"Analysis of {folder.resolve().name}",
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("alignscape"),
+        overview=None if summary is None else _rendered(summary),
+        sections=sections,
+        others=others,
+        surfaces=surfaces,
+        plotly=plotly_source() if surfaces else None,
+    )  # fmt: skip
+    write_text(folder / "index.html", page)
+    if progress is not None:
+        progress(len(present), len(present))
+    return folder / "index.html"
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.PackageLoader("reports", "templates")
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)  # fmt: skip
+
+
+def _section(
+    section: Section, tables: list[Table], analyses: dict[str, DataFrame | None], folder: Path
+) -> dict[str, Any]:
+    frame = analyses[section.kind]
+    assert frame is not None
+    own = [table for table in tables if table.kind == section.kind]
+    pictures = [_picture(drawing, frame, own) for drawing in section.drawings if drawing.applies(frame)]
+    return {
+        "kind": section.kind,
+        "heading": section.heading,
+        "text": section.text,
+        "pictures": pictures,
+        "grids": [_grid(table, folder, unfolded=len(own) == 1 and len(table.frame) <= OPEN_ROWS) for table in own],
+    }
+
+
+def _picture(drawing: Drawing, frame: DataFrame, tables: list[Table]) -> Picture:
+    try:
+        figure = drawing.draw(frame, tables)
+    except InputError as error:
+        return Picture(title=drawing.title, caption=drawing.caption, problem=str(error))
+    return Picture(
+        title=drawing.title,
+        caption=drawing.caption,
+        alt=f"{drawing.title}: {_legend_names(figure)}. {drawing.caption}",
+        uri=_png_uri(figure),
+        width=round(figure.get_size_inches()[0] * _SHOWN_DPI),
+        height=round(figure.get_size_inches()[1] * _SHOWN_DPI),
+    )
+
+
+def _legend_names(figure: Figure) -> str:
+    """Name what is drawn, for readers who do not see it."""
+    names = [str(text.get_text()) for legend in figure.legends for text in legend.get_texts()]
+    if not names:
+        names = [re.sub(r"\$.*?\$\s*", "", axes.get_title(loc="left")) for axes in figure.axes]
+    return ", ".join(dict.fromkeys(name.replace("\n", ", ").replace("\\$", "$") for name in names if name))
+
+
+def _png_uri(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    with style.settings():
+        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _grid(table: Table, folder: Path, *, unfolded: bool = False) -> Grid:
+    files = [table.path, *table.companions]
+    return Grid(
+        name=table.name,
+        link=quote(table.name),
+        rows_in_all=len(table.frame),
+        unfolded=unfolded,
+        files=[{"name": p.name, "link": quote(p.relative_to(folder).as_posix())} for p in files],
+        provenance=_flat(table.provenance),
+        **_rendered(table.frame.head(MOST_ROWS)),
+    )
+
+
+def _rendered(frame: DataFrame) -> dict[str, Any]:
+    """Return columns and cells as the template needs them: text to read and value to sort by."""
+    columns = [{"name": str(name), "numeric": pd.api.types.is_numeric_dtype(frame[name])} for name in frame.columns]
+    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return {"text": "", "value": ""}
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        text = f"{int(number)}" if number.is_integer() and abs(number) < 1e6 else f"{number:.4g}"
+        return {"text": text, "value": repr(number)}
+    return {"text": str(value), "value": str(value)}
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Return nested JSON as (names from outside in, text) pairs."""
+    if isinstance(value, dict):
+        return [pair for key, inner in value.items() for pair in _flat(inner, f"{name}: {key}" if name else str(key))]
+    if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        return [pair for place, inner in enumerate(value, 1) for pair in _flat(inner, f"{name}: {place}")]
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+    return [(name, text)]

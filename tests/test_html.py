@@ -1,0 +1,351 @@
+"""The report page: complete, self-contained, readable, and alive in a real browser."""
+
+import base64
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import chromium
+import figure_frames as frames
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.cli import main
+from reports.collect import find_tables, gather
+from reports.html import MOST_ROWS, write_page
+from reports.overview import overview
+from training.errors import InputError
+
+KINDS = ("hessian", "spectrum", "surface", "attack", "corruptions", "trajectory")
+
+
+def write_results(folder: Path, count: int = 3, kinds=KINDS) -> list[dict]:
+    """Write what a demo leaves: run folders, and a table with its sidecar for each analysis."""
+    nets = frames.networks(count)
+    for net in nets:
+        run = folder / Path(net["checkpoint"]).parent
+        run.mkdir(parents=True)
+        table = frames.metrics([net], epochs=4).drop(columns=["checkpoint", "rule", "angle", "seed"])
+        table.to_csv(run / "metrics.csv", index=False)
+        config = {"rule": net["rule"], "angle": 0.0 if np.isnan(net["angle"]) else net["angle"], "seed": 0}
+        (run / "config.json").write_text(json.dumps({"config": config, "versions": {"torch": "2.15.0"}}))
+    for kind in kinds:
+        getattr(frames, kind)(nets).to_csv(folder / f"{kind}.csv", index=False)
+        sidecar = {"command": f"analyze {kind} runs", "seed": 7, "checkpoints": {"runs/bp-s0": "ab" * 32}}
+        (folder / f"{kind}.json").write_text(json.dumps(sidecar))
+    return nets
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page") / "results"
+    folder.mkdir()
+    write_results(folder)
+    write_page(folder)
+    return folder
+
+
+class Reader(HTMLParser):
+    """Collects tags with their attributes, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read(folder: Path) -> Reader:
+    return Reader((folder / "index.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_loads_nothing_from_outside(results):
+    page = read(results)
+    assert not page.all("link")
+    assert not page.all("iframe")
+    for tag, attributes in page.tags:
+        for name in ("src", "srcset", "data", "poster", "action"):
+            assert str(attributes.get(name, "data:")).startswith("data:"), (tag, attributes)
+    styles = re.search(r"<style>(.*?)</style>", (results / "index.html").read_text(encoding="utf-8"), re.S).group(1)
+    assert "url(" not in styles
+    assert "@import" not in styles
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy, "the browser itself is told to load nothing"
+    assert "http" not in policy
+
+
+def test_links_lead_to_files_that_are_there(results):
+    links = [a["href"] for a in read(results).all("a")]
+    anchors = {a["id"] for _, a in read(results).tags if "id" in a}
+    assert {link for link in links if link.startswith("#")} <= {f"#{name}" for name in anchors}
+    files = [link for link in links if not link.startswith("#")]
+    assert files
+    assert all((results / link).is_file() for link in files), files
+
+
+def test_every_table_is_on_the_page_with_its_provenance(results):
+    text = " ".join(read(results).text)
+    for path in results.rglob("*.csv"):
+        name = path.relative_to(results).as_posix()
+        assert name in text
+        table = pd.read_csv(path)
+        assert all(str(column) in text for column in table.columns)
+        assert f"{len(table)} rows" in text
+    for kind in KINDS:
+        assert f"analyze {kind} runs" in text
+    assert "ab" * 32 in text
+    assert "2.15.0" in text
+
+
+def test_cells_hold_the_values_of_the_table(results):
+    page = read(results)
+    values = {a["data-value"] for a in page.all("td")}
+    table = pd.read_csv(results / "hessian.csv")
+    assert {repr(float(value)) for value in table["value"]} <= values
+    assert {"trace", "eigenvalue"} <= values
+
+
+def test_a_long_table_is_cut_and_says_so(results):
+    rows = len(pd.read_csv(results / "spectrum.csv"))
+    assert rows > MOST_ROWS
+    assert f"The first {MOST_ROWS} of {rows} rows" in " ".join(read(results).text)
+
+
+def test_every_figure_has_a_text_alternative_and_a_caption(results):
+    page = read(results)
+    images = page.all("img")
+    assert len(images) == 10
+    assert len(page.all("figcaption")) == len(images) + 1  # and the surface to turn
+    for image in images:
+        assert image["src"].startswith("data:image/png;base64,iVBOR")
+        assert len(image["alt"]) > 40
+        assert int(image["width"]) > 300
+    assert any("BP, IFA 0°, IFA 45°" in image["alt"] for image in images)
+    assert all(head.get("scope") == "col" for head in page.all("th"))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_one_bad_figure_leaves_the_rest(tmp_path):
+    write_results(tmp_path, 2, kinds=("surface", "attack"))
+    table = pd.read_csv(tmp_path / "surface.csv").assign(loss=np.nan)
+    table.to_csv(tmp_path / "surface.csv", index=False)
+    write_page(tmp_path)
+    page = read(tmp_path)
+    assert "No figure: surface has no finite loss: the network diverged." in "".join(page.text)
+    assert any("Accuracy against epsilon" in image["alt"] for image in page.all("img"))
+
+
+def test_markup_in_names_stays_text(tmp_path):
+    evil = "<script>alert(1)</script>&\"'"
+    table = frames.attack([{"checkpoint": evil}])
+    table.to_csv(tmp_path / "attack.csv", index=False)
+    (tmp_path / "attack.json").write_text(json.dumps({"command": evil}))
+    frames.surface([{"checkpoint": evil}], points=3).to_csv(tmp_path / "surface.csv", index=False)
+    write_page(tmp_path)
+    page = read(tmp_path)
+    assert len(page.all("script")) == 3  # data, plotly.js, ours
+    assert evil in "".join(page.text)
+
+
+def test_other_tables_and_unreadable_ones(tmp_path):
+    write_results(tmp_path, 1, kinds=())
+    pd.DataFrame({"pair": ["a-b"], "p": [0.03125]}).to_csv(tmp_path / "compare.csv", index=False)
+    (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / ".attack.123.tmp.csv").write_text("half a fi")
+    with pytest.warns(UserWarning, match=r"broken\.csv is left out"):
+        write_page(tmp_path)
+    text = " ".join(read(tmp_path).text)
+    assert "compare.csv" in text
+    assert "0.03125" in text
+    assert "broken" not in text
+    assert "tmp" not in text
+
+
+def test_gradient_modes_stay_words(results):
+    (table,) = [table for table in find_tables(results) if table.kind == "attack"]
+    assert set(table.frame["gradient"]) == {"true"}
+    assert any("true" in cell["data-value"] for cell in read(results).all("td"))
+
+
+def test_runs_are_named_by_their_config(results):
+    metrics = gather(find_tables(results), "metrics")
+    found = metrics[["checkpoint", "rule", "angle"]].drop_duplicates().to_numpy().tolist()
+    assert [[c, r, None if np.isnan(a) else a] for c, r, a in found] == [
+        ["runs/bp-s0", "bp", None],
+        ["runs/ifa-0-s0", "ifa", 0.0],
+        ["runs/ifa-45-s0", "ifa", 45.0],
+    ]
+
+
+def test_a_diverged_run_is_shown_as_such(tmp_path):
+    write_results(tmp_path, 2, kinds=())
+    run = tmp_path / "runs" / "bp-s0"
+    (run / "done.json").write_text(json.dumps({"diverged": True, "step": 900, "epoch": 3}))
+    table = pd.read_csv(run / "metrics.csv")
+    table.loc[table["epoch"] >= 3, ["train_loss", "test_loss"]] = np.nan
+    table.to_csv(run / "metrics.csv", index=False)
+    write_page(tmp_path)
+    assert any("BP, diverged at epoch 3" in image["alt"] for image in read(tmp_path).all("img"))
+
+
+def test_the_same_rows_in_two_folders_count_once(tmp_path):
+    table = frames.hessian(frames.networks(1))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        table.to_csv(tmp_path / name / "hessian.csv", index=False)
+    assert len(gather(find_tables(tmp_path), "hessian")) == len(table)
+
+
+def test_trajectories_are_drawn_over_the_surface_beside_them(tmp_path):
+    nets = frames.networks(1)
+    frames.trajectory(nets).to_csv(tmp_path / "trajectory.csv", index=False)
+    axis = np.linspace(-2, 2, 5)
+    np.savez(tmp_path / "surface.npz", alpha=axis, beta=axis, loss=1 + axis[:, None] ** 2 + 0 * axis)
+    from reports.sections import planes_beside
+
+    plane = planes_beside(find_tables(tmp_path))
+    assert set(plane["checkpoint"]) == {nets[0]["checkpoint"]}
+    np.testing.assert_allclose(plane["loss"], 1 + plane["alpha"] ** 2)
+
+
+def test_overview_has_one_row_per_network_with_the_numbers_of_the_tables(results):
+    tables = find_tables(results)
+    analyses = {table.kind: gather(tables, table.kind) for table in tables}
+    table = overview(analyses)
+    assert table["network"].tolist() == ["BP", "IFA 0°", "IFA 45°"]
+    metrics, hessian, attack = analyses["metrics"], analyses["hessian"], analyses["attack"]
+    last = metrics[(metrics["rule"] == "bp") & (metrics["epoch"] == 4)]["test_accuracy"].iloc[0]
+    assert table["test accuracy (%)"][0] == pytest.approx(100 * last)
+    traces = hessian[hessian["quantity"] == "trace"]["value"]
+    np.testing.assert_allclose(table["Hessian trace"], traces)
+    tops = hessian[(hessian["quantity"] == "eigenvalue") & (hessian["index"] == 0)]["value"]
+    np.testing.assert_allclose(table["top eigenvalue"], tops)
+    worst = attack[attack["eps"] == attack["eps"].max()].groupby("checkpoint", sort=False)["accuracy"].min()
+    np.testing.assert_allclose(table["lowest accuracy at ε = 0.05 (%)"], 100 * worst)
+
+
+def test_plotly_is_on_the_page_once_and_whole(results):
+    text = (results / "index.html").read_text(encoding="utf-8")
+    (packed,) = re.findall(r'id="plotly-packed">(.*?)</script>', text, re.S)
+    assert b"plotly.js v" in gzip.decompress(base64.b64decode(packed))[:200]
+
+
+def test_a_page_without_surfaces_is_small(tmp_path):
+    write_results(tmp_path, 1, kinds=("hessian",))
+    assert write_page(tmp_path).stat().st_size < 600_000
+
+
+@pytest.mark.slow
+def test_twelve_networks_fit_in_eight_megabytes(tmp_path):
+    write_results(tmp_path, 12)
+    assert write_page(tmp_path).stat().st_size < 8_000_000
+
+
+def test_progress_counts_the_sections(tmp_path):
+    write_results(tmp_path, 1, kinds=("hessian", "attack"))
+    seen = []
+    write_page(tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_command_prints_the_path(tmp_path, capsys):
+    write_results(tmp_path, 1, kinds=("hessian",))
+    assert main(["report", str(tmp_path), "--quiet"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "index.html")
+
+
+@pytest.mark.parametrize("make", [lambda path: path / "missing", lambda path: path])
+def test_a_folder_without_results_is_one_line_and_nothing_written(tmp_path, capsys, make):
+    folder = make(tmp_path)
+    assert main(["report", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("analyze: error: ")
+    assert error.count("\n") == 1
+    assert not (folder / "index.html").exists()
+    with pytest.raises(InputError):
+        write_page(folder)
+
+
+# In a browser
+
+needs_browser = pytest.mark.skipif(chromium.find() is None, reason="needs a chromium or chrome on the PATH")
+
+
+@needs_browser
+def test_the_page_works_in_a_browser_without_errors_or_requests(results):
+    with chromium.Page(chromium.find()) as page:
+        page.open(results / "index.html")
+        page.evaluate("document.querySelectorAll('img').forEach((image) => (image.loading = 'eager'))")
+        page.wait_for("[...document.images].every((image) => image.complete)")
+        assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 500)")
+
+        page.evaluate("document.getElementById('turnable').scrollIntoView({ behavior: 'instant' })")
+        page.wait_for("!!window.Plotly && !!document.querySelector('#surface-plot canvas')")
+        eye = "JSON.stringify(document.getElementById('surface-plot')._fullLayout.scene.camera.eye)"
+        box = page.evaluate("(({x, y, width, height}) => [x, y, width, height])"
+                            "(document.getElementById('surface-plot').getBoundingClientRect())")  # fmt: skip
+        before = page.evaluate(eye)
+        page.drag(box[0] + box[2] / 2, box[1] + box[3] / 2, 120, 30)
+        page.wait_for(f"{eye} !== {json.dumps(before)}")
+
+        first = "document.getElementById('surface-plot').data[0].z[0][0]"
+        value = page.evaluate(first)
+        page.evaluate("{ const c = document.getElementById('surface-choice'); c.value = '2';"
+                      " c.dispatchEvent(new Event('change')); }")  # fmt: skip
+        page.wait_for(f"{first} !== {value}")
+        assert page.evaluate(eye) != before, "choosing another network must keep the view"
+
+        assert page.errors == []
+        assert {url.split(":")[0] for url in page.requests} <= {"file", "data", "blob"}
+        assert [url for url in page.requests if url.startswith("file:")] == [(results / "index.html").as_uri()]
+
+
+@needs_browser
+def test_tables_sort_by_a_click(results):
+    column = "[...document.querySelectorAll('#hessian tbody tr')].map((row) => row.cells[{}].dataset.value)"
+    click = "document.querySelectorAll('#hessian th button')[{}].click()"
+    names = list(pd.read_csv(results / "hessian.csv").columns)
+    value, quantity, residual = names.index("value"), names.index("quantity"), names.index("residual")
+    with chromium.Page(chromium.find()) as page:
+        page.open(results / "index.html")
+        page.evaluate(click.format(value))
+        up = [float(v) for v in page.evaluate(column.format(value))]
+        assert up == sorted(up)
+        assert page.evaluate(f"document.querySelectorAll('#hessian th')[{value}].ariaSort") == "ascending"
+        page.evaluate(click.format(value))
+        assert [float(v) for v in page.evaluate(column.format(value))] == sorted(up, reverse=True)
+        page.evaluate(click.format(quantity))
+        words = page.evaluate(column.format(quantity))
+        assert words == sorted(words)
+        page.evaluate(click.format(residual))
+        residuals = page.evaluate(column.format(residual))
+        blanks = residuals.count("")
+        assert blanks == 3
+        assert residuals[-blanks:] == [""] * blanks
+        assert page.errors == []
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_the_page_without_scrolling_sideways(results, dark):
+    with chromium.Page(chromium.find(), width=390, height=844, dark=dark) as page:
+        page.open(results / "index.html")
+        wide, screen = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert wide <= screen == 390
+        page.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+        assert (lightness < 60) == dark
+        assert page.errors == []
