@@ -105,12 +105,28 @@ class SpectralDensity:
         zero that any spectrum with the same quadrature can have, the Christoffel number of 0 (Golub and Meurant 2010).
         """
         near = np.abs(self.nodes) <= tolerance * np.abs(self.nodes).max()
-        share = self.weights[near].sum() / self.n_probes
-        groups = [self.probe == probe for probe in range(self.n_probes)]
-        possible = np.mean([_christoffel_at_zero(self.nodes[g], self.weights[g]) for g in groups])
-        ends = np.array([share, max(share, possible)])
+        share = float(self.weights[near].sum()) / self.n_probes
+        return self._share(share, lowest=share, highest=max(share, self._most_at(0.0)))
+
+    def share_below(self, x: float) -> Estimate:
+        """Return the share of eigenvalues below ``x``, not smoothed.
+
+        The interval allows for the quadrature too: the share is wrong by at most the Christoffel number of x (the
+        Chebyshev-Markov-Stieltjes inequalities), so it is wide where m steps do not resolve the spectrum.
+        """
+        share = float(self.weights[self.nodes < x].sum()) / self.n_probes
+        unsure = self._most_at(x)
+        return self._share(share, lowest=max(share - unsure, 0.0), highest=min(share + unsure, 1.0))
+
+    def _share(self, value: float, *, lowest: float, highest: float) -> Estimate:
+        ends = np.array([lowest, highest])
         low, high = self._beta_band(ends, ends)
-        return Estimate(value=float(share), ci_low=float(low[0]), ci_high=float(high[1]))
+        return Estimate(value=value, ci_low=float(low[0]), ci_high=float(high[1]))
+
+    def _most_at(self, x: float) -> float:
+        """Return the mean over probes of the Christoffel number of ``x``: the most weight that can lie there."""
+        groups = [self.probe == probe for probe in range(self.n_probes)]
+        return float(np.mean([_christoffel(self.nodes[g] - x, self.weights[g]) for g in groups]))
 
     def frame(self) -> pd.DataFrame:
         """Return the quadrature: probe, node, weight, n_parameters."""
@@ -249,8 +265,8 @@ def _unit_gaussian(operator: SymmetricOperator, generator: torch.Generator) -> T
     return row / row.norm()
 
 
-def _christoffel_at_zero(nodes: Array, weights: Array) -> float:
-    """Return ``1 / sum_i l_i(0)^2 / w_i`` with the Lagrange polynomials l_i of the nodes, in logarithms."""
+def _christoffel(nodes: Array, weights: Array) -> float:
+    """Return the Christoffel number of 0, ``1 / sum_i l_i(0)^2 / w_i`` with the Lagrange polynomials l_i."""
     nodes, weights = nodes[weights > 0], weights[weights > 0]
     tiny = np.finfo(float).tiny
     gaps = np.abs(nodes[:, None] - nodes) + np.eye(len(nodes))

@@ -61,6 +61,16 @@ def test_mass_at_zero_admits_zeros_that_hide_in_a_bulk():
     assert away.ci_high < 1e-3
 
 
+def test_share_below_allows_for_the_quadrature():
+    operator = with_spectrum(OUTLIERS)
+    spectrum = torch.linalg.eigvalsh(operator.matrix).numpy()
+    for steps in (5, 20, 100):  # from far too few to enough
+        for x in (-0.15, -0.05, 0.0, 0.1, 3.0):
+            found = slq_density(operator, steps=steps, probes=20).share_below(x)
+            assert found.ci_low <= (spectrum < x).mean() <= found.ci_high
+    assert found.ci_high - found.ci_low < 0.02  # at 3 the spectrum has a gap
+
+
 def test_no_ghosts():
     """The trap: copies of the largest eigenvalue."""
     operator = with_spectrum(torch.cat([torch.tensor([1e4]), torch.linspace(0, 1, 400)]), dtype=torch.float32)

@@ -45,8 +45,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", action="store_true", help="fetch a missing data set into --data-root first")
 
 
-def add_subject_arguments(parser: argparse.ArgumentParser, *, split: str, samples: int | None = None) -> None:
-    """Add the flags that say what is analysed: checkpoints, a foreign model, data, number of samples."""
+def add_subject_arguments(
+    parser: argparse.ArgumentParser, *, split: str, samples: int | None = None, batch_size: int | None = 2500
+) -> None:
+    """Add the flags that say what is analysed: checkpoints, a foreign model, data, number of samples.
+
+    A ``batch_size`` of None leaves the choice to the analysis, which knows what a sample costs it.
+    """
     parser.add_argument(
         "checkpoints",
         nargs="+",
@@ -80,9 +85,9 @@ def add_subject_arguments(parser: argparse.ArgumentParser, *, split: str, sample
     parser.add_argument(
         "--batch-size",
         type=positive_int,
-        default=2500,
+        default=batch_size,
         metavar="N",
-        help="samples per pass; results do not depend on it (default: 2500)",
+        help=f"samples per pass; results do not depend on it (default: {batch_size or 'what fits in memory'})",
     )
     add_run_arguments(parser, out_help="folder for tables and figures (default: next to the first checkpoint)")
     add_seed_argument(parser)

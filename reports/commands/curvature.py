@@ -1,0 +1,74 @@
+"""What the commands on curvature share: their flags, their operator, the memory they report."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from reports.commands.common import positive_float
+
+if TYPE_CHECKING:
+    from landscape import HessianOperator
+    from reports.subjects import Subject
+
+
+def add_curvature_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--params --hessian --memory``."""
+    group = parser.add_argument_group("matrix")
+    group.add_argument(
+        "--params",
+        nargs="+",
+        metavar="GLOB",
+        help="parameters to take the curvature over, by name, such as 'layers.2.*' (default: all)",
+    )
+    group.add_argument(
+        "--hessian",
+        choices=("full", "ggn"),
+        default="full",
+        help="full: second derivatives of the mean cross-entropy; ggn: its Gauss-Newton part, the Fisher information "
+        "(default: full)",
+    )
+    group.add_argument(
+        "--memory",
+        type=positive_float,
+        metavar="GB",
+        help="memory for gradient graphs kept between products; less is slower, never different "
+        "(default: 1 on a CPU, half of what is free on a GPU)",
+    )
+
+
+def make_operator(args: argparse.Namespace, subject: "Subject", *, groups: int | None = None) -> "HessianOperator":
+    """Return the Hessian of the mean cross-entropy of ``subject`` over its samples.
+
+    With ``groups`` the samples are cut into at least so many batches, in an order drawn by ``--seed``.
+    """
+    import torch
+
+    from landscape import HessianOperator
+
+    inputs, targets, batch_size = subject.inputs(), subject.labels, args.batch_size
+    if groups is not None:
+        generator = torch.Generator().manual_seed(args.seed)
+        order = torch.randperm(len(targets), generator=generator).to(targets.device)
+        inputs, targets = inputs[order], targets[order]
+        batch_size = max(1, min(batch_size or len(targets), len(targets) // groups))
+    return HessianOperator(
+        subject.model,
+        torch.nn.CrossEntropyLoss(),
+        (inputs, targets),
+        params=args.params,
+        hessian=args.hessian,
+        batch_size=batch_size,
+        memory_budget=None if args.memory is None else args.memory * 1e9,
+    )
+
+
+def peak_memory(subject: "Subject") -> str:
+    """Return the largest memory that this process has held, and on the GPU where it used one."""
+    import resource
+
+    import torch
+
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # Linux counts in kilobytes
+    text = f"peak memory {host:.2f} GB"
+    if subject.device.type == "cuda":
+        text += f", {torch.cuda.max_memory_allocated(subject.device) / 1e9:.2f} GB on the GPU"
+    return text

@@ -1,0 +1,172 @@
+"""``analyze hessian``: trace and extreme eigenvalues of the Hessian, with error bars."""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from reports.commands.common import (
+    add_subject_arguments,
+    load_subjects,
+    output_folder,
+    positive_float,
+    positive_int,
+    progress_bar,
+)
+from reports.commands.curvature import add_curvature_arguments, make_operator, peak_memory
+from training.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from landscape import Eigenpairs, HessianOperator, Trace
+    from reports.subjects import Subject
+
+T = TypeVar("T")
+
+HELP = "trace and top eigenvalues of the Hessian, with residuals and intervals"
+COLUMNS = ["quantity", "index", "value", "ci_low", "ci_high", "residual", "n_samples", "n_hvp", "seconds"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    group = parser.add_argument_group("eigenvalues and trace")
+    group.add_argument("--k", type=positive_int, default=5, metavar="K", help="number of eigenvalues (default: 5)")
+    group.add_argument(
+        "--ends",
+        choices=("largest", "smallest", "magnitude"),
+        default="largest",
+        help="which end of the spectrum: algebraically largest, smallest, or largest in magnitude (default: largest)",
+    )
+    group.add_argument(
+        "--tol",
+        type=positive_float,
+        default=1e-4,
+        metavar="R",
+        help="residual |Hv - lambda v| to reach, relative to the largest |lambda| (default: 1e-4)",
+    )
+    group.add_argument(
+        "--trace-tol",
+        type=positive_float,
+        default=0.02,
+        metavar="R",
+        help="half-width of the trace's 95 %% interval to reach, relative to the trace (default: 0.02)",
+    )
+    group.add_argument(
+        "--probes", type=positive_int, default=200, metavar="N", help="most random probes for the trace (default: 200)"
+    )
+    group.add_argument("--layers", action="store_true", help="add the trace of every parameter's diagonal block")
+    group.add_argument(
+        "--every-epoch",
+        action="store_true",
+        help="CKPT are run folders: analyse each of their checkpoints, starting from the last one's eigenvectors",
+    )
+    add_curvature_arguments(parser)
+    add_subject_arguments(parser, split="train", batch_size=None)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Analyse every checkpoint, write ``hessian.csv`` and the figure, and print a table."""
+    import pandas as pd
+
+    from reports.figures import hessian as draw
+    from reports.style import save
+    from reports.tables import provenance, render, with_subject, write_table
+
+    if args.probes < 2:
+        raise InputError("--probes must be at least 2: one probe has no interval")
+    subjects: list[Subject] = []
+    frames = []
+    start: Tensor | None = None
+    for runs in checkpoints_of(args):
+        start = None
+        for only in runs:
+            subject = load_subjects(only)[0]
+            frame, start = analyse(args, subject, start=start)
+            frames.append(with_subject(frame, subject))
+            subjects.append(subject)
+    frame = pd.concat(frames, ignore_index=True)
+    folder = args.out or (args.checkpoints[0] if args.every_epoch else output_folder(args, subjects))
+    settings = {"params": args.params, "hessian": args.hessian, "ends": args.ends, "tol": args.tol}
+    write_table(frame, folder / "hessian.csv", provenance(subjects, seed=args.seed, **settings))
+    save(draw(frame), folder / "hessian")
+    print(render(frame[["checkpoint", *frame.columns.intersection(COLUMNS, sort=False)]]))
+    print(f"wrote {folder / 'hessian.csv'}; {peak_memory(subjects[0])}")
+
+
+def checkpoints_of(args: argparse.Namespace) -> list[list[argparse.Namespace]]:
+    """Return, for each CKPT, the arguments of the checkpoints to analyse one after the other.
+
+    Raises:
+        InputError: ``--every-epoch`` of something that is no run folder with checkpoints.
+    """
+    runs = []
+    for path in args.checkpoints:
+        files = [path]
+        if args.every_epoch:
+            files = sorted((path / "checkpoints").glob("epoch-*.pt"))
+            if not files:
+                raise InputError(f"{path} has no checkpoints/epoch-*.pt: train with --checkpoint-every 1")
+        runs.append([argparse.Namespace(**{**vars(args), "checkpoints": [file]}) for file in files])
+    return runs
+
+
+def analyse(
+    args: argparse.Namespace, subject: "Subject", *, start: "Tensor | None" = None
+) -> "tuple[pd.DataFrame, Tensor]":
+    """Return the rows of one checkpoint, and its eigenvectors for the next one to start from."""
+    import pandas as pd
+
+    operator = make_operator(args, subject)
+    pairs, seconds_pairs = timed(lambda: eigenpairs(args, subject, operator, start))
+    trace, seconds_trace = timed(lambda: find_trace(args, subject, operator, pairs))
+    rows = [
+        pairs.frame().assign(n_hvp=pairs.n_products, seconds=seconds_pairs),
+        trace.frame().assign(n_hvp=trace.n_products, seconds=seconds_trace),
+    ]
+    if args.layers:
+        rows.append(trace.layer_frame().assign(n_hvp=trace.n_products, seconds=seconds_trace))
+    frame = pd.concat([rows[1], rows[0], *rows[2:]], ignore_index=True).assign(n_samples=operator.n_samples)
+    return frame[COLUMNS], pairs.vectors
+
+
+def eigenpairs(
+    args: argparse.Namespace, subject: "Subject", operator: "HessianOperator", start: "Tensor | None"
+) -> "Eigenpairs":
+    """Return the wanted eigenpairs."""
+    from landscape import extreme_eigenpairs
+
+    return extreme_eigenpairs(
+        operator,
+        args.k,
+        ends=args.ends,
+        tol=args.tol,
+        start=start,
+        seed=args.seed,
+        progress=progress_bar(args, f"{subject.name}: eigenvalues", "pair"),
+    )
+
+
+def find_trace(
+    args: argparse.Namespace, subject: "Subject", operator: "HessianOperator", pairs: "Eigenpairs"
+) -> "Trace":
+    """Return the trace, with the eigenvectors taken out of its noise."""
+    from landscape import hutchinson_trace
+
+    return hutchinson_trace(
+        operator,
+        deflate=pairs.vectors,
+        tol=args.trace_tol,
+        max_probes=args.probes,
+        layout=operator.parameters if args.layers else None,
+        seed=args.seed + 1,  # the eigenvectors come from --seed; probes must be independent of them
+        progress=progress_bar(args, f"{subject.name}: trace", "probe"),
+    )
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what ``work`` returns and the seconds that it took."""
+    begun = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - begun
