@@ -7,6 +7,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.config import TrainConfig
+from training.models import build_model
+from training.rules import make_rule
+
 
 class Normalise(nn.Module):
     """Pixels in [0, 1] to zero mean and unit scale, inside the attacked model."""
@@ -73,6 +77,27 @@ def trained(seed: int = 0, steps: int = 150) -> nn.Sequential:
         optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return model.eval()
+
+
+@cache
+def feedback_aligned(rule: str = "fa", epochs: int = 12) -> tuple[nn.Module, nn.Module]:
+    """Return a network trained by ``rule`` on the first 1,000 digits, from pixels, and its own backward path."""
+    config = TrainConfig(rule=rule, dataset="digits", hidden=(64, 64), epochs=epochs, lr=3e-3)
+    plain = build_model(config, (1, 8, 8), 10)
+    learner = make_rule(config)
+    learner.initialise(plain)
+    twin = learner.wrap(plain)
+    images, labels = digits()
+    inputs = Normalise()(images)
+    optimiser = torch.optim.Adam(twin.parameters(), lr=config.lr)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs * 8):
+        rows = torch.randint(0, 1000, (128,), generator=generator)
+        optimiser.zero_grad()
+        learner.objective(twin, inputs[rows], labels[rows]).objective.backward()
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return nn.Sequential(Normalise(), plain).eval(), nn.Sequential(Normalise(), learner.attack_path(twin)).eval()
 
 
 def held_out(n: int = 200, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
