@@ -79,6 +79,21 @@ def test_transfer_follows_the_surrogate(runs, tmp_path, capsys):
     assert str(runs / "other") in json.loads((tmp_path / "attack.json").read_text())["checkpoints"]
 
 
+def test_audit_prints_every_check_and_a_verdict(runs, tmp_path, capsys):
+    arguments = ["--attack", "fgsm", "--gradient", "true", "feedback", "--eps", 0.1, "--audit", "--samples", 200]
+    status, out, _ = attack(capsys, runs / "fa", *arguments, "--surrogate", runs / "other", "--out", tmp_path)
+    assert status == 0
+    frame = pd.read_csv(tmp_path / "audit.csv")
+    assert list(frame.columns[:6]) == ["checkpoint", "gradient", "eps", "check", "verdict", "value"]
+    assert frame.groupby("gradient").size().to_dict() == {"feedback": 12, "true": 12}
+    verdicts = frame.set_index(["gradient", "check"]).verdict
+    assert verdicts["feedback", "gradient beats black box"] == "warn"
+    assert verdicts["true", "gradient beats black box"] == "pass"
+    assert "do not trust this curve" in out
+    assert all(check in out for check in frame.check)
+    assert (tmp_path / "audit.json").is_file()
+
+
 def test_raw_curves_are_marked(runs, tmp_path, capsys):
     assert attack(capsys, runs / "bp", "--raw", "--attack", "bim", "--eps", 0.1, "--out", tmp_path)[0] == 0
     assert pd.read_csv(tmp_path / "attack.csv")["curve"].tolist() == ["raw"]
@@ -104,6 +119,8 @@ def test_torchattacks_agrees(runs, tmp_path, capsys):
         (["--norm", "l2", "--attack", "square"], "square searches the linf ball only"),
         (["--gradient", "transfer"], "needs --surrogate"),
         (["--gradient", "none"], "--gradient none leaves no attack: add --attack square"),
+        (["--audit", "--eps", "0"], "--audit needs an eps above 0"),
+        (["--audit", "--audit-eps", "2"], "eps 2 is outside [0, 1]"),
         (["--steps", "0"], "0 must be at least 1"),
         (["--gradient", "guessed"], "invalid choice: 'guessed'"),
         (["--surrogate", "nowhere.pt"], "no such checkpoint: nowhere.pt"),

@@ -1,6 +1,7 @@
 """``analyze attack``: accuracy against the size of an adversarial perturbation."""
 
 import argparse
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +19,11 @@ from training.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
+    from reports.attacked import AttackPlan
     from reports.subjects import Subject
     from robustness.attacks import Attack
-    from robustness.curves import AttackCurve
+    from robustness.masking import Audit
 
 HELP = "accuracy against epsilon under adversarial attacks, and whether to believe it"
 PAPER_EPS = [round(0.005 * k, 3) for k in range(11)]
@@ -113,7 +114,14 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--audit",
         action="store_true",
-        help="also look for masked gradients at the middle eps; writes audit.csv (default: no)",
+        help="also look for masked gradients, in a dozen checks of PGD with each gradient that is asked for; writes "
+        "audit.csv (default: no)",
+    )
+    group.add_argument(
+        "--audit-eps",
+        type=pixels,
+        metavar="E",
+        help="eps of the audit, pixel units (default: the median of --eps above 0)",
     )
     group.add_argument(
         "--save-examples",
@@ -126,28 +134,66 @@ def run(args: argparse.Namespace) -> None:
     """Attack every checkpoint, write ``attack.csv`` and the figure, and print a table."""
     import pandas as pd
 
+    from reports.attacked import attack_subject, audit_subject, save_examples
     from reports.figures import attack as draw
     from reports.style import save
     from reports.tables import provenance, with_subject, write_table
 
-    attacks = make_attacks(args)
-    eps = parse_epsilons(args.eps) if args.norm == "linf" else sorted(set(args.eps))
-    subjects = load_subjects(args)
-    surrogate = load_surrogate(args)
+    plan, subjects = make_plan(args)
     folder = output_folder(args, subjects)
+    show = functools.partial(progress_bar, args)
+    settings = {"norm": args.norm, "loss": args.loss, "steps": args.steps or 10}
+    audits = [
+        (subject, audit_subject(plan, subject, eps=args.audit_eps, show=show, **settings))
+        for subject in subjects
+        if args.audit
+    ]
     frames = []
     for index, subject in enumerate(subjects):
-        curves = attack_subject(args, subject, attacks, eps, surrogate)
+        curves = attack_subject(plan, subject, show)
         frames += [with_subject(curve.frame(), subject) for curve in curves]
         if args.save_examples:
             save_examples(folder / "examples", index, subject, curves)
     frame = pd.concat(frames, ignore_index=True)
-    sources = subjects if surrogate is None else [*subjects, surrogate]
-    settings = {"norm": args.norm, "attacks": [describe(a) for a in attacks]}
-    write_table(frame, folder / "attack.csv", provenance(sources, seed=args.seed, **settings))
+    sources = subjects if plan.surrogate is None else [*subjects, plan.surrogate]
+    attacks = [describe(attack) for attack in plan.attacks]
+    write_table(frame, folder / "attack.csv", provenance(sources, seed=args.seed, norm=args.norm, attacks=attacks))
     save(draw(frame), folder / "attack")
     print(summary(frame))
+    if args.audit:
+        checks = pd.concat([with_subject(result.frame(), s) for s, results in audits for result in results])
+        write_table(checks, folder / "audit.csv", provenance(sources, seed=args.seed, **settings))
+        print(f"\n{audit_summary(audits)}\n\nwrote {folder / 'audit.csv'}")
     print(f"wrote {folder / 'attack.csv'}")
+
+
+def make_plan(args: argparse.Namespace) -> "tuple[AttackPlan, list[Subject]]":
+    """Return what the flags ask for, and the networks to do it to.
+
+    Raises:
+        InputError: whatever is wrong with the flags, the cheap checks first.
+    """
+    from reports.attacked import AttackPlan
+
+    attacks = make_attacks(args)
+    eps = parse_epsilons(args.eps) if args.norm == "linf" else sorted(set(args.eps))
+    if args.audit_eps is not None and args.norm == "linf":
+        parse_epsilons([args.audit_eps])
+    subjects = load_subjects(args)
+    surrogate = None
+    if args.surrogate is not None:
+        surrogate = load_subjects(argparse.Namespace(**{**vars(args), "checkpoints": [args.surrogate]}))[0]
+    plan = AttackPlan(
+        attacks=attacks,
+        eps=eps,
+        modes=[mode for mode in dict.fromkeys(args.gradients) if mode != "none"],
+        surrogate=surrogate,
+        raw=args.raw,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        keep_examples=args.save_examples,
+    )
+    return plan, subjects
 
 
 def make_attacks(args: argparse.Namespace) -> "list[Attack]":
@@ -182,90 +228,16 @@ def make_attacks(args: argparse.Namespace) -> "list[Attack]":
     return attacks
 
 
-def load_surrogate(args: argparse.Namespace) -> "Subject | None":
-    """Return the network that ``--surrogate`` names.
-
-    Raises:
-        InputError: ``--gradient transfer`` without it, or the file cannot be used.
-    """
-    if args.surrogate is None:
-        if "transfer" in args.gradients:
-            raise InputError("--gradient transfer needs --surrogate CKPT: the network whose gradient is followed")
-        return None
-    only = argparse.Namespace(**{**vars(args), "checkpoints": [args.surrogate]})
-    return load_subjects(only)[0]
-
-
-def gradient_model(subject: "Subject", mode: str, surrogate: "Subject | None") -> "nn.Module | None":
-    """Return the network from pixels in [0, 1] whose gradient ``mode`` follows; None for the subject's own.
-
-    Raises:
-        InputError: ``feedback`` of a network that is no checkpoint of ours and so has none.
-    """
-    from torch import nn
-
-    if mode == "feedback":
-        if subject.checkpoint is None:
-            raise InputError(f"{subject.name} is a plain state dict: it has no feedback path; use --gradient true")
-        path = subject.checkpoint.feedback_path().to(subject.device).eval()
-        return nn.Sequential(subject.normalise, path)
-    return surrogate.pixel_model() if mode == "transfer" and surrogate is not None else None
-
-
-def attack_subject(
-    args: argparse.Namespace,
-    subject: "Subject",
-    attacks: "Sequence[Attack]",
-    eps: Sequence[float],
-    surrogate: "Subject | None",
-) -> "list[AttackCurve]":
-    """Return one curve for each attack and gradient mode, then each mode's worst case where it has several."""
-    from robustness.curves import attack_curve, worst_case
-
-    model, pixels_01 = subject.pixel_model(), subject.images.float() / 255
-    blind = [attack for attack in attacks if not attack.needs_gradient]
-    guided = [attack for attack in attacks if attack.needs_gradient]
-    modes = [mode for mode in dict.fromkeys(args.gradients) if mode != "none"]
-    if not (blind or (guided and modes)):
-        raise InputError("--gradient none leaves no attack: add --attack square")
-    curves: dict[str, list[AttackCurve]] = {}
-    for mode, attack in [("none", a) for a in blind] + [(m, a) for m in modes for a in guided]:
-        curve = attack_curve(
-            model,
-            pixels_01,
-            subject.labels,
-            eps,
-            attack,
-            gradient_model=gradient_model(subject, mode, surrogate),
-            gradient=mode,
-            raw=args.raw,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            keep_examples=args.save_examples,
-            progress=progress_bar(args, f"{subject.name}: {attack.name}, gradient {mode}", "image"),
-        )
-        curves.setdefault(mode, []).append(curve)
-    # What needs no gradient belongs to the worst case that is called robustness, not to a misled mode's.
-    blindly = curves.pop("none", [])
-    groups = [[*group, *(blindly if mode == "true" else [])] for mode, group in curves.items()] or [blindly]
-    worst = [worst_case(group) for group in groups if len(group) > 1]
-    return [curve for group in (blindly, *curves.values()) for curve in group] + worst
-
-
-def save_examples(folder: Path, index: int, subject: "Subject", curves: "Sequence[AttackCurve]") -> None:
-    """Write ``NN-ATTACK-GRADIENT.npz`` for each curve: what fooled at the smallest eps (else the original image),
-    ``minimal_eps`` (inf: never fooled, 0: wrong as it is) and ``labels``."""
-    import numpy as np
-
-    from training.files import atomic_path
-
-    for curve in curves:
-        arrays: dict[str, Any] = {"minimal_eps": curve.minimal_eps.numpy(), "labels": subject.labels.cpu().numpy()}
-        if curve.examples is not None:
-            arrays["images"] = curve.examples.numpy()
-        name = f"{index:02d}-{curve.attack}-{curve.gradient}".replace(" ", "-").replace(":", "-")
-        with atomic_path(folder / f"{name}.npz") as temporary:
-            np.savez_compressed(temporary, **arrays)
+def audit_summary(audits: "Sequence[tuple[Subject, list[Audit]]]") -> str:
+    """Return each audit as one line a check, its number, and a line that sums up."""
+    blocks = []
+    for subject, results in audits:
+        for result in results:
+            rows = [f"  {line.verdict:8s} {line.check}: {line.message}" for line in result.lines]
+            blocks.append(
+                "\n".join([f"{subject.name}: audit of the gradient {result.gradient}", *rows, result.summary])
+            )
+    return "\n\n".join(blocks)
 
 
 def describe(attack: "Attack") -> dict[str, Any]:
