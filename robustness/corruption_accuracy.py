@@ -189,7 +189,7 @@ def evaluate_corruptions(
         for start in range(0, len(chosen), batch_size):
             rows = chosen[start : start + batch_size]
             batch = images[rows[0] : rows[-1] + 1] if samples is None else images[rows]
-            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.array(batch)).to(device).permute(0, 3, 1, 2)  # copied out of the file
             logits = model(normalise(pixels.contiguous()))
             expected = labels[start : start + batch_size].to(device)
             check_logits(logits, expected)

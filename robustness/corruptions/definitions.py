@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import numpy as np
+
 from robustness.corruptions import blur, digital, noise, small, weather
 from robustness.corruptions.frost import FrostTextures
 from robustness.corruptions.pixels import Images
@@ -75,7 +77,8 @@ class Definition:
         if self.image_shape is not None and images.shape[1:] != self.image_shape:
             raise InputError(f"{self.title} is defined for {self.image_shape} images, these are {images.shape[1:]}")
         streams = image_streams(seed, name, severity, first, len(images))
-        return corruption.distort(images, severity, streams)
+        # Contiguous: NumPy sums in memory order, and a mean may differ in its last bit between layouts.
+        return corruption.distort(np.ascontiguousarray(images), severity, streams)
 
 
 def cifar_c(textures: FrostTextures) -> Definition:

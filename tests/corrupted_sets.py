@@ -1,0 +1,29 @@
+"""Small corrupted sets on disk for tests: one pixel that says what a network should answer."""
+
+import numpy as np
+
+from robustness.corruptions import small_images
+from robustness.generate import make_corrupted_set
+
+
+def write_plain_set(folder, cells, labels):
+    """Write a set without provenance: ``cells[name]`` holds images (5, N, H, W, C), ``labels`` is (N,)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, images in cells.items():
+        np.save(folder / f"{name}.npy", images.reshape(-1, *images.shape[2:]))
+    np.save(folder / "labels.npy", np.tile(labels, 5).astype(np.uint8))
+    return folder
+
+
+def answer_images(answers):
+    """Return images (..., 1, 1, 1) whose one pixel is the class that a pixel reader answers."""
+    return np.asarray(answers, dtype=np.uint8)[..., None, None, None]
+
+
+def make_small_set(folder, *, count=60, seed=0, **options):
+    """Make a set of 8 x 8 images with our own definition; return (clean images, labels)."""
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+    labels = rng.integers(0, 10, count)
+    make_corrupted_set(images, labels, folder, definition=small_images(), seed=seed, **options)
+    return images, labels
