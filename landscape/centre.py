@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 _FACTORS = (1.0, 3.0, 9.0)  # steps tried, relative to the smallest
-AGREEMENT = 0.02  # relative difference that is called agreement, on top of the error
+SAME = 0.02  # relative difference of two derivatives, or of a derivative and a difference, that is called agreement
+KINKED = 0.2  # the same where kinks may bend the loss between the points of the differences
 
 
 @dataclass(frozen=True)

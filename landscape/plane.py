@@ -49,6 +49,7 @@ class PlaneLoss:
         params: glob patterns of the parameters that the flat vectors hold; all trainable ones if None.
         reduction: whether ``loss`` is a ``"mean"`` or ``"sum"`` over its batch; None reads ``loss.reduction``, and
             takes a plain function for a mean.
+        batch_size: most samples evaluated together; what suits the device if None.
 
     Raises:
         InputError: origin not finite, or sizes that do not fit.
@@ -64,10 +65,11 @@ class PlaneLoss:
         origin: Tensor | None = None,
         params: Sequence[str] | None = None,
         reduction: Reduction | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.model, self.loss = model, loss
         self.reduction = loss_reduction(loss, reduction)
-        like = select_parameters(model, params)
+        like = self._like = select_parameters(model, params)
         first = next(iter(like.values()))
         self.device, self.dtype = first.device, first.dtype
         self.origin = self._placed(flatten(like) if origin is None else origin)
@@ -79,6 +81,7 @@ class PlaneLoss:
         self._tensors: dict[str, Tensor] = {**still, **buffers, **unflatten(self.origin, like)}
         self._batches = Batches(data, batch_size=_PROBE, device=self.device, dtype=self.dtype)
         self._data = data
+        self._batch_size = batch_size
         self._layers: list[AffineLayer] = []
         self._batched = True  # until an operation turns out not to work under vmap
         self._widest = 1
@@ -107,6 +110,27 @@ class PlaneLoss:
                     hessian += scale * self._hessian(pre_activations, chunk)
                 samples += size
         return PlaneValues(losses=losses.cpu() / samples, hessian=hessian.cpu() / samples)
+
+    def evaluate_elsewhere(
+        self, vector: Callable[[int], Tensor], count: int, *, progress: Progress | None = None
+    ) -> Tensor:
+        """Return the mean loss at the flat vectors ``vector(0)``, ..., on the plane or not: (count,), float64."""
+        losses = torch.zeros(count, dtype=torch.float64, device=self.device)
+        samples = 0
+        with analysis_mode(self.model), torch.no_grad():
+            for index, batch in enumerate(self._batches):
+                for first, (inputs, targets) in self._chunks(batch):
+                    size = len(batch[0])
+                    report = self._reporter(progress, count, index + first / size, len(inputs) / size)
+                    scale = len(inputs) if self.reduction == "mean" else 1
+                    for k in range(count):
+                        tensors = {**self._tensors, **unflatten(self._placed(vector(k)), self._like)}
+                        outputs = functional_call(self.model, tensors, (inputs,))
+                        losses[k] += scale * self._scalar(self.loss(outputs, targets))
+                        if report is not None:
+                            report(k + 1)
+                samples += len(batch[0])
+        return losses.cpu() / samples
 
     def pilot(self) -> tuple[float, Tensor]:
         """Return loss and Hessian (2, 2) at the origin on the first chunk of samples: their order of magnitude."""
@@ -142,7 +166,9 @@ class PlaneLoss:
         tensors = {**self._tensors, **unflatten(rest, self._rest_like)}
         with forwards_replaced(forwards):
             outputs = functional_call(self.model, tensors, (inputs,))
-        value = self.loss(outputs, targets)
+        return self._scalar(self.loss(outputs, targets))
+
+    def _scalar(self, value: Tensor) -> Tensor:
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise InputError("the loss must return one number for a batch; use reduction='mean' or 'sum'")
         return value.reshape(())
@@ -241,6 +267,8 @@ class PlaneLoss:
         chunk = inputs[:_PROBE], targets[:_PROBE]
         self._widest = self._widest_activation(chunk[0])
         self._chunk = max(1, _CHUNK.get(self.device.type, _CHUNK["cuda"]) // self._widest)
+        if self._batch_size is not None:
+            self._chunk = min(self._chunk, self._batch_size)
         self._batches.batch_size = self._chunk
         pair = tensor_pair(self._data)
         sized = len(self._data) if pair is None and isinstance(self._data, Sized) else None

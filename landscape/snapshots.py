@@ -67,13 +67,16 @@ class Snapshots:
         """Open ``trajectory.npy`` and ``trajectory.json`` of a run folder.
 
         Raises:
-            InputError: a file is missing or damaged, or the two do not belong together.
+            InputError: the run is not finished, a file is missing or damaged, or the two do not belong together.
         """
         folder = Path(run)
+        if not (folder / "done.json").is_file():  # rows that training has not reached yet hold zeros
+            what = "is not finished; give its training command again" if folder.is_dir() else "does not exist"
+            raise InputError(f"the run {folder} {what}")
         path, layout_path = folder / "trajectory.npy", folder / "trajectory.json"
         missing = [file.name for file in (path, layout_path) if not file.is_file()]
         if missing:
-            raise InputError(f"{folder} has no {' and no '.join(missing)}; train with weight snapshots switched on")
+            raise InputError(f"{folder} has no {' and no '.join(missing)}; train with --snapshot-every STEPS")
         try:
             about = json.loads(layout_path.read_text(encoding="utf-8"))
             layout = [(str(name), tuple(int(n) for n in shape)) for name, shape in about["parameters"]]

@@ -1,5 +1,6 @@
 """Loss surfaces: the loss over a plane of weight space, checked at its centre on every call."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from landscape.centre import AGREEMENT, stencil
+from landscape.centre import KINKED, SAME, stencil
 from landscape.data import Data, Loss, Reduction
 from landscape.directions import check_plane
 from landscape.parameters import select_parameters
@@ -36,8 +37,9 @@ class Surface:
     """Error of ``curvature`` from rounding and from higher derivatives, (2,), float64."""
     hessian: Tensor
     """Second derivatives ``v_i^T H v_j`` at the origin, by autograd, (2, 2), float64; NaN where it has none.
-    Kinks (ReLU, max-pooling) bend a surface but have no second derivative: along the leading eigenvectors of a
-    CIFAR-10 MLP they add under 1 % to the curvature, along random directions 30 to 60 %."""
+    Kinks (ReLU, max-pooling) bend a surface but have no second derivative: they added under 1 % to the curvature
+    along the leading eigenvectors of a CIFAR-10 MLP, 6 % for a small MLP on digits, and 30 to 60 % along random
+    directions."""
 
     def frame(self) -> pd.DataFrame:
         """Return one row a grid point, alpha varying slowest: ``alpha, beta, loss``."""
@@ -58,6 +60,7 @@ def surface(
     eigenvalues: Tensor | Sequence[float] | None = None,
     params: Sequence[str] | None = None,
     reduction: Reduction | None = None,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Surface:
     """Evaluate the loss on a grid in the plane through the model's weights spanned by two directions.
@@ -65,9 +68,9 @@ def surface(
     All samples count the same, whatever the batches. The model is not changed, not even for a moment. Layers that
     are affine on the plane (the first Linear or convolution) are computed three times instead of once a point.
 
-    Second differences of the loss at the centre are compared with the ``eigenvalues``; a warning says where they
-    disagree beyond their error and 2 %, and another where autograd's Hessian is not symmetric (a backward pass that
-    is no gradient).
+    The curvature at the centre, by second differences of the loss and by autograd, is compared with ``eigenvalues``;
+    a warning says where the surface is not curved as they claim, another where autograd's Hessian is not symmetric
+    (a backward pass that is no gradient).
 
     Args:
         model: any ``nn.Module`` called with one tensor.
@@ -81,6 +84,7 @@ def surface(
         params: glob patterns of the parameters that the flat vectors hold; all trainable ones if None.
         reduction: whether ``loss`` is a ``"mean"`` or ``"sum"`` over its batch; None reads ``loss.reduction``, and
             takes a plain function for a mean. The surface is the mean over samples either way.
+        batch_size: most samples evaluated together; what suits the device if None. The result does not depend on it.
         progress: called with (points done, points in all).
 
     Raises:
@@ -144,7 +148,7 @@ def _warn_of_infinities(loss: Tensor) -> None:
 
 
 def _warn_of_asymmetry(hessian: Tensor) -> None:
-    if (hessian[0, 1] - hessian[1, 0]).abs() > AGREEMENT * hessian.abs().max():
+    if (hessian[0, 1] - hessian[1, 0]).abs() > SAME * hessian.abs().max():
         warnings.warn(
             f"autograd's second derivatives are not symmetric ({hessian[0, 1]:.4g} and {hessian[1, 0]:.4g}): "
             "the backward pass is not the derivative of the forward pass; analyse the plain network",
@@ -153,11 +157,24 @@ def _warn_of_asymmetry(hessian: Tensor) -> None:
 
 
 def _warn_of_disagreement(result: Surface, eigenvalues: Tensor) -> None:
-    for k in range(2):
-        found, error, expected = result.curvature[k], result.curvature_error[k], eigenvalues[k]
-        if (found - expected).abs() > AGREEMENT * expected.abs() + 2 * error:
-            warnings.warn(
-                f"the curvature of the surface along direction {k + 1} is {found:.4g} +- {error:.1g} at the centre, "
-                f"but the eigenvalue is {expected:.4g}: the direction is no eigenvector of this loss on these data",
-                stacklevel=3,
-            )
+    """Warn where the centre is not curved as ``eigenvalues`` say.
+
+    Second derivatives are compared closely. Differences also see kinks, so they get room; where the model has no
+    second derivative by autograd, they are compared closely.
+    """
+    for k, expected in enumerate(eigenvalues.tolist()):
+        derivative, found, error = (
+            float(v[k]) for v in (result.hessian.diagonal(), result.curvature, result.curvature_error)
+        )
+        known = not math.isnan(derivative)
+        if known and abs(derivative - expected) > SAME * abs(expected):
+            value = derivative
+        elif abs(found - expected) > (KINKED if known else SAME) * abs(expected) + 2 * error:
+            value = found
+        else:
+            continue
+        warnings.warn(
+            f"the curvature of the surface along direction {k + 1} is {value:.4g} at its centre, but the eigenvalue "
+            f"is {expected:.4g}: the direction is no eigenvector of this loss on these data",
+            stacklevel=3,
+        )
