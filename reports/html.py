@@ -85,8 +85,8 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
         if progress is not None:
             progress(done, len(present))
         sections.append(_section(section, tables, analyses, folder))
-    known = {section.kind for section in SECTIONS}
-    others = [_grid(table, folder) for table in tables if table.kind not in known]
+    shown = {section.kind for section in present}
+    others = [_grid(table, folder) for table in tables if not _belongs(table.kind, shown)]
     summary = overview({kind: frame for kind, frame in analyses.items() if frame is not None})
     surfaces = surface_payload(analyses.get("surface"))
     page = _environment().get_template("page.html.j2").render(
@@ -105,6 +105,11 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     return folder / "index.html"
 
 
+def _belongs(kind: str, shown: set[str]) -> bool:
+    """Return whether a table has a section: ``corruptions_summary`` is shown with ``corruptions``."""
+    return any(kind == name or kind.startswith(f"{name}_") for name in shown)
+
+
 def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("reports", "templates")
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
@@ -117,13 +122,16 @@ def _section(
     frame = analyses[section.kind]
     assert frame is not None
     own = [table for table in tables if table.kind == section.kind]
+    more = [table for table in tables if table.kind.startswith(f"{section.kind}_")]
     pictures = [_picture(drawing, frame, own) for drawing in section.drawings if drawing.applies(frame)]
     return {
         "kind": section.kind,
         "heading": section.heading,
         "text": section.text,
         "pictures": pictures,
-        "grids": [_grid(table, folder, unfolded=len(own) == 1 and len(table.frame) <= OPEN_ROWS) for table in own],
+        "grids": [
+            _grid(table, folder, unfolded=len(own) == 1 and len(table.frame) <= OPEN_ROWS) for table in more + own
+        ],
     }
 
 

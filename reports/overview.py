@@ -66,9 +66,8 @@ def _metrics(table: DataFrame) -> DataFrame | None:
 def _hessian(table: DataFrame) -> DataFrame:
     trace = table.loc[table["quantity"] == "trace", "value"]
     eigenvalues = table[table["quantity"] == "eigenvalue"]
-    top = eigenvalues.loc[eigenvalues["index"] == 0, "value"]
-    columns = {"Hessian trace": trace, "top eigenvalue": top}
-    return pd.DataFrame({name: values.groupby(level=_KEYS, sort=False).first() for name, values in columns.items()})
+    columns = {"Hessian trace": trace, "top eigenvalue": eigenvalues["value"]}
+    return pd.DataFrame({name: values.groupby(level=_KEYS, sort=False).max() for name, values in columns.items()})
 
 
 def _attack(table: DataFrame) -> DataFrame | None:

@@ -19,7 +19,7 @@ def find() -> str | None:
 class Page:
     """One tab. What goes wrong in it gathers in ``errors``, what it asks the network for in ``requests``."""
 
-    def __init__(self, executable: str, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+    def __init__(self, executable: str, *, width: int = 1200, height: int = 900) -> None:
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-")
         to_read, to_child = os.pipe()
         from_child, to_write = os.pipe()
@@ -43,8 +43,7 @@ class Page:
             self.send(f"{domain}.enable")
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.set_dark(False)
 
     def __enter__(self) -> "Page":
         return self
@@ -96,6 +95,11 @@ class Page:
             self.errors.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+
+    def set_dark(self, dark: bool) -> None:
+        """Prefer a dark or a light page."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, path: Path) -> None:
         """Open a file and wait until it is loaded."""

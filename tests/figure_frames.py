@@ -63,7 +63,7 @@ def hessian(nets: list[dict], k: int = 5, epochs: list[int] | None = None) -> Da
             yield {"quantity": "trace", "index": 0, **trace, "residual": np.nan, **tail}
             for i in range(k):
                 value = top * 0.8**i
-                yield {"quantity": "eigenvalue", "index": i, "value": value, "ci_low": value * 0.99,
+                yield {"quantity": "eigenvalue", "index": i + 1, "value": value, "ci_low": value * 0.99,
                        "ci_high": value * 1.01, "residual": value * 0.01, **tail}  # fmt: skip
 
     return _table(nets, rows)

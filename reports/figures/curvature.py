@@ -81,7 +81,7 @@ def _dots(series: list[Series], present: list[str]) -> Figure:
 
 
 def _row(axes: Axes, row: int, one: Series, rows: DataFrame, *, large_first: bool) -> list[float]:
-    points = over_seeds(rows, "index", "value", "ci_low", "ci_high").sort_values("index")
+    points = over_seeds(rows, "index", "value", "ci_low", "ci_high").sort_values("value", ascending=False)
     if not np.isfinite(points["value"]).any():
         text = "not finite: the run diverged" if len(rows) else "not measured"
         axes.annotate(text, (0.02, row), xycoords=("axes fraction", "data"), va="center", color=GREY)

@@ -13,13 +13,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from landscape.density import WIDTH, ZERO, Band, SpectralDensity
+from landscape.density import ZERO, Band, SpectralDensity
 from reports.figures import layout
 from reports.figures.series import Series, require, series_of
 from reports.style import DOUBLE, GREY, styled
 from training.errors import InputError
 
 Array = NDArray[np.float64]
+SHARPNESS = 0.003
+"""Standard deviation of the Gaussian as a share of the range: a third of the default for numbers, because on a
+logarithmic axis the default is as wide as the bulk."""
 _NEGATIVE = "#c62828"
 _INVISIBLE = 1e-300  # in place of zero on a logarithmic axis
 
@@ -40,10 +43,28 @@ class Spectrum:
         mean, spread = values.mean(0), values.std(0, ddof=1)
         return Band(grid=bands[0].grid, value=mean, low=mean - spread, high=mean + spread)
 
-    def shares(self) -> tuple[float, float]:
-        """Return the weight below zero and at zero, means over seeds."""
-        below = [float(one.weights[one.nodes < -_zero(one)].sum()) / one.n_probes for one in self.spectra]
-        return float(np.mean(below)), float(np.mean([one.mass_at_zero().value for one in self.spectra]))
+    @property
+    def width(self) -> float:
+        """The Gaussian's width: :data:`SHARPNESS` of the range, the narrowest of the seeds."""
+        return min(map(_width, self.spectra))
+
+    def limits(self) -> tuple[float, float]:
+        """Return the eigenvalues between which all of the density is."""
+        nodes = np.concatenate([single.nodes for single in self.spectra])
+        return float(nodes.min()) - 4 * self.width, float(nodes.max()) + 4 * self.width
+
+    def facts(self) -> list[str]:
+        """Return the shares below and at zero in words, means over seeds; an upper limit where that is all we know."""
+        below = np.mean([single.share_below(-self.width).value for single in self.spectra])
+        zero = [single.mass_at_zero() for single in self.spectra]
+        at_zero, at_most = np.mean([one.value for one in zero]), np.mean([one.ci_high for one in zero])
+        share = f"{_percent(float(at_zero))} at 0" if at_zero > 0 else f"at 0: at most {_percent(float(at_most))}"
+        return [f"{_percent(float(below))} below {-self.width:.2g}", share]
+
+    @property
+    def has_mass_at_zero(self) -> bool:
+        """Whether nodes at zero show that zero is an eigenvalue."""
+        return any(single.mass_at_zero().value > 0 for single in self.spectra)
 
 
 @styled
@@ -66,13 +87,13 @@ def spectrum(frame: DataFrame) -> Figure:
         raise InputError("spectrum has no finite node: the network diverged")
     spectra = [Spectrum(series=one, spectra=_spectra(one)) for one in series_of(table)]
     series = [one.series for one in spectra]
-    threshold = min(single.width for one in spectra for single in one.spectra)
-    nodes = table["node"].to_numpy(float)
-    limits = min(nodes.min(), 0.0) - 3 * threshold, max(nodes.max() * (1 + 4 * WIDTH), 3 * threshold)
+    threshold = min(one.width for one in spectra)
+    limits = min(one.limits()[0] for one in spectra), max(one.limits()[1] for one in spectra)
+    limits = min(limits[0], -4 * threshold), max(limits[1], 4 * threshold)
     figure, panels, cumulative, columns = _panels(len(series))
     floor, top = _density_limits(spectra)
     for index, (axes, one) in enumerate(zip(panels, spectra, strict=True)):
-        _density_panel(axes, one, _grid(one, limits, threshold), index)
+        _density_panel(axes, one, _grid(one, limits, threshold), index, narrow=columns > 3)
         axes.set(yscale="log", ylim=(floor, top))
         if index % columns == 0:
             axes.set_ylabel("spectral density")
@@ -108,13 +129,13 @@ def _panels(count: int) -> tuple[Figure, list[Axes], Axes, int]:
 def _explanation(series: list[Series], threshold: float) -> str:
     bands = layout.seeds_note(series, single="95 % interval over probes", noun="Bands")
     return (
-        f"{bands} Gaussian width: {100 * WIDTH:g} % of the range; axis linear within ±{threshold:.1g}. "
-        "Ticks below: quadrature nodes. Red: negative eigenvalues. Stem: weight at zero."
+        f"{bands} Gaussian width: {100 * SHARPNESS:g} % of the range; axis linear within ±{threshold:.1g}. "
+        "Ticks at the bottom: quadrature nodes. Red: below zero. Stem, if any: eigenvalues that are zero."
     )
 
 
-def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int) -> None:
-    curve = one.band(lambda single: _without_zero(single).density(grid, width=single.width))
+def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int, *, narrow: bool) -> None:
+    curve = one.band(lambda single: _without_zero(single).density(grid, width=_width(single)))
     colour = one.series.look.colour
     axes.fill_between(grid, np.maximum(curve.low, _INVISIBLE), curve.high, color=colour, alpha=0.22, linewidth=0)
     axes.plot(grid, np.maximum(curve.value, _INVISIBLE), color=colour, linewidth=1)
@@ -125,13 +146,10 @@ def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int) -> None:
     nodes = np.concatenate([single.nodes for single in one.spectra])
     height = np.full(len(nodes), 0.015)
     axes.plot(nodes, height, "|", transform=base, color=GREY, markersize=3, markeredgewidth=0.3, alpha=0.5)
-    below, at_zero = one.shares()
-    text = f"{one.series.label}\n{_percent(below)} below 0"
-    if at_zero > 0:
+    if one.has_mass_at_zero:
         axes.plot([0, 0], [0, 0.9], transform=base, color=GREY, linewidth=1.4)
         axes.plot([0], [0.9], "^", transform=base, color=GREY, markersize=4)
-        text += f", {_percent(at_zero)} at 0"
-    layout.title(axes, text, index)
+    layout.title(axes, f"{one.series.label}\n" + ("\n" if narrow else "; ").join(one.facts()), index)
 
 
 def _cumulative_panel(axes: Axes, spectra: list[Spectrum], limits: tuple[float, float], threshold: float) -> None:
@@ -145,7 +163,7 @@ def _cumulative_panel(axes: Axes, spectra: list[Spectrum], limits: tuple[float, 
 
 def _steps(spectrum: SpectralDensity, grid: Array) -> Band:
     """Return the share of eigenvalues below each grid point, not smoothed."""
-    return spectrum.cumulative(grid, width=1e-6 * spectrum.width)
+    return spectrum.cumulative(grid, width=1e-6 * _width(spectrum))
 
 
 def _percent(share: float) -> str:
@@ -154,6 +172,11 @@ def _percent(share: float) -> str:
 
 def _spectra(one: Series) -> list[SpectralDensity]:
     return [SpectralDensity.from_frame(rows) for _, rows in one.frame.groupby("checkpoint", sort=False)]
+
+
+def _width(spectrum: SpectralDensity) -> float:
+    span = float(spectrum.nodes.max() - spectrum.nodes.min())
+    return SHARPNESS * (span or float(np.abs(spectrum.nodes).max()) or 1.0)
 
 
 def _zero(spectrum: SpectralDensity) -> float:
@@ -170,9 +193,7 @@ def _grid(one: Spectrum, limits: tuple[float, float], threshold: float) -> Array
     """Return eigenvalues dense enough for the axis near zero, for the Gaussian far from it, and for a jump at zero."""
     first, last = np.arcsinh(np.array(limits) / threshold)
     near = np.sinh(np.linspace(first, last, 400)) * threshold
-    width = min(single.width for single in one.spectra)
-    own = np.concatenate([single.nodes for single in one.spectra])
-    far = np.clip(np.arange(own.min() - 5 * width, own.max() + 5 * width, width / 3), *limits)
+    far = np.clip(np.arange(*one.limits(), one.width / 3), *limits)
     jump = max(map(_zero, one.spectra)) * np.array([-1.5, 0.0, 1.5])
     return np.unique(np.concatenate([near, far, jump]))
 
@@ -181,9 +202,9 @@ def _density_limits(spectra: list[Spectrum]) -> tuple[float, float]:
     """Return y limits that show single eigenvalues: from a fifth of the smallest usual peak to thrice the largest."""
     smallest, largest = [], []
     for single in (single for one in spectra for single in one.spectra):
-        peaks = single.weights / (single.n_probes * single.width * np.sqrt(2 * np.pi))
+        peaks = single.weights / (single.n_probes * _width(single) * np.sqrt(2 * np.pi))
         smallest.append(float(np.quantile(peaks[peaks > peaks.max() * 1e-9], 0.02)))
-        largest.append(float(_without_zero(single).density(single.nodes, width=single.width).value.max()))
+        largest.append(float(_without_zero(single).density(single.nodes, width=_width(single)).value.max()))
     return min(smallest) / 5, max(*largest, 10 * min(smallest)) * 3
 
 
