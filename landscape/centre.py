@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 _FACTORS = (1.0, 3.0, 9.0)  # steps tried, relative to the smallest
-SAME = 0.02  # relative difference of two derivatives, or of a derivative and a difference, that is called agreement
-KINKED = 0.2  # the same where kinks may bend the loss between the points of the differences
+# Relative differences between two curvatures that are called agreement:
+SAME = 0.02  # of derivatives, or of differences where the loss is smooth
+KINKED = 0.2  # along eigenvectors where kinks (ReLU) may bend the loss between the points of the differences
+ALIKE = 0.75  # along any direction of a loss with kinks: of the larger of the two
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The loss on a plane of weight space, at many points for one pass over the data."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
@@ -228,7 +229,9 @@ class PlaneLoss:
         for first in range(0, len(points), group):
             some = points[first : first + group].to(self.device)
             z = [affine.many(some) for affine in pre_activations]
-            values[first : first + group] = together(self._rest.many(some), z)
+            with warnings.catch_warnings():  # an operation that vmap runs point by point is no worse than we would
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                values[first : first + group] = together(self._rest.many(some), z)
             if report is not None:
                 report(first + len(some))
         return values
@@ -241,11 +244,9 @@ class PlaneLoss:
         value = self._loss_at(self._rest.differentiable(point), z, *chunk)
         if not value.requires_grad:
             return found
-        (slope,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
-        if not slope.requires_grad:
-            return found
         try:
-            for k in range(2):
+            (slope,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
+            for k in range(2 if slope.requires_grad else 0):
                 (found[k],) = torch.autograd.grad(slope[k], point, retain_graph=True, materialize_grads=True)
         except RuntimeError:  # an operation of the model or the loss has no second derivative
             found.fill_(torch.nan)

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from landscape.centre import KINKED, SAME, stencil
+from landscape.centre import ALIKE, KINKED, SAME, stencil
 from landscape.data import Data, Loss, Reduction
 from landscape.directions import check_plane
 from landscape.parameters import select_parameters
@@ -68,9 +68,9 @@ def surface(
     All samples count the same, whatever the batches. The model is not changed, not even for a moment. Layers that
     are affine on the plane (the first Linear or convolution) are computed three times instead of once a point.
 
-    The curvature at the centre, by second differences of the loss and by autograd, is compared with ``eigenvalues``;
-    a warning says where the surface is not curved as they claim, another where autograd's Hessian is not symmetric
-    (a backward pass that is no gradient).
+    The curvature at the centre, by second differences of the loss and by autograd, is compared with ``eigenvalues``,
+    and a warning says where the surface is not curved as they claim. Another says where autograd and differences
+    are so far apart, or autograd's Hessian so asymmetric, that the backward pass cannot be the loss's derivative.
 
     Args:
         model: any ``nn.Module`` called with one tensor.
@@ -111,7 +111,7 @@ def surface(
     expected = None if eigenvalues is None else torch.as_tensor(eigenvalues, dtype=torch.float64).cpu()
     rough_loss, rough_hessian = plane.pilot()
     lengths = plane_directions.double().norm(dim=1).cpu()
-    largest = 0.1 * plane.origin.double().norm().cpu().clamp(min=1.0) / lengths
+    largest = 0.3 * plane.origin.double().norm().cpu().clamp(min=1.0) / lengths
     around = stencil(rough_loss, rough_hessian.diagonal() if expected is None else expected, plane.dtype, largest)
     grid = torch.cartesian_prod(rows, columns)
     values = plane.evaluate(torch.cat([grid, around.points]), progress=progress)
@@ -127,15 +127,15 @@ def surface(
         hessian=values.hessian,
     )
     _warn_of_infinities(result.loss)
-    _warn_of_asymmetry(result.hessian)
+    _warn_of_false_derivatives(result)
     if expected is not None:
         _warn_of_disagreement(result, expected)
     return result
 
 
 def _axis(values: Axis | None, name: str) -> Tensor:
-    axis = torch.linspace(-1, 1, 21, dtype=torch.float64) if values is None else torch.as_tensor(values)
-    axis = axis.to(device="cpu", dtype=torch.float64)
+    default = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    axis = default if values is None else torch.as_tensor(values, dtype=torch.float64, device="cpu")
     if axis.dim() != 1 or len(axis) == 0 or not torch.isfinite(axis).all():
         raise InputError(f"{name} must be one or more finite numbers")
     return axis
@@ -147,11 +147,16 @@ def _warn_of_infinities(loss: Tensor) -> None:
         warnings.warn(f"the loss is not finite at {bad} of {loss.numel()} grid points", stacklevel=3)
 
 
-def _warn_of_asymmetry(hessian: Tensor) -> None:
-    if (hessian[0, 1] - hessian[1, 0]).abs() > SAME * hessian.abs().max():
+def _warn_of_false_derivatives(result: Surface) -> None:
+    """Warn where autograd's second derivatives are not symmetric, or far from what differences of the loss say."""
+    hessian, diagonal = result.hessian, result.hessian.diagonal()
+    larger = diagonal.abs().maximum(result.curvature.abs())
+    far = (diagonal - result.curvature).abs() > ALIKE * larger + 2 * result.curvature_error
+    if (hessian[0, 1] - hessian[1, 0]).abs() > SAME * hessian.abs().max() or far.any():
         warnings.warn(
-            f"autograd's second derivatives are not symmetric ({hessian[0, 1]:.4g} and {hessian[1, 0]:.4g}): "
-            "the backward pass is not the derivative of the forward pass; analyse the plain network",
+            f"autograd's second derivatives at the centre, {hessian.tolist()}, are not those of the loss, whose "
+            f"differences say {result.curvature.tolist()} along the axes: the backward pass is not the derivative of "
+            "the forward pass; analyse the plain network",
             stacklevel=3,
         )
 
