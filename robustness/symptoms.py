@@ -286,8 +286,9 @@ def black_box(case: Case) -> AuditLine:
 def transfer(case: Case) -> AuditLine:
     """Another network's gradient must not beat the network's own."""
     check = "own gradient beats transfer"
-    if case.surrogate is None:
-        return _skipped(check, "no surrogate was given")
+    if case.surrogate is None or case.gradient == "transfer":
+        reason = "no surrogate was given" if case.surrogate is None else "the audited attack is a transfer itself"
+        return _skipped(check, reason)
     fooled = case.fooled_by(case.attack, follow=case.surrogate)
     return _rival(check, case, "PGD with the surrogate's gradient", fooled)
 

@@ -69,12 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         help="for --gradient transfer and --audit: the network whose gradient is tried on the others",
     )
-    _add_parameters(group)
+    add_attack_parameters(group)
     _add_results(parser)
     add_subject_arguments(parser, split="test", samples=1000)
 
 
-def _add_parameters(group: argparse._ArgumentGroup) -> None:
+def add_attack_parameters(group: argparse._ArgumentGroup) -> None:
+    """Add the parameters of the attacks: ``--steps --step-size --restarts --queries --loss``."""
     group.add_argument(
         "--steps", type=positive_int, metavar="N", help="steps of bim, pgd and torchattacks' (default: 10; theirs)"
     )

@@ -1,0 +1,183 @@
+"""Differences between networks: image by image against a baseline, and rule by rule over seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from reports.attacked import AttackPlan, Show, attack_subject
+from reports.subjects import Subject
+from robustness.attacks import fgsm
+from robustness.comparison import holm, mcnemar, rank_sum
+from robustness.curves import attack_curve
+from training.errors import InputError
+
+COLUMNS = [
+    *("quantity", "test", "first", "second", "value_first", "value_second", "difference", "ci_low", "ci_high"),
+    *("p_value", "p_holm", "smallest_p", "n_first", "n_second"),
+]
+VALUES = ("value", "accuracy")  # the columns of our tables that hold the number of a row
+KEYS = ("quantity", "index", "attack", "gradient", "corruption", "severity", "eps")  # those that say which one
+Outcomes = dict[str, np.ndarray]
+
+
+def outcomes(plan: AttackPlan | None, subject: Subject, show: Show) -> Outcomes:
+    """Return which images the network gets right, bool (N,): as they are, and under each attack at each eps."""
+    clean = attack_curve(subject.pixel_model(), subject.images.float() / 255, subject.labels, [0.0], fgsm())
+    found = {"accuracy": ~clean.fooled[0].numpy()}
+    for curve in attack_subject(plan, subject, show) if plan is not None else ():
+        for eps, fooled in zip(curve.eps, curve.fooled, strict=True):
+            if eps > 0:
+                found[f"accuracy under {curve.attack}, eps {eps:g}"] = ~fooled.numpy()
+    return found
+
+
+def check_same_images(subjects: Sequence[Subject]) -> None:
+    """Check that a comparison image by image is one.
+
+    Raises:
+        InputError: two checkpoints have the same name, or other images or labels than the first.
+    """
+    first = subjects[0]
+    if len({subject.name for subject in subjects}) < len(subjects):
+        raise InputError("a checkpoint is given twice; comparing it with itself shows nothing")
+    for subject in subjects[1:]:
+        if not (torch.equal(subject.images, first.images) and torch.equal(subject.labels, first.labels)):
+            raise InputError(f"{subject.name} has other images than {first.name}; compare networks of one data set")
+
+
+def paired_rows(results: Mapping[str, Outcomes], baseline: str, seed: int) -> list[dict[str, Any]]:
+    """Return McNemar's test of every other network against ``baseline``, for each outcome."""
+    rows = []
+    for name, other in results.items():
+        for quantity, right in other.items() if name != baseline else ():
+            reference = results[baseline][quantity]
+            test = mcnemar(right, reference, seed=seed)
+            rows.append(
+                {
+                    "quantity": quantity,
+                    "test": "mcnemar",
+                    "first": name,
+                    "second": baseline,
+                    "value_first": float(right.mean()),
+                    "value_second": float(reference.mean()),
+                    "difference": test.difference,
+                    "ci_low": test.ci_low,
+                    "ci_high": test.ci_high,
+                    "p_value": test.p_value,
+                    "n_first": test.n,
+                    "n_second": test.n,
+                }
+            )
+    return rows
+
+
+def group_label(columns: Mapping[str, Any]) -> str | None:
+    """Return e.g. ``ifa 45`` for a run of ours, None for a foreign network: seeds of one label are a group."""
+    rule, angle = columns.get("rule"), columns.get("angle")
+    if not isinstance(rule, str):
+        return None
+    return f"{rule} {angle:g}" if isinstance(angle, int | float) and math.isfinite(angle) else rule
+
+
+def seed_rows(values: pd.DataFrame, baseline: str | None) -> list[dict[str, Any]]:
+    """Return the rank-sum test of every other group against the group ``baseline``, for each quantity.
+
+    Args:
+        values: columns ``group, quantity, value``, one row a run; groups with a single run are left out, since one
+            number has no spread.
+        baseline: label of a group.
+    """
+    rows = []
+    for quantity, part in values[np.isfinite(values.value)].groupby("quantity", sort=False):
+        groups = {label: group.value.to_numpy() for label, group in part.groupby("group", sort=False) if len(group) > 1}
+        reference = groups.pop(baseline, None)
+        for label, group in groups.items() if reference is not None else ():
+            test = rank_sum(group, reference)
+            rows.append(
+                {
+                    "quantity": quantity,
+                    "test": "rank-sum",
+                    "first": label,
+                    "second": baseline,
+                    "value_first": float(np.median(group)),
+                    "value_second": float(np.median(reference)),
+                    "difference": test.difference,
+                    "p_value": test.p_value,
+                    "smallest_p": test.smallest_p,
+                    "n_first": test.n_first,
+                    "n_second": test.n_second,
+                }
+            )
+    return rows
+
+
+def read_values(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return ``checkpoint, group, quantity, value`` from a table that another command wrote, for these checkpoints.
+
+    Raises:
+        InputError: no such file, not one of our tables with numbers, or no row of these checkpoints.
+    """
+    if not path.is_file():
+        raise InputError(f"no such table: {path}")
+    try:
+        frame = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a CSV table") from error
+    value = next((name for name in VALUES if name in frame), None)
+    if value is None or "checkpoint" not in frame:
+        raise InputError(f"{path} has no column checkpoint, or none of {', '.join(VALUES)}")
+    chosen = frame[frame.checkpoint.isin(names)]
+    if chosen.empty:
+        held = ", ".join(map(str, frame.checkpoint.unique()[:4]))
+        raise InputError(f"{path} has no row of the checkpoints given; it has {held}")
+    keys = [key for key in KEYS if key in frame]
+    records: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in chosen.to_dict("records")]
+    return pd.DataFrame(
+        {
+            "checkpoint": chosen.checkpoint.to_list(),
+            "group": [group_label(record) for record in records],
+            "quantity": [" ".join([path.stem, *(_part(key, record[key]) for key in keys)]) for record in records],
+            "value": pd.to_numeric(chosen[value], errors="coerce").to_list(),
+        }
+    )
+
+
+def _part(key: str, value: Any) -> str:
+    """Return a key's part of a quantity's name: text speaks for itself, a number needs its name."""
+    return value if isinstance(value, str) else f"{key} {value:g}"
+
+
+def value_rows(values: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
+    """Return the plain differences from ``baseline`` of quantities that one network has one number of."""
+    wide = values.pivot_table(index="quantity", columns="checkpoint", values="value", sort=False)
+    rows = []
+    for quantity, row in wide.iterrows():
+        for name in wide.columns.drop(baseline, errors="ignore") if baseline in wide else ():
+            pair = {"value_first": float(row[name]), "value_second": float(row[baseline])}
+            difference = pair["value_first"] - pair["value_second"]
+            rows.append(
+                {
+                    "quantity": quantity,
+                    "test": "none",
+                    "first": name,
+                    "second": baseline,
+                    **pair,
+                    "difference": difference,
+                    "n_first": 1,
+                    "n_second": 1,
+                }
+            )
+    return rows
+
+
+def comparison_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows as a table; ``p_holm`` adjusts the p-values of each kind of test for being several."""
+    frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    for _, part in frame[frame.p_value.notna()].groupby("test"):
+        frame.loc[part.index, "p_holm"] = holm(part.p_value.tolist())
+    return frame

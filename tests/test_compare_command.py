@@ -1,0 +1,136 @@
+"""``analyze compare`` on several seeds of two rules."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.cli import main
+from reports.compared import comparison_frame, group_label, seed_rows
+from reports.subjects import load_subject
+from robustness.comparison import holm, mcnemar, rank_sum
+
+COLUMNS = [
+    *("quantity", "test", "first", "second", "value_first", "value_second", "difference", "ci_low", "ci_high"),
+    *("p_value", "p_holm", "smallest_p", "n_first", "n_second"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders bp0, bp1, bp2, fa0, fa1, fa2."""
+    root = tmp_path_factory.mktemp("runs")
+    for rule in ("bp", "fa"):
+        for seed in range(3):
+            flags = ["--hidden", "16", "--epochs", "4", "--lr", "5e-3", "--quiet", "--device", "cpu"]
+            assert (
+                main(["train", "--rule", rule, "--seed", str(seed), "--out", str(root / f"{rule}{seed}"), *flags]) == 0
+            )
+    return root
+
+
+def compare(capsys, *arguments):
+    """Return exit status, stdout and stderr of ``analyze compare``."""
+    try:
+        status = main(["compare", *map(str, arguments), "--quiet", "--device", "cpu"])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def right(folder):
+    """Return which test digits the network in ``folder`` gets right."""
+    subject = load_subject(folder, device="cpu")
+    return (subject.pixel_model()(subject.images / 255).argmax(1) == subject.labels).numpy()
+
+
+def test_pairs_and_groups_are_tested(runs, tmp_path, capsys):
+    folders = [runs / f"{rule}{seed}" for rule in ("bp", "fa") for seed in range(3)]
+    status, out, _ = compare(capsys, *folders, "--attack", "fgsm", "--eps", 0.1, "--out", tmp_path)
+    assert status == 0
+    frame = pd.read_csv(tmp_path / "compare.csv")
+    assert list(frame.columns) == COLUMNS
+    assert set(frame.quantity) == {"accuracy", "accuracy under fgsm, eps 0.1"}
+    paired = frame[frame.test == "mcnemar"]
+    assert len(paired) == 5 * 2
+    assert set(paired.second) == {str(folders[0])}
+    row = paired[(paired.quantity == "accuracy") & (paired["first"] == str(runs / "fa1"))].iloc[0]
+    expected = mcnemar(right(runs / "fa1"), right(runs / "bp0"))
+    assert row.p_value == pytest.approx(expected.p_value)
+    assert row.difference == pytest.approx(expected.difference)
+    assert row.value_first == pytest.approx(right(runs / "fa1").mean())
+    assert row.p_holm == pytest.approx(holm(paired.p_value.tolist())[list(paired.index).index(row.name)])
+
+    ranks = frame[(frame.test == "rank-sum") & (frame.quantity == "accuracy")]
+    assert ranks[["first", "second", "n_first", "n_second"]].to_numpy().tolist() == [["fa", "bp", 3, 3]]
+    groups = [[right(runs / f"{rule}{seed}").mean() for seed in range(3)] for rule in ("fa", "bp")]
+    assert ranks.p_value.iloc[0] == pytest.approx(rank_sum(*groups).p_value)
+    assert ranks.smallest_p.iloc[0] == pytest.approx(0.1)
+    assert "rank-sum" in out
+    assert (tmp_path / "compare.json").is_file()
+
+
+def test_numbers_of_other_tables_join(runs, tmp_path, capsys):
+    folders = [runs / "bp0", runs / "bp1", runs / "fa0", runs / "fa1"]
+    table = pd.DataFrame(
+        {
+            "checkpoint": [*map(str, folders), "elsewhere"],
+            "quantity": "trace",
+            "index": 0,
+            "value": [1.0, 2.0, 30.0, 40.0, 500.0],
+            "rule": ["bp", "bp", "fa", "fa", "fa"],
+            "angle": np.nan,
+        }
+    )
+    table.to_csv(tmp_path / "hessian.csv", index=False)
+    assert compare(capsys, *folders, "--tables", tmp_path / "hessian.csv", "--out", tmp_path)[0] == 0
+    frame = pd.read_csv(tmp_path / "compare.csv")
+    trace = frame[frame.quantity == "hessian trace index 0"].set_index(["test", "first"])
+    assert trace.difference["none", str(runs / "fa1")] == 39.0
+    assert trace.difference["rank-sum", "fa"] == 35.0 - 1.5
+    assert np.isnan(trace.p_value["none", str(runs / "fa1")])
+    assert "elsewhere" not in frame.to_csv()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bp0"], "at least two checkpoints"),
+        (["bp0", "bp0"], "given twice"),
+        (["bp0", "bp1", "--tables", "none.csv"], "no such table: none.csv"),
+        (["bp0", "bp1", "--tables", "bp0/metrics.csv"], "has no column checkpoint"),
+        (["bp0", "bp1", "--attack", "pgd", "--eps", "2"], "eps 2 is outside [0, 1]"),
+        (["bp0", "bp1", "--attack", "pdg"], "unknown attack 'pdg'"),
+    ],
+)
+def test_bad_input_is_one_line(runs, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(runs)
+    status, out, err = compare(capsys, *arguments, "--out", tmp_path / "new")
+    assert status == 2
+    assert re.fullmatch(rf"analyze: error: .*{re.escape(message)}.*\n", err)
+    assert out == ""
+    assert not (tmp_path / "new").exists()
+
+
+def test_tables_of_other_checkpoints_are_refused(runs, tmp_path, capsys):
+    pd.DataFrame({"checkpoint": ["x"], "value": [1.0]}).to_csv(tmp_path / "hessian.csv", index=False)
+    status, _, err = compare(capsys, runs / "bp0", runs / "bp1", "--tables", tmp_path / "hessian.csv")
+    assert status == 2
+    assert "no row of the checkpoints given; it has x" in err
+
+
+def test_groups_are_rules_and_angles():
+    assert group_label({"rule": "ifa", "angle": 45.0, "seed": 1}) == "ifa 45"
+    assert group_label({"rule": "fa", "angle": float("nan")}) == "fa"
+    assert group_label({}) is None
+
+
+def test_a_single_run_or_a_diverged_one_has_no_rank():
+    values = pd.DataFrame(
+        {"group": ["bp", "bp", "fa", "ifa 0", "ifa 0"], "quantity": "q", "value": [1.0, 2.0, 3.0, np.inf, 4.0]}
+    )
+    assert seed_rows(values, "bp") == []
+    assert seed_rows(values, None) == []
+    assert comparison_frame([]).columns.tolist() == COLUMNS
