@@ -23,6 +23,7 @@ COMMANDS = (
     "attack",
     "corruptions",
     "make-cifar10c",
+    "compare",
     "report",
 )
 
