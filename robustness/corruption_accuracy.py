@@ -200,6 +200,7 @@ def evaluate_corruptions(
         return torch.cat(hits)
 
     with evaluating(model):
+        _check_fit(model, normalise, data, device)
         clean_hits = None if clean is None else correct(clean[0].cpu().permute(0, 2, 3, 1).numpy())
         hits = [torch.stack([correct(data.images(file, s)) for s in data.severities]) for file in data.files]
     return CorruptionAccuracy(
@@ -213,6 +214,16 @@ def evaluate_corruptions(
         confidence=confidence,
         seed=seed,
     )
+
+
+def _check_fit(model: nn.Module, normalise: Normaliser, data: CorruptedSet, device: torch.device) -> None:
+    """Fail in one line, before any work, where the network does not take images of this shape."""
+    few = torch.from_numpy(np.array(data.images(data.files[0], data.severities[0])[:2]))
+    try:
+        model(normalise(few.to(device).permute(0, 3, 1, 2).contiguous()))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the model does not take {data.folder}'s images {tuple(few.shape[1:])}: {reason}") from error
 
 
 def _check_clean(clean: tuple[Tensor, Tensor] | None, data: CorruptedSet) -> None:
