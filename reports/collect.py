@@ -1,6 +1,8 @@
 """What a folder of results holds: every table with its provenance, and the curves of every run."""
 
+import glob
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from training.errors import InputError
 # Columns of text, whatever their values look like: pandas would read the gradient mode "true" as a truth value.
 _TEXT = dict.fromkeys(("checkpoint", "rule", "attack", "gradient", "corruption", "category", "quantity"), "object")
 _MISSING = ["", "nan", "NaN"]
+_ARRAYS = {"trajectory": ("surface.npz",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +33,15 @@ class Table:
 
     @property
     def companions(self) -> list[Path]:
-        """The figures and arrays of the same name beside the table."""
-        suffixes = (".pdf", ".png", ".gif", ".npz", ".json")
-        return [path for path in map(self.path.with_suffix, suffixes) if path.is_file()]
+        """The sidecar, figures and arrays that were written with the table: of its name, or with something after it."""
+        stem = self.path.stem
+        beside = [self.path.with_suffix(".json"), *(self.path.with_name(name) for name in _ARRAYS.get(self.kind, ()))]
+        drawn = [
+            path
+            for path in sorted(self.path.parent.glob(f"{glob.escape(stem)}*"))
+            if path.suffix in (".pdf", ".png", ".gif") and re.fullmatch(r"([-_.].*)?", path.stem.removeprefix(stem))
+        ]
+        return [path for path in beside if path.is_file()] + drawn
 
 
 def find_tables(folder: Path) -> list[Table]:
@@ -91,7 +100,36 @@ def _with_run(frame: DataFrame, run: str, recorded: dict[str, Any], folder: Path
     return labelled
 
 
-def gather(tables: list[Table], kind: str) -> DataFrame | None:
-    """Return the rows of all tables of one kind, without those that appear twice; None if there is no such table."""
-    frames = [table.frame for table in tables if table.kind == kind and not table.frame.empty]
-    return pd.concat(frames, ignore_index=True).drop_duplicates(ignore_index=True) if frames else None
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tables of one kind that can be drawn together: no network is in two of them."""
+
+    tables: list[Table]
+    frame: DataFrame
+
+
+def batches(tables: list[Table], kind: str) -> list[Batch]:
+    """Group the tables of one kind for drawing.
+
+    A network that is in two tables was analysed twice, with other parameters: these tables belong into different
+    figures. So does a trajectory of several runs, whose coordinates are those of its own plane. A table that is a
+    copy of another is left out.
+    """
+    groups: list[list[Table]] = []
+    for table in tables:
+        if table.kind != kind or table.frame.empty:
+            continue
+        if any(table.frame.equals(other.frame) for group in groups for other in group):
+            continue
+        place = next((group for group in groups if not _clash(table, group)), None)
+        if place is None:
+            groups.append([table])
+        else:
+            place.append(table)
+    return [Batch(tables=g, frame=pd.concat([t.frame for t in g], ignore_index=True)) for g in groups]
+
+
+def _clash(table: Table, group: list[Table]) -> bool:
+    names = [set(one.frame.get("checkpoint", pd.Series([one.name])).astype(str)) for one in (table, *group)]
+    common_plane = table.kind == "trajectory" and any(len(some) > 1 for some in names)
+    return common_plane or any(names[0] & some for some in names[1:])

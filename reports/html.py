@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from reports import style
-from reports.collect import Table, find_tables, gather
+from reports.collect import Batch, Table, batches, find_tables
 from reports.overview import overview
 from reports.sections import SECTIONS, Drawing, Section
 from reports.surface3d import plotly_source, surface_payload
@@ -78,17 +78,17 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     """
     folder = Path(folder)
     tables = find_tables(folder)
-    analyses = {table.kind: gather(tables, table.kind) for table in tables}
-    present = [section for section in SECTIONS if analyses.get(section.kind) is not None]
+    analyses = {table.kind: batches(tables, table.kind) for table in tables}
+    present = [section for section in SECTIONS if analyses.get(section.kind)]
     sections = []
     for done, section in enumerate(present):
         if progress is not None:
             progress(done, len(present))
-        sections.append(_section(section, tables, analyses, folder))
+        sections.append(_section(section, tables, analyses[section.kind], folder))
     shown = {section.kind for section in present}
     others = [_grid(table, folder) for table in tables if not _belongs(table.kind, shown)]
-    summary = overview({kind: frame for kind, frame in analyses.items() if frame is not None})
-    surfaces = surface_payload(analyses.get("surface"))
+    summary = overview({kind: found[0].frame for kind, found in analyses.items() if found})
+    surfaces = [one for batch in analyses.get("surface", []) for one in surface_payload(batch.frame)]
     page = _environment().get_template("page.html.j2").render(
         title=f"Analysis of {folder.resolve().name}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -116,38 +116,46 @@ def _environment() -> jinja2.Environment:
                               lstrip_blocks=True)  # fmt: skip
 
 
-def _section(
-    section: Section, tables: list[Table], analyses: dict[str, DataFrame | None], folder: Path
-) -> dict[str, Any]:
-    frame = analyses[section.kind]
-    assert frame is not None
+def _section(section: Section, tables: list[Table], found: list[Batch], folder: Path) -> dict[str, Any]:
     own = [table for table in tables if table.kind == section.kind]
     more = [table for table in tables if table.kind.startswith(f"{section.kind}_")]
-    pictures = [_picture(drawing, frame, own) for drawing in section.drawings if drawing.applies(frame)]
+    pictures = [
+        _picture(drawing, batch, named=len(found) > 1)
+        for batch in found
+        for drawing in section.drawings
+        if drawing.applies(batch.frame)
+    ]
     return {
         "kind": section.kind,
         "heading": section.heading,
         "text": section.text,
         "pictures": pictures,
+        "films": [_film(path) for table in own for path in table.companions if path.suffix == ".gif"],
         "grids": [
             _grid(table, folder, unfolded=len(own) == 1 and len(table.frame) <= OPEN_ROWS) for table in more + own
         ],
     }
 
 
-def _picture(drawing: Drawing, frame: DataFrame, tables: list[Table]) -> Picture:
+def _picture(drawing: Drawing, batch: Batch, *, named: bool) -> Picture:
+    title = drawing.title + (f" ({', '.join(table.name for table in batch.tables)})" if named else "")
     try:
-        figure = drawing.draw(frame, tables)
+        figure = drawing.draw(batch.frame, batch.tables)
     except InputError as error:
-        return Picture(title=drawing.title, caption=drawing.caption, problem=str(error))
+        return Picture(title=title, caption=drawing.caption, problem=str(error))
     return Picture(
-        title=drawing.title,
+        title=title,
         caption=drawing.caption,
-        alt=f"{drawing.title}: {_legend_names(figure)}. {drawing.caption}",
+        alt=f"{title}: {_legend_names(figure)}. {drawing.caption}",
         uri=_png_uri(figure),
         width=round(figure.get_size_inches()[0] * _SHOWN_DPI),
         height=round(figure.get_size_inches()[1] * _SHOWN_DPI),
     )
+
+
+def _film(path: Path) -> dict[str, str]:
+    """Return an animation beside a table; a reader opens it, since not everyone likes things that move."""
+    return {"name": path.name, "uri": "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()}
 
 
 def _legend_names(figure: Figure) -> str:

@@ -1,91 +1,123 @@
 """The one table at the top of the page: each network with the figure of merit of each analysis."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from reports.figures.series import rule_name, short_names
 from reports.style import RULES
 
 
 def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
-    """Return one row per network: name, then the last test accuracy, curvature, robust and corrupted accuracy.
+    """Return one row per network: its name, then test accuracy, curvature, robust and corrupted accuracy.
 
-    Networks of the same rule, angle and seed, whose name differs between tables (a run's folder in one, its
-    checkpoint in another), are one row. Accuracies are in percent. None if no analysis has a known quantity.
+    A run is one network whatever a table calls it (its folder, ``ckpt.pt``, a checkpoint of an epoch: the last one
+    counts). Accuracies are in percent. None if no analysis has a known quantity.
     """
-    parts = []
-    for kind, summarise in _SUMMARIES.items():
-        frame = analyses.get(kind)
-        if frame is not None and not frame.empty and "checkpoint" in frame:
-            part = summarise(_identified(frame))
-            if part is not None:
-                parts.append(part)
+    frames = {kind: analyses[kind] for kind in _SUMMARIES if kind in analyses and not analyses[kind].empty}
+    frames = {kind: frame for kind, frame in frames.items() if "checkpoint" in frame}
+    names = _one_name_each(name for frame in frames.values() for name in frame["checkpoint"].astype(str).unique())
+    tables = {
+        kind: _latest(frame.assign(network=frame["checkpoint"].astype(str).map(names)))
+        for kind, frame in frames.items()
+    }
+    parts = [part for kind, table in tables.items() if (part := _SUMMARIES[kind](table)) is not None]
     if not parts:
         return None
-    table = pd.concat(parts, axis=1)
-    order = list(RULES)
-    rank = [(order.index(rule) if rule in order else len(order), angle, seed) for rule, angle, seed, _ in table.index]
-    table = table.iloc[sorted(range(len(rank)), key=rank.__getitem__)]
-    names = short_names([key[-1] for key in table.index if not key[0]])
-    labels = [rule_name(rule, angle) if rule else names[name] for rule, angle, _, name in table.index]
+    identity = _identity(tables.values())
+    table = identity.join(pd.concat(parts, axis=1), how="inner").sort_values(["order", "angle", "seed"], kind="stable")
+    plain = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
+    short = short_names(table.index.tolist())
+    repeated = Series(plain).duplicated(keep=False).to_numpy() & table.duplicated(["rule", "angle", "seed"], keep=False)
+    labels = [
+        short[network] if not name else f"{name}, {short[network]}" if again else name
+        for network, name, again in zip(table.index, plain, repeated, strict=True)
+    ]
     table.insert(0, "network", labels)
-    seeds = [seed for _, _, seed, _ in table.index]
-    if len({seed for seed in seeds if seed >= 0}) > 1:
-        table.insert(1, "seed", [seed if seed >= 0 else np.nan for seed in seeds])
-    return table.reset_index(drop=True)
+    dull = ["order", "rule", "angle"] + ([] if len(table["seed"].dropna().unique()) > 1 else ["seed"])
+    return table.drop(columns=dull).reset_index(drop=True)
 
 
-def _identified(frame: DataFrame) -> DataFrame:
-    """Return the rows of the last epoch of each network, indexed by what identifies it."""
-    table = frame.copy()
-    rule = table["rule"].fillna("").astype(str) if "rule" in table else pd.Series("", index=table.index)
-    angle = pd.to_numeric(table["angle"]) if "angle" in table else pd.Series(np.nan, index=table.index)
-    seed = pd.to_numeric(table["seed"]) if "seed" in table else pd.Series(np.nan, index=table.index)
-    table["_rule"] = rule
-    table["_angle"] = angle.where(rule == "ifa", -1.0).fillna(-1.0)
-    table["_seed"] = seed.fillna(-1).astype(int)
-    table["_name"] = table["checkpoint"].astype(str).where(rule == "", "")
+def _one_name_each(names: Iterable[str]) -> dict[str, str]:
+    """Map every name to the shortest one of the same network: ``/a/runs/fa/ckpt.pt`` and ``runs/fa`` are one."""
+    stripped = {name: _run(name) for name in names}
+    known = sorted(set(stripped.values()), key=len)
+    return {
+        name: "/".join(next(other for other in known if parts[-len(other) :] == other))
+        for name, parts in stripped.items()
+    }
+
+
+def _run(name: str) -> tuple[str, ...]:
+    """Return the parts of the path of a run, without the file of its checkpoint."""
+    parts = PurePath(name).parts or (name,)
+    if len(parts) > 1 and parts[-1] == "ckpt.pt":
+        parts = parts[:-1]
+    if len(parts) > 2 and parts[-2] == "checkpoints":
+        parts = parts[:-2]
+    return tuple(part for part in parts if part != "/") or (name,)
+
+
+def _latest(table: DataFrame) -> DataFrame:
+    """Return the rows of each network's last epoch, indexed by network."""
     if "epoch" in table and table["epoch"].notna().any():
-        last = table.groupby(_KEYS)["epoch"].transform("max")
+        last = table.groupby("network")["epoch"].transform("max")
         table = table[table["epoch"].isna() | (table["epoch"] == last)]
-    return table.set_index(_KEYS)
+    return table.set_index("network")
 
 
-_KEYS = ["_rule", "_angle", "_seed", "_name"]
+def _identity(tables: Iterable[DataFrame]) -> DataFrame:
+    """Return ``rule, angle, seed`` and the place of the rule in every list, by network."""
+    columns = ["rule", "angle", "seed"]
+    known = pd.concat([table.reindex(columns=columns) for table in tables])
+    first = known.groupby(level="network", sort=False).first()
+    first["rule"] = first["rule"].fillna("")
+    for column in ("angle", "seed"):
+        first[column] = pd.to_numeric(first[column])
+    first["angle"] = first["angle"].where(first["rule"] == "ifa")
+    first["order"] = [list(RULES).index(rule) if rule in RULES else len(RULES) for rule in first["rule"]]
+    return first
 
 
 def _metrics(table: DataFrame) -> DataFrame | None:
     if "test_accuracy" not in table:
         return None
-    return _percent(table["test_accuracy"]).groupby(level=_KEYS, sort=False).last().to_frame("test accuracy (%)")
+    return _percent(table["test_accuracy"]).groupby(level=0, sort=False).last().to_frame("test accuracy (%)")
 
 
 def _hessian(table: DataFrame) -> DataFrame:
     trace = table.loc[table["quantity"] == "trace", "value"]
-    eigenvalues = table[table["quantity"] == "eigenvalue"]
-    columns = {"Hessian trace": trace, "top eigenvalue": eigenvalues["value"]}
-    return pd.DataFrame({name: values.groupby(level=_KEYS, sort=False).max() for name, values in columns.items()})
+    eigenvalues = table.loc[table["quantity"] == "eigenvalue", "value"]
+    columns = {"Hessian trace": trace, "top eigenvalue": eigenvalues}
+    return DataFrame({name: values.groupby(level=0, sort=False).max() for name, values in columns.items()})
 
 
 def _attack(table: DataFrame) -> DataFrame | None:
-    true = table[table["gradient"] == "true"]
+    """Return the lowest accuracy over attacks at the epsilon that halves the accuracy of the networks, on average."""
+    true = table[table["gradient"].astype(str).str.lower().isin(["true", "none"])]
     if true.empty:
         return None
-    eps = true["eps"].max()
-    worst = _percent(true.loc[true["eps"] == eps, "accuracy"]).groupby(level=_KEYS, sort=False).min()
-    return worst.to_frame(f"lowest accuracy at ε = {eps:g} (%)")
+    lowest = true.assign(accuracy=_percent(true["accuracy"])).pivot_table(
+        index=true.index.name, columns="eps", values="accuracy", aggfunc="min"
+    )
+    lowest = lowest.dropna(axis=1)
+    if lowest.empty:
+        return None
+    mean = lowest.mean()
+    eps = float((mean - mean.iloc[0] / 2).abs().idxmin())
+    return lowest[eps].to_frame(f"accuracy under attack, ε = {eps:g} (%)")
 
 
 def _corruptions(table: DataFrame) -> DataFrame:
     cells = table.loc[pd.to_numeric(table["severity"]) >= 1, "accuracy"]
-    return _percent(cells).groupby(level=_KEYS, sort=False).mean().to_frame("mean corrupted accuracy (%)")
+    return _percent(cells).groupby(level=0, sort=False).mean().to_frame("mean corrupted accuracy (%)")
 
 
-def _percent(values: "pd.Series[float]") -> "pd.Series[float]":
-    return 100 * pd.to_numeric(values)
+def _percent(values: "Series[float]") -> "Series[float]":
+    return 100 * pd.to_numeric(values).astype(np.float64)
 
 
 _SUMMARIES: dict[str, Callable[[DataFrame], DataFrame | None]] = {

@@ -16,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
+from PIL import Image, ImageSequence
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from reports import figures, style
@@ -239,6 +240,16 @@ def test_alignment_draws_degrees_below_a_line_at_ninety():
     )
 
 
+def test_alignment_panels_are_a_row_per_quantity():
+    table = frames.metrics(frames.networks(2))
+    for layer in ("layers.1", "layers.2"):
+        table[f"norm_ratio_{layer}"] = np.where(table["rule"] == "ifa", 1.0, np.nan)
+    found = [(axes.get_title(loc="left")[-8:], axes.get_ylabel()[:4]) for axes in panels(figures.alignment(table))]
+    assert found == [("layers.1", "angl"), ("layers.2", "angl"), ("layers.1", "norm"), ("layers.2", "norm")]
+    letters = [axes.get_title(loc="left")[5] for axes in panels(figures.alignment(table))]
+    assert "".join(letters) == "abcd"
+
+
 def test_alignment_of_backpropagation_alone_is_an_input_error():
     with pytest.raises(InputError, match="feedback weights"):
         figures.alignment(frames.metrics(frames.networks(1)).assign(angle_layers=np.nan))
@@ -356,7 +367,7 @@ def test_heatmap_shows_every_cell():
     assert len(axes.texts) == 75
 
 
-@pytest.mark.parametrize("name", figures.__all__)
+@pytest.mark.parametrize("name", [name for name in figures.__all__ if name != "trajectory_gif"])
 def test_missing_columns_are_named(name):
     with pytest.raises(InputError, match="lacks the column"):
         getattr(figures, name)(pd.DataFrame({"checkpoint": ["a"], "nonsense": [1]}))
@@ -481,8 +492,6 @@ def test_saved_files_are_complete_and_the_same_each_time(tmp_path):
     pdf = paths[0].read_bytes()
     assert b"/FontFile2" in pdf, "text is not TrueType"
     assert b"CreationDate" not in pdf
-    from PIL import Image
-
     with Image.open(paths[1]) as image:
         assert image.size == tuple((first.get_size_inches() * 300).astype(int))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.pdf", "again.png", "hessian.pdf", "hessian.png"]
@@ -515,3 +524,30 @@ def test_a_grid_of_one_point_is_one_dot():
     (axes,) = panels(drawn("surface, one point"))
     (dots,) = [c for c in axes.collections if isinstance(c, PathCollection)]
     assert len(dots.get_offsets()) == 1
+
+
+# Animation
+
+
+def test_trajectory_gif_replays_the_path(tmp_path):
+    nets = frames.networks(2)
+    seen = []
+    file = figures.trajectory_gif(
+        frames.trajectory(nets), common_plane(nets), tmp_path / "t.gif", frames=8, seconds=1,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen[-1] == (8, 8)
+    with Image.open(file) as film:
+        assert film.n_frames == 8
+        assert film.info["loop"] == 0
+        pictures = [np.asarray(picture.convert("RGB")).astype(int) for picture in ImageSequence.Iterator(film)]
+    assert all(np.abs(a - b).max() > 60 for a, b in itertools.pairwise(pictures)), "two pictures are the same"
+    black = [int((picture.sum(2) < 60).sum()) for picture in pictures]
+    assert black[-1] > black[0], "the path does not grow"
+    assert [path.name for path in tmp_path.iterdir()] == ["t.gif"]
+
+
+def test_trajectory_gif_needs_two_frames(tmp_path):
+    with pytest.raises(InputError, match="2 frames"):
+        figures.trajectory_gif(frames.trajectory(frames.networks(1)), None, tmp_path / "t.gif", frames=1)
+    assert not list(tmp_path.iterdir())

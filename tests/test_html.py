@@ -12,9 +12,10 @@ import figure_frames as frames
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from reports.cli import main
-from reports.collect import find_tables, gather
+from reports.collect import batches, find_tables
 from reports.html import MOST_ROWS, write_page
 from reports.overview import overview
 from training.errors import InputError
@@ -180,7 +181,7 @@ def test_gradient_modes_stay_words(results):
 
 
 def test_runs_are_named_by_their_config(results):
-    metrics = gather(find_tables(results), "metrics")
+    metrics = batches(find_tables(results), "metrics")[0].frame
     found = metrics[["checkpoint", "rule", "angle"]].drop_duplicates().to_numpy().tolist()
     assert [[c, r, None if np.isnan(a) else a] for c, r, a in found] == [
         ["runs/bp-s0", "bp", None],
@@ -200,12 +201,26 @@ def test_a_diverged_run_is_shown_as_such(tmp_path):
     assert any("BP, diverged at epoch 3" in image["alt"] for image in read(tmp_path).all("img"))
 
 
-def test_the_same_rows_in_two_folders_count_once(tmp_path):
-    table = frames.hessian(frames.networks(1))
-    for name in ("one", "two"):
+def test_a_copy_of_a_table_counts_once_and_a_second_analysis_is_drawn_apart(tmp_path):
+    table = frames.hessian(frames.networks(2))
+    for name, rows in {"one": table, "two": table, "three": table.assign(n_samples=7), "four": table.iloc[:0]}.items():
         (tmp_path / name).mkdir()
-        table.to_csv(tmp_path / name / "hessian.csv", index=False)
-    assert len(gather(find_tables(tmp_path), "hessian")) == len(table)
+        rows.to_csv(tmp_path / name / "hessian.csv", index=False)
+    found = batches(find_tables(tmp_path), "hessian")
+    assert [[table.name for table in batch.tables] for batch in found] == [["one/hessian.csv"], ["three/hessian.csv"]]
+    write_page(tmp_path)
+    alts = [image["alt"] for image in read(tmp_path).all("img")]
+    assert ["one/hessian.csv" in alt for alt in alts] == [True, False]
+
+
+def test_runs_in_planes_of_their_own_share_a_figure_and_a_common_plane_does_not(tmp_path):
+    nets = frames.networks(3)
+    for name, rows in {"a": nets[:1], "b": nets[1:2], "common": nets}.items():
+        (tmp_path / name).mkdir()
+        frames.trajectory(rows).to_csv(tmp_path / name / "trajectory.csv", index=False)
+    found = batches(find_tables(tmp_path), "trajectory")
+    names = [[table.name.split("/")[0] for table in batch.tables] for batch in found]
+    assert names == [["a", "b"], ["common"]]
 
 
 def test_trajectories_are_drawn_over_the_surface_beside_them(tmp_path):
@@ -220,9 +235,21 @@ def test_trajectories_are_drawn_over_the_surface_beside_them(tmp_path):
     np.testing.assert_allclose(plane["loss"], 1 + plane["alpha"] ** 2)
 
 
+def test_an_animation_beside_its_table_is_on_the_page_unopened(tmp_path):
+    nets = frames.networks(1)
+    frames.trajectory(nets, steps=60).to_csv(tmp_path / "trajectory.csv", index=False)
+    Image.new("P", (4, 4)).save(tmp_path / "trajectory.gif")
+    write_page(tmp_path)
+    page = read(tmp_path)
+    (film,) = [image for image in page.all("img") if image["src"].startswith("data:image/gif")]
+    assert base64.b64decode(film["src"].split(",")[1]) == (tmp_path / "trajectory.gif").read_bytes()
+    assert all("open" not in part for part in page.all("details") if part.get("class") == "data")
+    assert "trajectory.gif" in [link["href"] for link in page.all("a")]
+
+
 def test_overview_has_one_row_per_network_with_the_numbers_of_the_tables(results):
     tables = find_tables(results)
-    analyses = {table.kind: gather(tables, table.kind) for table in tables}
+    analyses = {table.kind: batches(tables, table.kind)[0].frame for table in tables}
     table = overview(analyses)
     assert table["network"].tolist() == ["BP", "IFA 0°", "IFA 45°"]
     metrics, hessian, attack = analyses["metrics"], analyses["hessian"], analyses["attack"]
@@ -232,8 +259,26 @@ def test_overview_has_one_row_per_network_with_the_numbers_of_the_tables(results
     np.testing.assert_allclose(table["Hessian trace"], traces)
     tops = hessian[(hessian["quantity"] == "eigenvalue") & (hessian["index"] == 1)]["value"]
     np.testing.assert_allclose(table["top eigenvalue"], tops)
-    worst = attack[attack["eps"] == attack["eps"].max()].groupby("checkpoint", sort=False)["accuracy"].min()
-    np.testing.assert_allclose(table["lowest accuracy at ε = 0.05 (%)"], 100 * worst)
+    (column,) = [name for name in table if "under attack" in name]
+    eps = float(re.search(r"ε = ([\d.]+)", column).group(1))
+    worst = attack[np.isclose(attack["eps"], eps)].groupby("checkpoint", sort=False)["accuracy"].min()
+    np.testing.assert_allclose(table[column], 100 * worst)
+    assert 0.3 < worst.mean() / attack[attack["eps"] == 0]["accuracy"].mean() < 0.7
+
+
+def test_overview_knows_a_run_by_all_its_names_and_keeps_repeats_apart():
+    def one(checkpoint, **columns):
+        return pd.DataFrame([{"checkpoint": checkpoint, "rule": "fa", "angle": np.nan, "seed": 0, **columns}])
+
+    metrics = pd.concat([one("runs/fa", epoch=1, test_accuracy=0.5), one("runs/again", epoch=1, test_accuracy=0.6)])
+    hessian = pd.concat(
+        one(name, quantity="trace", index=0, value=value, epoch=epoch)
+        for name, value, epoch in [("/x/runs/fa/checkpoints/epoch-0001.pt", 1.0, 1), ("/x/runs/fa/ckpt.pt", 2.0, 9)]
+    )
+    table = overview({"metrics": metrics, "hessian": hessian})
+    assert table["network"].tolist() == ["FA, fa", "FA, again"]
+    assert table["test accuracy (%)"].tolist() == [50, 60]
+    assert table["Hessian trace"].fillna(-1).tolist() == [2, -1]
 
 
 def test_plotly_is_on_the_page_once_and_whole(results):

@@ -16,10 +16,12 @@ Checkpoints that differ in ``seed`` only are drawn as their mean with one standa
 | ``attack`` | ``checkpoint, attack, gradient, eps, accuracy, ci_low, ci_high`` |
 | ``corruptions``, ``corruption_heatmap`` | ``checkpoint, corruption, category, severity, accuracy, ci_low, ci_high`` |
 
+``trajectory_gif`` replays the trajectory as an animation.
 Accuracies are fractions in the tables and percentages in the figures.
 """
 
 from reports.figures.accuracy import attack, corruption_heatmap, corruptions
+from reports.figures.animation import trajectory_gif
 from reports.figures.curvature import hessian
 from reports.figures.curves import alignment, metrics
 from reports.figures.density import spectrum
@@ -36,4 +38,5 @@ __all__ = [
     "surface",
     "surface_3d",
     "trajectory",
+    "trajectory_gif",
 ]

@@ -124,6 +124,7 @@ def alignment(frame: DataFrame) -> Figure:
     panels = list(table[["quantity", "layer"]].drop_duplicates().itertuples(index=False, name=None))
     series = series_of(table, along="epoch")
     quantities = list(dict.fromkeys(quantity for quantity, _ in panels))
+    panels.sort(key=lambda panel: quantities.index(panel[0]))
     rows, wide = layout.panel_grid(len(panels), most_columns=3)
     if len(quantities) > 1:
         per_row = [[layer for q, layer in panels if q == quantity] for quantity in quantities]

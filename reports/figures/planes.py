@@ -155,7 +155,7 @@ def trajectory(path: DataFrame, surface: DataFrame | None = None) -> Figure:
             drawn = _contours(axes, grid_of(grounds[name]), scale, colours=_GROUND)
         for one in group:
             _path(axes, one)
-        _explained(axes, group[0].frame)
+        name_components(axes, group[0].frame)
         layout.title(axes, group[0].label if len(planes) > 1 else "PCA plane", index if lettered else None)
     if drawn is not None:
         _colour_bar(figure if bar_at == "bottom" else upper[0].figure, drawn, upper, where=bar_at)
@@ -207,7 +207,14 @@ def _path(axes: Axes, one: Series) -> None:
         axes.plot(alpha[-1], beta[-1], "*", color=one.look.colour, markeredgecolor="white", markersize=9)
 
 
-def _explained(axes: Axes, rows: DataFrame) -> None:
+def draw_ground(axes: Axes, rows: DataFrame) -> None:
+    """Draw the loss of one plane in the light colours on which paths are seen."""
+    grid = grid_of(rows)
+    _contours(axes, grid, _scale([grid]), colours=_GROUND)
+
+
+def name_components(axes: Axes, rows: DataFrame) -> None:
+    """Name the axes of a PCA plane, with the variance that each explains [and a random walk's]."""
     labels = []
     for component in (1, 2):
         text = f"PC {component}"
