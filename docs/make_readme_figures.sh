@@ -1,0 +1,34 @@
+#!/bin/sh
+# Makes the figures of the README from real CIFAR-10: about 25 minutes on two cores, 1.5 GB of disk.
+#   DATA=../shared/data OUT=/tmp/readme docs/make_readme_figures.sh
+# DATA holds cifar-10-batches-py; without it, `analyze train --dataset cifar10 --download --data-root DATA` fetches it.
+set -eu
+DATA=${DATA:-data} OUT=${OUT:-readme-figures}
+ANALYZE=${ANALYZE:-.venv/bin/analyze}
+export ALIGNSCAPE_DATA="$DATA"
+
+train() { # name, flags of the rule
+    name=$1; shift
+    $ANALYZE train "$@" --dataset cifar10 --epochs 10 --seed 0 --snapshot-every 100 --snapshot-dtype float16 --out "$OUT/$name"
+}
+train bp --rule bp
+train ifa0 --rule ifa --angle 0
+train ifa45 --rule ifa --angle 45
+train fa --rule fa
+train dfa --rule dfa
+
+NETWORKS="$OUT/bp $OUT/ifa0 $OUT/ifa45 $OUT/fa $OUT/dfa"
+$ANALYZE hessian $NETWORKS --samples 5000 --out "$OUT"
+$ANALYZE spectrum $NETWORKS --samples 5000 --out "$OUT"
+$ANALYZE surface $NETWORKS --samples 5000 --out "$OUT"
+$ANALYZE trajectory "$OUT/bp" "$OUT/fa" "$OUT/dfa" --samples 5000 --out "$OUT"
+$ANALYZE attack $NETWORKS --attack fgsm pgd --gradient true feedback --samples 2000 --out "$OUT"
+if [ -n "${CIFAR10C:-}" ]; then # made by: analyze make-cifar10c --data-root DATA --out DIR
+    $ANALYZE corruptions $NETWORKS --cifar10c "$CIFAR10C" --out "$OUT"
+fi
+$ANALYZE report "$OUT"
+
+mkdir -p docs/figures
+for figure in metrics hessian spectrum surface trajectory attack corruptions; do
+    [ -f "$OUT/$figure.png" ] && cp "$OUT/$figure.png" docs/figures/
+done
