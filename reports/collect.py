@@ -81,7 +81,11 @@ def _read_all(folder: Path) -> Iterator[Table]:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        warnings.warn(f"{path} is no JSON ({error}): its table is shown without it", UserWarning, stacklevel=2)
+        return {}
     return value if isinstance(value, dict) else {}
 
 

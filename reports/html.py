@@ -85,8 +85,8 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
         if progress is not None:
             progress(done, len(present))
         sections.append(_section(section, tables, analyses[section.kind], folder))
-    shown = {section.kind for section in present}
-    others = [_grid(table, folder) for table in tables if not _belongs(table.kind, shown)]
+    shown = {kind for section in present for kind in (section.kind, *section.companions)}
+    others = [_grid(table, folder) for table in tables if table.kind not in shown]
     summary = overview({kind: found[0].frame for kind, found in analyses.items() if found})
     surfaces = [one for batch in analyses.get("surface", []) for one in surface_payload(batch.frame)]
     page = _environment().get_template("page.html.j2").render(
@@ -105,11 +105,6 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     return folder / "index.html"
 
 
-def _belongs(kind: str, shown: set[str]) -> bool:
-    """Return whether a table has a section: ``corruptions_summary`` is shown with ``corruptions``."""
-    return any(kind == name or kind.startswith(f"{name}_") for name in shown)
-
-
 def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("reports", "templates")
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
@@ -118,7 +113,7 @@ def _environment() -> jinja2.Environment:
 
 def _section(section: Section, tables: list[Table], found: list[Batch], folder: Path) -> dict[str, Any]:
     own = [table for table in tables if table.kind == section.kind]
-    more = [table for table in tables if table.kind.startswith(f"{section.kind}_")]
+    more = [table for table in tables if table.kind in section.companions]
     pictures = [
         _picture(drawing, batch, named=len(found) > 1)
         for batch in found

@@ -18,7 +18,7 @@ def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     counts). Accuracies are in percent. None if no analysis has a known quantity.
     """
     frames = {kind: analyses[kind] for kind in _SUMMARIES if kind in analyses and not analyses[kind].empty}
-    frames = {kind: frame for kind, frame in frames.items() if "checkpoint" in frame}
+    frames = {kind: frame for kind, frame in frames.items() if {"checkpoint", *_NEEDS[kind]} <= set(frame.columns)}
     names = _one_name_each(name for frame in frames.values() for name in frame["checkpoint"].astype(str).unique())
     tables = {
         kind: _latest(frame.assign(network=frame["checkpoint"].astype(str).map(names)))
@@ -82,9 +82,7 @@ def _identity(tables: Iterable[DataFrame]) -> DataFrame:
     return first
 
 
-def _metrics(table: DataFrame) -> DataFrame | None:
-    if "test_accuracy" not in table:
-        return None
+def _metrics(table: DataFrame) -> DataFrame:
     return _percent(table["test_accuracy"]).groupby(level=0, sort=False).last().to_frame("test accuracy (%)")
 
 
@@ -120,6 +118,12 @@ def _percent(values: "Series[float]") -> "Series[float]":
     return 100 * pd.to_numeric(values).astype(np.float64)
 
 
+_NEEDS = {
+    "metrics": ("test_accuracy",),
+    "hessian": ("quantity", "value"),
+    "attack": ("gradient", "eps", "accuracy"),
+    "corruptions": ("severity", "accuracy"),
+}
 _SUMMARIES: dict[str, Callable[[DataFrame], DataFrame | None]] = {
     "metrics": _metrics,
     "hessian": _hessian,

@@ -30,6 +30,7 @@ class Section:
     heading: str
     text: str
     drawings: tuple[Drawing, ...]
+    companions: tuple[str, ...] = ()  # kinds of tables that are shown with it
 
 
 def _plain(draw: Callable[[DataFrame], Figure]) -> Callable[[DataFrame, Sequence[Table]], Figure]:
@@ -157,9 +158,11 @@ SECTIONS = (
     ),
     Section(
         kind="attack",
+        companions=("audit",),
         heading="Adversarial attacks",
-        text="Accuracy when every image is moved by at most ε per pixel to fool the network. Only attacks through the "
-        "true gradient, or without one, measure robustness; feedback and transferred gradients are labelled.",
+        text="Accuracy when every image may be changed by ε to fool the network. Only attacks through the true "
+        "gradient, or without one, measure robustness; feedback and transferred gradients are labelled. Where an "
+        "audit warns, do not trust the curve.",
         drawings=(
             Drawing(
                 title="Accuracy against epsilon",
@@ -171,6 +174,7 @@ SECTIONS = (
     ),
     Section(
         kind="corruptions",
+        companions=("corruptions_summary",),
         heading="Common corruptions",
         text="Accuracy on corrupted test images at severities 1 to 5.",
         drawings=(

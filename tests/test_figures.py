@@ -187,6 +187,16 @@ def test_attack_names_every_gradient_mode():
     assert all(word in titles for word in ("true gradient", "feedback gradient", "transferred", "gradient-free"))
 
 
+def test_norms_and_raw_curves_are_panels_of_their_own():
+    table = frames.attack(frames.networks(2), kinds=(("pgd", "true"),)).assign(norm="linf", curve="nested")
+    table = pd.concat([table, table.assign(norm="l2"), table.assign(curve="raw")])
+    found = [(axes.get_title(loc="left"), axes.get_xlabel()) for axes in panels(figures.attack(table))]
+    assert [title.split("  ")[1] for title, _ in found] == [
+        "PGD, true gradient", "PGD, true gradient, L2", "PGD, true gradient, last iterate",
+    ]  # fmt: skip
+    assert ["L2" in label for _, label in found] == [False, True, False]
+
+
 def test_hessian_draws_values_and_intervals():
     table = frames.hessian(frames.networks(1))
     trace, eigenvalues = panels(figures.hessian(table))

@@ -165,11 +165,15 @@ def test_other_tables_and_unreadable_ones(tmp_path):
     pd.DataFrame({"pair": ["a-b"], "p": [0.03125]}).to_csv(tmp_path / "compare.csv", index=False)
     (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00\x01")
     (tmp_path / ".attack.123.tmp.csv").write_text("half a fi")
-    with pytest.warns(UserWarning, match=r"broken\.csv is left out"):
+    (tmp_path / "compare.json").write_text("{half")
+    pd.DataFrame({"checkpoint": ["a"], "x": [1]}).to_csv(tmp_path / "hessian.csv", index=False)
+    with pytest.warns(UserWarning) as warned:
         write_page(tmp_path)
+    assert sorted(str(w.message).split(" is ")[1][:8] for w in warned) == ["left out", "no JSON "]
     text = " ".join(read(tmp_path).text)
     assert "compare.csv" in text
     assert "0.03125" in text
+    assert "No figure: hessian lacks the column(s) quantity, index" in text
     assert "broken" not in text
     assert "tmp" not in text
 
@@ -199,6 +203,15 @@ def test_a_diverged_run_is_shown_as_such(tmp_path):
     table.to_csv(run / "metrics.csv", index=False)
     write_page(tmp_path)
     assert any("BP, diverged at epoch 3" in image["alt"] for image in read(tmp_path).all("img"))
+
+
+def test_an_audit_is_shown_with_the_attacks(tmp_path):
+    frames.attack(frames.networks(1)).to_csv(tmp_path / "attack.csv", index=False)
+    pd.DataFrame({"check": ["loss does not matter"], "verdict": ["warn"]}).to_csv(tmp_path / "audit.csv", index=False)
+    write_page(tmp_path)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Other tables" not in text
+    assert text.index('id="attack"') < text.index("loss does not matter")
 
 
 def test_a_copy_of_a_table_counts_once_and_a_second_analysis_is_drawn_apart(tmp_path):

@@ -1,5 +1,7 @@
 """Accuracy that drops: under attack against epsilon, and under corruption against its kind and severity."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,18 +19,21 @@ GRADIENTS = {
     "transfer": "transferred",
     "none": "gradient-free",
 }
+_EPSILON = ("ε (pixel units, images in [0, 1])", "ε (L2 distance, images in [0, 1])")
 CATEGORIES = ("noise", "blur", "weather", "digital")
 
 
 @styled
 def attack(frame: DataFrame) -> Figure:
-    """Draw accuracy against epsilon with 95 % bands: one panel per attack and gradient mode.
+    """Draw accuracy against epsilon with 95 % bands: one panel per attack, gradient mode, norm and kind of curve.
 
-    The mode is always in the title: only the true gradient (and attacks that need none) measure robustness.
+    The mode is always in the title: only the true gradient (and attacks that need none) measure robustness. So is a
+    norm other than L-infinity, and that a curve is one of last iterates, which may rise.
 
     Args:
         frame: columns ``checkpoint, attack, gradient (true|feedback|transfer|none), eps, accuracy, ci_low, ci_high``;
-            ``eps`` in pixel units ([0,1] images), accuracies as fractions.
+            ``eps`` in pixel units ([0,1] images), accuracies as fractions. If present, ``norm`` (linf|l2) and
+            ``curve`` (nested|raw).
 
     Raises:
         InputError: a column is missing or the table is empty.
@@ -36,20 +41,21 @@ def attack(frame: DataFrame) -> Figure:
     columns = ["checkpoint", "attack", "gradient", "eps", "accuracy", "ci_low", "ci_high"]
     require(frame, columns, table="attack")
     table = frame.assign(gradient=frame["gradient"].fillna("none").astype(str).str.lower())
+    table["panel"] = [_panel_title(row) for row in table.to_dict("records")]
     series = series_of(table)
-    kinds = list(table[["attack", "gradient"]].drop_duplicates().itertuples(index=False, name=None))
-    kinds.sort(key=lambda kind: list(GRADIENTS).index(kind[1]) if kind[1] in GRADIENTS else len(GRADIENTS))
+    kinds = table.drop_duplicates("panel")
+    places = kinds["gradient"].map(lambda mode: list(GRADIENTS).index(mode) if mode in GRADIENTS else len(GRADIENTS))
+    kinds = kinds.assign(place=places).sort_values("place", kind="stable")
     rows, wide = layout.panel_grid(len(kinds), most_columns=3)
     width = DOUBLE if len(kinds) > 1 else DOUBLE * 0.6
     figure = Figure(figsize=(width, 0.65 + 2.0 * rows))
     panels = figure.subplots(rows, wide, squeeze=False, sharey=True).ravel()
     ceiling = float(np.nanmax(table[["accuracy", "ci_high"]].to_numpy(float)))
-    for index, ((name, gradient), axes) in enumerate(zip(kinds, panels, strict=False)):
-        text = f"{_attack_name(str(name))}, {GRADIENTS.get(gradient, gradient)}"
-        layout.title(axes, text, index if len(kinds) > 1 else None)
-        axes.set_xlabel("ε (pixel units, images in [0, 1])")
+    for index, (kind, axes) in enumerate(zip(kinds.to_dict("records"), panels, strict=False)):
+        layout.title(axes, kind["panel"], index if len(kinds) > 1 else None)
+        axes.set_xlabel(_EPSILON[kind.get("norm") == "l2"])
         for one in series:
-            rows_of = one.frame[(one.frame["attack"] == name) & (one.frame["gradient"] == gradient)]
+            rows_of = one.frame[one.frame["panel"] == kind["panel"]]
             if len(rows_of):
                 _band(axes, one, over_seeds(rows_of, "eps", "accuracy", "ci_low", "ci_high"))
         axes.set_ylim(0, min(102.0, 100 * ceiling * 1.08 + 1))
@@ -62,8 +68,11 @@ def attack(frame: DataFrame) -> Figure:
     return figure
 
 
-def _attack_name(name: str) -> str:
-    return name.upper() if name in ("fgsm", "bim", "pgd") else name[:1].upper() + name[1:]
+def _panel_title(row: dict[Any, Any]) -> str:
+    name, gradient = str(row["attack"]), str(row["gradient"])
+    title = name.upper() if name in ("fgsm", "bim", "pgd") else name[:1].upper() + name[1:]
+    title += f", {GRADIENTS.get(gradient, gradient)}"
+    return title + (", L2" if row.get("norm") == "l2" else "") + (", last iterate" if row.get("curve") == "raw" else "")
 
 
 def _band(axes: Axes, one: Series, points: DataFrame) -> None:
