@@ -90,6 +90,11 @@ class PlaneLoss:
         with analysis_mode(model):
             self._probe()
 
+    @property
+    def affine_layers(self) -> list[nn.Module]:
+        """The layers that are computed three times for all points together."""
+        return [layer.module for layer in self._layers]
+
     def evaluate(self, points: Tensor, *, progress: Progress | None = None) -> PlaneValues:
         """Return the loss at ``points`` (M, 2) and the Hessian in the plane at the origin.
 

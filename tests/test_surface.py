@@ -3,7 +3,6 @@
 import copy
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -175,7 +174,7 @@ def test_affine_layers_are_used_where_and_only_where_they_are_affine(name):
     model = build(name)
     plane = PlaneLoss(model, LOSS, images(), plane_of(model))
     names = {module: name for name, module in model.named_modules()}
-    assert {names[layer.module] for layer in plane._layers} == MODELS[name][1]
+    assert {names[layer] for layer in plane.affine_layers} == MODELS[name][1]
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv", "branches", "attention", "tied"])
@@ -333,7 +332,7 @@ def test_a_plane_in_some_parameters_only():
     vector[-32:-4] += directions[0] + 0.5 * directions[1]
     assert float(found.loss) == pytest.approx(displaced_loss(model, vector, data))
     plane = PlaneLoss(model, LOSS, data, directions, params=["3.weight"])
-    assert [layer.module for layer in plane._layers] == [model[3]]  # what comes before stands still
+    assert plane.affine_layers == [model[3]]  # what comes before stands still
 
 
 # -- the centre -----------------------------------------------------------------------------------------------------
@@ -546,8 +545,8 @@ def test_losses_that_are_not_finite_are_recorded_with_a_warning():
     directions = plane_of(model, norm=100.0)
     with pytest.warns(UserWarning, match="not finite at 6 of 9 grid points"):
         found = surface(model, LOSS, data, directions, alphas=[-1e308, 0.0, 1e308], betas=[-1.0, 0.0, 1.0])
-    assert np.isfinite(found.loss[1]).all()
-    assert not np.isfinite(found.loss[[0, 2]]).any()
+    assert torch.isfinite(found.loss[1]).all()
+    assert not torch.isfinite(found.loss[[0, 2]]).any()
 
 
 @pytest.mark.parametrize("alphas", [[], [float("nan")], [[0.0, 1.0]]])
