@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--surrogate",
         type=Path,
         metavar="CKPT",
-        help="for --gradient transfer and --audit: the network whose gradient is tried on the others",
+        help="for --gradient transfer and --audit: the network whose gradient is tried on the others (default: none)",
     )
     add_attack_parameters(group)
     _add_results(parser)
