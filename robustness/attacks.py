@@ -257,8 +257,8 @@ def perturb(
                 current, gradient = current[right], gradient[right]
                 if not len(active):
                     return result
-        step = per_image(attack.steps_for(radius), x)
-        moved = current + step * norm.direction(gradient)
-        current = (x + norm.project(moved - x, radius)).clamp(0, 1)
+        # In place: on a CPU the passes over the pixels cost a quarter of a step of a small network.
+        moved = norm.direction(gradient).mul_(per_image(attack.steps_for(radius), x)).add_(current)
+        current = norm.project(moved.sub_(x), radius).add_(x).clamp_(0, 1)
     result[active] = current
     return result

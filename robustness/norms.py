@@ -26,10 +26,10 @@ class Norm(Protocol):
         """Return one random point of the unit ball, float32, of one image's ``shape``."""
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Return the unit step of steepest ascent for each image, shape (N, ...)."""
+        """Return the unit step of steepest ascent for each image, a new tensor of shape (N, ...)."""
 
     def project(self, perturbation: Tensor, eps_N: Tensor) -> Tensor:
-        """Return the nearest point of each image's ball, shape (N, ...)."""
+        """Return the nearest point of each image's ball, a new tensor of shape (N, ...)."""
 
     def size(self, perturbation: Tensor) -> Tensor:
         """Return the norm of each image's perturbation, shape (N,)."""
