@@ -21,7 +21,8 @@ Progress = Callable[[int, int], None]
 # stays in the cache and one point keeps the cores busy unless the network is tiny; a GPU wants many points at once.
 _CHUNK = {"cpu": 2**20, "cuda": 2**23}
 _TOGETHER = {"cpu": 2**17, "cuda": 2**26}
-_PROBE = 2
+_PROBE = 2  # samples that the model is tried out on
+_PILOT = 128  # samples that orders of magnitude are taken from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +140,11 @@ class PlaneLoss:
         return losses.cpu() / samples
 
     def pilot(self) -> tuple[float, Tensor]:
-        """Return loss and Hessian (2, 2) at the origin on the first chunk of samples: their order of magnitude."""
+        """Return loss and Hessian (2, 2) at the origin on a few samples: their order of magnitude."""
         with analysis_mode(self.model):
-            _, chunk = next(self._chunks(next(iter(self._batches))))
+            inputs, targets = next(iter(self._batches))
+            few = min(self._chunk, _PILOT)
+            chunk = inputs[:few], targets[:few]
             pre_activations = self._pre_activations(chunk[0])
             value = self._losses(pre_activations, chunk, torch.zeros(1, 2))
             hessian = self._hessian(pre_activations, chunk)

@@ -104,6 +104,16 @@ def trajectory_pca(
         InputError: the runs differ in size, a weight is not finite, or the weights never move.
 
     Reference: Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 7.
+
+    Example:
+        >>> import numpy as np
+        >>> from landscape import Snapshots, trajectory_pca
+        >>> weights = np.array([[4.0, 1.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        >>> pca = trajectory_pca(Snapshots(weights))
+        >>> pca.explained_variance_ratio
+        tensor([0.9908, 0.0092], dtype=torch.float64)
+        >>> pca.off_plane.max() < 1e-12
+        tensor(True)
     """
     series = [snapshots] if isinstance(snapshots, Snapshots) else list(snapshots)
     rows = _Rows(series, memory)

@@ -61,15 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="memory for the block of weights in work; less is slower, never different (default: 0.25)",
     )
+    group.add_argument("--gif", action="store_true", help="also write trajectory.gif, which replays training")
     add_subject_arguments(parser, split="train", samples=10_000, batch_size=None)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write ``trajectory.csv``, ``surface.npz`` and the figure; print what the plane explains."""
+    """Write ``trajectory.csv``, ``surface.npz``, figure and animation; print what the plane explains."""
     from landscape.snapshots import Snapshots
     from landscape.trajectory import trajectory_pca
     from reports.commands.curvature import peak_memory
     from reports.figures import trajectory as draw
+    from reports.figures.animation import trajectory_gif
     from reports.style import save
     from reports.tables import provenance, render, write_table
 
@@ -93,7 +95,10 @@ def run(args: argparse.Namespace) -> None:
     write_table(frame, folder / "trajectory.csv", provenance(subjects, seed=args.seed, **settings))
     write_surface(folder / "surface.npz", plane)
     name = subjects[0].name if len(subjects) == 1 else "common plane"
-    save(draw(frame, plane.frame().assign(checkpoint=name)), folder / "trajectory")
+    ground = plane.frame().assign(checkpoint=name)
+    save(draw(frame, ground), folder / "trajectory")
+    if args.gif:
+        trajectory_gif(frame, ground, folder / "trajectory.gif", progress=progress_bar(args, "animation", "picture"))
     print(render(variance.head(5)))
     print(f"wrote {folder / 'trajectory.csv'}; {peak_memory(subjects[0])}")
 
