@@ -5,10 +5,27 @@ means of uneven parts was 2.1 % wrong. All vectors and decisions are replicated,
 same seed. Give the bare module: products through ``DistributedDataParallel`` silently differ between ranks.
 """
 
+import os
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch import distributed as dist
+
+
+def join() -> "dist.ProcessGroup | None":
+    """Join the processes that ``torchrun`` started and return their group; None for a process by itself.
+
+    On CUDA every process takes the GPU of its local rank, by NCCL; without CUDA they talk by gloo.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    if not dist.is_initialized():
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if cuda else "gloo")
+    return dist.group.WORLD
 
 
 def all_sum(tensor: Tensor, group: "dist.ProcessGroup | None") -> Tensor:

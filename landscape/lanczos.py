@@ -39,6 +39,8 @@ class Eigenpairs:
         ends: which end of the spectrum was asked for.
         converged: every residual is within tolerance.
         n_products: products spent, start and final check included.
+        basis: (M, P) orthonormal rows, the Ritz vectors of the whole Krylov space with the wanted ones first; None
+            unless asked for.
     """
 
     values: Tensor
@@ -47,6 +49,7 @@ class Eigenpairs:
     ends: Ends
     converged: bool
     n_products: int
+    basis: Tensor | None = None
 
     def frame(self) -> pd.DataFrame:
         """Return one row per eigenvalue: quantity, index, value, ci_low, ci_high (value -+ residual), residual."""
@@ -103,6 +106,7 @@ def extreme_eigenpairs(
     basis_size: int | None = None,
     max_products: int = 2000,
     start: Tensor | None = None,
+    keep_basis: bool = False,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Eigenpairs:
@@ -118,6 +122,7 @@ def extreme_eigenpairs(
         start: (S, P) rows that span a guess, such as the eigenvectors of the epoch before. ``block_size`` sums of
             them start the search (measured from one epoch to the next: 34 products, 41 from a random vector, and 63
             where each of five rows started a chain of its own).
+        keep_basis: return the whole basis too (``M * P`` numbers), for :func:`landscape.data_error`.
         seed: of the random start.
         progress: called with (converged pairs, k).
 
@@ -146,7 +151,7 @@ def extreme_eigenpairs(
     space.begin(start, block_size)
     search = _Search(space, k, ends, tol, max_products, progress)
     search.run()
-    return search.result(before)
+    return search.result(before, keep_basis=keep_basis)
 
 
 class KrylovSpace:
@@ -336,7 +341,7 @@ class _Search:
         changed = (self.values[: self.k] - before).abs().max() > self.tol * self.scale
         return not changed and self.n_converged == self.k
 
-    def result(self, before: int) -> Eigenpairs:
+    def result(self, before: int, *, keep_basis: bool) -> Eigenpairs:
         """Multiply the wanted vectors once more: values and residuals that owe nothing to the recurrence."""
         space = self.space
         vectors = self.weights[:, : self.k].T.to(space.basis) @ space.basis
@@ -353,6 +358,7 @@ class _Search:
             ends=self.ends,
             converged=converged,
             n_products=space.operator.n_products - before,
+            basis=self.weights.T.to(space.basis) @ space.basis if keep_basis else None,
         )
         if not converged:
             worst = float(residuals.max()) / self.scale

@@ -38,18 +38,24 @@ def add_curvature_arguments(parser: argparse.ArgumentParser) -> None:
 def make_operator(args: argparse.Namespace, subject: "Subject", *, groups: int | None = None) -> "HessianOperator":
     """Return the Hessian of the mean cross-entropy of ``subject`` over its samples.
 
-    With ``groups`` the samples are cut into at least so many batches, in an order drawn by ``--seed``.
+    With ``groups`` the samples are cut into at least so many batches, in an order drawn by ``--seed``. Of several
+    processes (``torchrun``) each takes its part of the samples.
     """
     import torch
+    from torch import distributed as dist
 
     from landscape import HessianOperator
+    from landscape.distributed import join, shard
 
+    processes = join()
     inputs, targets, batch_size = subject.inputs(), subject.labels, args.batch_size
     if groups is not None:
         generator = torch.Generator().manual_seed(args.seed)
         order = torch.randperm(len(targets), generator=generator).to(targets.device)
         inputs, targets = inputs[order], targets[order]
         batch_size = max(1, min(batch_size or len(targets), len(targets) // groups))
+    if processes is not None:
+        inputs, targets = shard((inputs, targets), rank=dist.get_rank(), world_size=dist.get_world_size())
     return HessianOperator(
         subject.model,
         torch.nn.CrossEntropyLoss(),
@@ -58,7 +64,23 @@ def make_operator(args: argparse.Namespace, subject: "Subject", *, groups: int |
         hessian=args.hessian,
         batch_size=batch_size,
         memory_budget=None if args.memory is None else args.memory * 1e9,
+        group=processes,
     )
+
+
+def writes_results(args: argparse.Namespace) -> bool:
+    """Join the other processes of ``torchrun``, if any; return whether this one writes and prints.
+
+    The others are silenced.
+    """
+    from torch import distributed as dist
+
+    from landscape.distributed import join
+
+    if join() is None or dist.get_rank() == 0:
+        return True
+    args.quiet = True
+    return False
 
 
 def peak_memory(subject: "Subject") -> str:

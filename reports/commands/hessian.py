@@ -13,7 +13,7 @@ from reports.commands.common import (
     positive_int,
     progress_bar,
 )
-from reports.commands.curvature import add_curvature_arguments, make_operator, peak_memory
+from reports.commands.curvature import add_curvature_arguments, make_operator, peak_memory, writes_results
 from training.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HELP = "trace and top eigenvalues of the Hessian, with residuals and intervals"
+EXTRA = ["data_ci_low", "data_ci_high", "value_pyhessian", "n_hvp_pyhessian"]
+GROUPS = 50
 COLUMNS = ["quantity", "index", "value", "ci_low", "ci_high", "residual", "n_samples", "n_hvp", "seconds"]
 
 
@@ -62,6 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="CKPT are run folders: analyse each of their checkpoints, starting from the last one's eigenvectors",
     )
+    group.add_argument(
+        "--bootstrap",
+        type=positive_int,
+        metavar="B",
+        help="add 95 %% intervals over samples of data, from B resamples of 50 groups of the samples (default: none)",
+    )
+    group.add_argument(
+        "--check", choices=("pyhessian",), help="print PyHessian's numbers beside ours (extra `peers`; default: none)"
+    )
     add_curvature_arguments(parser)
     add_subject_arguments(parser, split="train", batch_size=None)
 
@@ -76,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.probes < 2:
         raise InputError("--probes must be at least 2: one probe has no interval")
+    writes = writes_results(args)
     subjects: list[Subject] = []
     frames = []
     start: Tensor | None = None
@@ -87,11 +99,13 @@ def run(args: argparse.Namespace) -> None:
             frames.append(with_subject(frame, subject))
             subjects.append(subject)
     frame = pd.concat(frames, ignore_index=True)
+    if not writes:
+        return
     folder = args.out or (args.checkpoints[0] if args.every_epoch else output_folder(args, subjects))
     settings = {"params": args.params, "hessian": args.hessian, "ends": args.ends, "tol": args.tol}
     write_table(frame, folder / "hessian.csv", provenance(subjects, seed=args.seed, **settings))
     save(draw(frame), folder / "hessian")
-    print(render(frame[["checkpoint", *frame.columns.intersection(COLUMNS, sort=False)]]))
+    print(render(frame[["checkpoint", *(name for name in frame if name in COLUMNS or name in EXTRA)]]))
     print(f"wrote {folder / 'hessian.csv'}; {peak_memory(subjects[0])}")
 
 
@@ -118,7 +132,7 @@ def analyse(
     """Return the rows of one checkpoint, and its eigenvectors for the next one to start from."""
     import pandas as pd
 
-    operator = make_operator(args, subject)
+    operator = make_operator(args, subject, groups=GROUPS if args.bootstrap else None)
     pairs, seconds_pairs = timed(lambda: eigenpairs(args, subject, operator, start))
     trace, seconds_trace = timed(lambda: find_trace(args, subject, operator, pairs))
     rows = [
@@ -128,7 +142,15 @@ def analyse(
     if args.layers:
         rows.append(trace.layer_frame().assign(n_hvp=trace.n_products, seconds=seconds_trace))
     frame = pd.concat([rows[1], rows[0], *rows[2:]], ignore_index=True).assign(n_samples=operator.n_samples)
-    return frame[COLUMNS], pairs.vectors
+    frame = frame[COLUMNS]
+    if args.bootstrap:
+        frame = frame.merge(data_intervals(args, subject, operator, pairs, trace), how="left", on=["quantity", "index"])
+    if args.check:
+        from reports.pyhessian_check import pyhessian_rows
+
+        peer = pyhessian_rows(subject, operator, k=args.k, seed=args.seed)
+        frame = frame.merge(peer, how="left", on=["quantity", "index"], suffixes=("", "_pyhessian"))
+    return frame, pairs.vectors
 
 
 def eigenpairs(
@@ -143,6 +165,7 @@ def eigenpairs(
         ends=args.ends,
         tol=args.tol,
         start=start,
+        keep_basis=args.bootstrap is not None,
         seed=args.seed,
         progress=progress_bar(args, f"{subject.name}: eigenvalues", "pair"),
     )
@@ -163,6 +186,22 @@ def find_trace(
         seed=args.seed + 1,  # the eigenvectors come from --seed; probes must be independent of them
         progress=progress_bar(args, f"{subject.name}: trace", "probe"),
     )
+
+
+def data_intervals(
+    args: argparse.Namespace, subject: "Subject", operator: "HessianOperator", pairs: "Eigenpairs", trace: "Trace"
+) -> "pd.DataFrame":
+    """Return quantity, index, data_ci_low, data_ci_high: what other samples of data would have given."""
+    import pandas as pd
+
+    from landscape import data_error
+
+    show = progress_bar(args, f"{subject.name}: bootstrap", "vector")
+    found = data_error(operator, pairs, trace, resamples=args.bootstrap, seed=args.seed + 2, progress=show)
+    keys = [("trace", 0), *(("eigenvalue", i + 1) for i in range(len(pairs.values)))]
+    intervals = [(e.ci_low, e.ci_high) for e in (found.trace, *found.eigenvalues)]
+    rows = [(*key, *interval) for key, interval in zip(keys, intervals, strict=True)]
+    return pd.DataFrame(rows, columns=["quantity", "index", "data_ci_low", "data_ci_high"])
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

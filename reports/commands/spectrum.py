@@ -11,7 +11,7 @@ from reports.commands.common import (
     positive_int,
     progress_bar,
 )
-from reports.commands.curvature import add_curvature_arguments, make_operator, peak_memory
+from reports.commands.curvature import add_curvature_arguments, make_operator, peak_memory, writes_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +46,12 @@ def run(args: argparse.Namespace) -> None:
     from reports.style import save
     from reports.tables import provenance, render, with_subject, write_table
 
+    writes = writes_results(args)
     subjects = load_subjects(args)
     folder = output_folder(args, subjects)
     found = [estimate(args, subject) for subject in subjects]
+    if not writes:
+        return
     frame = pd.concat(
         [with_subject(density.frame(), subject) for density, subject in zip(found, subjects, strict=True)],
         ignore_index=True,

@@ -1,0 +1,130 @@
+"""What another sample of data would have given: intervals over samples, beside those over probes.
+
+The data are cut into groups. With orthonormal rows U that hold the eigenvectors, each group g has a small matrix
+``U H_g U^T`` and, over the probes, a trace; both cost one pass over the data a vector, whatever the number of
+resamples. A resample of the groups with replacement averages its small matrices and diagonalises the mean: right to
+first order in the change of H, and beyond it as far as the eigenvectors turn within U. Take the whole Krylov basis for
+U: with the eigenvectors alone, the interval of the last of them is too short.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from landscape.lanczos import Eigenpairs
+from landscape.operator import HessianOperator
+from landscape.trace import Estimate, Trace, random_signs
+from training.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataError:
+    """95 % intervals over samples of data, at the same weights.
+
+    Attributes:
+        eigenvalues: one for each eigenpair, in its order. trace: that of the trace. n_groups, n_products: the effort.
+    """
+
+    eigenvalues: list[Estimate]
+    trace: Estimate
+    n_groups: int
+    n_products: int
+
+
+def data_error(
+    operator: HessianOperator,
+    pairs: Eigenpairs,
+    trace: Trace,
+    *,
+    resamples: int = 1000,
+    probes: int = 20,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> DataError:
+    """Bootstrap the eigenvalues and the trace over the batches of ``operator`` (Efron and Tibshirani 1993).
+
+    Args:
+        operator: its batches are the groups: at least 10, better 50, of samples in random order.
+        pairs: eigenpairs of the same operator, best found with ``keep_basis=True``. trace: its trace.
+        resamples: bootstrap resamples of the groups. probes: random probes for the trace of every group.
+        progress: called with (vectors done, vectors in all).
+
+    The interval of the eigenvalues is the basic one: reflected percentiles, which take out the upward bias of extreme
+    eigenvalues of a noisy matrix. The interval of the trace is Student's over groups and holds the error of
+    its probes too.
+
+    Raises:
+        InputError: fewer than 10 groups, or fewer than 10 resamples.
+    """
+    before, k = operator.n_products, len(pairs.values)
+    basis = pairs.vectors if pairs.basis is None else pairs.basis
+    weights, matrices, traces = _by_group(operator, basis, probes, seed, progress)
+    groups = len(weights)
+    if groups < 10 or resamples < 10:
+        raise InputError(f"a bootstrap needs 10 groups and 10 resamples, not {groups} and {resamples}")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(0, groups, (resamples, groups), generator=generator)
+    counts = torch.stack([torch.bincount(row, minlength=groups) for row in drawn]).double() * weights
+    counts /= counts.sum(dim=1, keepdim=True)
+    means = torch.einsum("bg,gij->bij", counts, matrices)
+    found = _ordered(torch.linalg.eigvalsh(means), pairs.ends)[:, :k]
+    widen = (groups / (groups - 1)) ** 0.5
+    quantiles = torch.tensor([0.975, 0.025], dtype=torch.float64)
+    low, high = pairs.values - widen * (torch.quantile(found, quantiles, dim=0) - pairs.values)
+    return DataError(
+        eigenvalues=[
+            Estimate(value=float(v), ci_low=float(a), ci_high=float(b))
+            for v, a, b in zip(pairs.values, low, high, strict=True)
+        ],
+        trace=_trace_interval(trace, weights, traces),
+        n_groups=groups,
+        n_products=operator.n_products - before,
+    )
+
+
+def _by_group(
+    operator: HessianOperator,
+    vectors: Tensor,
+    probes: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return every group's share of the samples (G,), matrix in the eigenvectors (G, k, k) and trace (G,)."""
+    matrices, sizes = [], []
+    for size, image in operator.products_by_batch(vectors):
+        matrices.append((vectors @ image.T).double().cpu())
+        sizes.append(size)
+    projected = torch.stack(matrices)
+    traces = torch.diagonal(projected, dim1=1, dim2=2).sum(dim=1)
+    generator = torch.Generator(device=operator.device).manual_seed(seed)
+    for probe in range(probes):
+        signs = random_signs(operator, generator)
+        outside = signs - (signs @ vectors.T) @ vectors
+        images = operator.products_by_batch(outside[None])
+        parts = [(signs * image[0]).sum(dtype=torch.float64) for _, image in images]
+        traces = traces + torch.stack(parts).cpu() / probes
+        if progress is not None:
+            progress(len(vectors) + probe + 1, len(vectors) + probes)
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return weights / weights.sum(), (projected + projected.mT) / 2, traces
+
+
+def _ordered(values: Tensor, ends: str) -> Tensor:
+    """Order the rows of ``values`` (B, k) as the eigenpairs are ordered."""
+    if ends == "smallest":
+        return values
+    if ends == "largest":
+        return values.flip(1)
+    return values.gather(1, values.abs().argsort(dim=1, descending=True))
+
+
+def _trace_interval(trace: Trace, weights: Tensor, traces: Tensor) -> Estimate:
+    """Return the interval of ``trace`` over groups and probes, whose errors are independent."""
+    groups = len(weights)
+    over_groups = float(((weights * (traces - weights @ traces)) ** 2).sum()) * groups / (groups - 1)
+    over_probes = float(trace.samples.var()) / trace.n_probes
+    half = float(stats.t.ppf(0.975, groups - 1)) * (over_groups + over_probes) ** 0.5
+    return Estimate(value=trace.value, ci_low=trace.value - half, ci_high=trace.value + half)
