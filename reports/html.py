@@ -18,9 +18,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from reports import style
 from reports.collect import Batch, Table, batches, find_tables
 from reports.overview import overview
+from reports.raster import palette_of, rasterise
 from reports.sections import SECTIONS, Drawing, Section
 from reports.surface3d import plotly_source, surface_payload
 from training.errors import InputError
@@ -163,8 +163,7 @@ def _legend_names(figure: Figure) -> str:
 
 def _png_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
-    with style.settings():
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    palette_of(rasterise(figure, _DPI)).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

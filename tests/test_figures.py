@@ -277,6 +277,14 @@ def test_spectral_density_integrates_to_the_weight_away_from_zero():
     assert f"{100 * below:.2g} % below {-width:.2g}; {100 * at_zero:.2g} % at 0" in title
 
 
+def test_a_node_that_lies_at_zero_by_accident_is_no_mass_at_zero():
+    table = frames.spectrum(frames.networks(1), probes=3)
+    table = table[(table["node"] != 0) | (table["probe"] == 0)]
+    axes = panels(figures.spectrum(table))[0]
+    assert "at 0: at most" in axes.get_title(loc="left")
+    assert not any(list(line.get_xdata()) == [0, 0] for line in axes.lines)
+
+
 def test_cumulative_weight_jumps_by_the_mass_at_zero_and_ends_at_all():
     table = frames.spectrum(frames.networks(1), probes=3)
     line = panels(figures.spectrum(table))[1].lines[0]

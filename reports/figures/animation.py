@@ -18,6 +18,7 @@ from PIL import Image
 from reports import style
 from reports.figures import layout, planes
 from reports.figures.series import Series, require, series_of
+from reports.raster import palette_of, picture
 from training.errors import InputError
 from training.files import atomic_path
 
@@ -92,7 +93,7 @@ def trajectory_gif(
             clock.set_text(f"step {step:.0f}")
             for artist in moving:
                 figure.draw_artist(artist)
-            pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+            pictures.append(picture(canvas))
             if progress is not None:
                 progress(done + 1, frames)
     return _write(pictures, Path(file), seconds)
@@ -150,12 +151,9 @@ def _artists(runner: _Runner) -> list[Artist]:
 
 
 def _write(pictures: list[Image.Image], file: Path, seconds: float) -> Path:
-    """Write all pictures with the palette of the last one, which has every colour, and a white that is white."""
-    palette = pictures[-1].quantize(colors=128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    colours = np.array(palette.getpalette()).reshape(-1, 3)
-    colours[colours.sum(1).argmax()] = 255
-    palette.putpalette(colours.ravel().tolist())
-    indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    """Write all pictures with the palette of the last one, which has every colour."""
+    palette = palette_of(pictures[-1], colours=128)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in pictures]
     each = max(20, round(1000 * seconds / len(pictures)))
     durations = [each] * (len(pictures) - 1) + [2000]
     with atomic_path(file) as temporary:

@@ -58,13 +58,17 @@ class Spectrum:
         below = np.mean([single.share_below(-self.width).value for single in self.spectra])
         zero = [single.mass_at_zero() for single in self.spectra]
         at_zero, at_most = np.mean([one.value for one in zero]), np.mean([one.ci_high for one in zero])
-        share = f"{_percent(float(at_zero))} at 0" if at_zero > 0 else f"at 0: at most {_percent(float(at_most))}"
+        known = f"{_percent(float(at_zero))} at 0"
+        share = known if self.has_mass_at_zero else f"at 0: at most {_percent(float(at_most))}"
         return [f"{_percent(float(below))} below {-self.width:.2g}", share]
 
     @property
     def has_mass_at_zero(self) -> bool:
-        """Whether nodes at zero show that zero is an eigenvalue."""
-        return any(single.mass_at_zero().value > 0 for single in self.spectra)
+        """Whether zero is an eigenvalue: every probe has a node there, which in a bulk around zero is no accident."""
+        return all(
+            len(np.unique(single.probe[np.abs(single.nodes) <= _zero(single)])) == single.n_probes
+            for single in self.spectra
+        )
 
 
 @styled
@@ -135,7 +139,8 @@ def _explanation(series: list[Series], threshold: float) -> str:
 
 
 def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int, *, narrow: bool) -> None:
-    curve = one.band(lambda single: _without_zero(single).density(grid, width=_width(single)))
+    seen = _without_zero if one.has_mass_at_zero else lambda single: single
+    curve = one.band(lambda single: seen(single).density(grid, width=_width(single)))
     colour = one.series.look.colour
     axes.fill_between(grid, np.maximum(curve.low, _INVISIBLE), curve.high, color=colour, alpha=0.22, linewidth=0)
     axes.plot(grid, np.maximum(curve.value, _INVISIBLE), color=colour, linewidth=1)

@@ -310,7 +310,8 @@ def _contours(
 
 
 def _colour_bar(figure: Figure | SubFigure, drawn: ScalarMappable, panels: list[Axes], *, where: str = "right") -> None:
-    bar = figure.colorbar(drawn, ax=panels, location=where, aspect=30, pad=0.02, shrink=0.9, label="loss")
+    aspect = max(30.0, 10 * figure.bbox.height / figure.dpi) if where == "right" else 30.0
+    bar = figure.colorbar(drawn, ax=panels, location=where, aspect=aspect, pad=0.02, shrink=0.9, label="loss")
     levels = getattr(drawn, "levels", None)
     if levels is not None:
         shown = levels[:: 3 if where == "right" else 4]
