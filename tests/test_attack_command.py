@@ -147,3 +147,23 @@ def test_a_plain_state_dict_has_no_feedback_path(runs, tmp_path, capsys):
         status, _, err = attack(capsys, tmp_path / "plain.pt", *foreign, "--gradient", "feedback")
     assert status == 2
     assert "has no feedback path" in err
+
+
+def test_a_model_without_gradients_is_named_and_square_still_runs(tmp_path, capsys, monkeypatch):
+    (tmp_path / "detached_factory.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Detached(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x.flatten(1).detach()).detach()\n\n\n"
+        "def build():\n    return Detached(64, 10)\n"
+    )
+    state = {"weight": torch.zeros(10, 64), "bias": torch.arange(10.0)}
+    torch.save(state, tmp_path / "weights.pt")
+    monkeypatch.chdir(tmp_path)
+    foreign = ["weights.pt", "--model", "detached_factory:build", "--dataset", "digits", "--eps", 0.1, "--out", "new"]
+    status, _, err = attack(capsys, *foreign, "--attack", "pgd")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "use the square attack, which needs none" in err
+    assert not (tmp_path / "new").exists()
+    assert attack(capsys, *foreign, "--attack", "square", "--queries", 5)[0] == 0
