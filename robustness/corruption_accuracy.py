@@ -72,8 +72,9 @@ class CorruptionAccuracy:
 
         ``quantity`` is ``mean_accuracy`` (group: all, a severity or a category) and, where the clean images were
         evaluated, ``clean_accuracy``, ``relative_accuracy`` (mean over clean) and ``accuracy_drop`` (clean minus mean);
-        with a ``baseline`` also ``mce``, its group saying ``against`` which network. Intervals are percentile
-        bootstraps over images.
+        with a ``baseline`` also ``mce`` and ``difference`` (mean minus the baseline's), their group saying
+        ``against`` which network. Intervals are percentile bootstraps over images, paired where two values of the
+        same images are compared.
         """
         per_image = self.correct_KSN.double()
         groups = {"all": per_image.mean(dim=(0, 1))}
@@ -89,7 +90,10 @@ class CorruptionAccuracy:
                 rows.append(("relative_accuracy", "all", *self._ratio(groups["all"], clean)))
             rows.append(("accuracy_drop", "all", *self._mean(clean - groups["all"])))
         if baseline is not None:
-            rows.append(("mce", f"against {baseline_name}", *mean_corruption_error(self, baseline)))
+            mce = mean_corruption_error(self, baseline)  # also checks that the two can be compared
+            difference = groups["all"] - baseline.correct_KSN.double().mean(dim=(0, 1))
+            rows.append(("mce", f"against {baseline_name}", *mce))
+            rows.append(("difference", f"against {baseline_name}", *self._mean(difference)))
         frame = pd.DataFrame(rows, columns=["quantity", "group", "value", "ci_low", "ci_high"])
         return frame.assign(n_samples=per_image.shape[-1])
 

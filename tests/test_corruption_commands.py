@@ -82,7 +82,9 @@ def test_tables_sidecars_and_figures(runs, digits_c, tmp_path, capsys):
     summary = pd.read_csv(tmp_path / "corruptions_summary.csv").set_index(["rule", "quantity"])
     assert summary.loc[("bp", "mce"), "value"] == 1
     assert summary.loc[("bp", "mce"), "group"] == f"against {runs / 'bp'}"
+    assert summary.loc[("fa", "difference"), "ci_high"] < 0
     assert "mCE against" in out
+    assert "difference against" in out
     sidecar = json.loads((tmp_path / "corruptions.json").read_text())
     assert set(sidecar["corrupted_set"]["md5"]) == set(small_images().corruptions)
     for name in ("corruptions.pdf", "corruptions.png", "corruptions_heatmap.png"):

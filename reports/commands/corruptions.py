@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         type=Path,
         metavar="CKPT",
-        help="also give mCE, the mean corruption error relative to this network (default: no mCE, since CIFAR-10-C "
-        "has no standard baseline)",
+        help="compare with this network: difference of mean accuracy (paired), and mCE, the mean corruption error "
+        "relative to its (default: neither, since CIFAR-10-C has no standard baseline)",
     )
     add_subject_arguments(parser, split="test")
 
@@ -151,7 +151,7 @@ def _table(means: "pd.DataFrame") -> str:
     """Return one line a checkpoint: accuracies in percent with their intervals, ratios as they are."""
     from reports.tables import render
 
-    percent = means.quantity.isin(["mean_accuracy", "clean_accuracy", "accuracy_drop"])
+    percent = ~means.quantity.isin(["relative_accuracy", "mce"])
     scaled = means[["value", "ci_low", "ci_high"]].mul(percent.map({True: 100.0, False: 1.0}), axis=0)
     digits = percent.map({True: 1, False: 3})
     cells = [
@@ -159,8 +159,8 @@ def _table(means: "pd.DataFrame") -> str:
         for (value, low, high), d in zip(scaled.itertuples(index=False, name=None), digits, strict=True)
     ]
     names = means.quantity.replace({"mean_accuracy": "mean", "mce": "mCE"}).str.replace("_", " ")
-    grouped = means.group.where(means.quantity != "mce", "mCE " + means.group)
-    columns = names.where(means.group == "all", grouped)
+    against = means.group.str.startswith("against ")
+    columns = names.where(means.group == "all", means.group.where(~against, names + " " + means.group))
     table = means.assign(cell=cells, column=columns)
     wide = table.pivot_table(index="column", columns="checkpoint", values="cell", aggfunc="first")
     wide = wide.loc[list(dict.fromkeys(columns)), list(dict.fromkeys(means.checkpoint))]
