@@ -6,7 +6,7 @@ Every contender trains the paper's MLP (3072-512-512-10, batch 128, Adam) by bac
 (CIFAR-10 if ``--data-root`` is given, random bytes otherwise: the work is the same) for one pass a round; rounds
 alternate between the contenders, and the median counts.
 
-* ``products + Adam``: the floor. The eight matrix products of a step on fixed inputs and ``Adam(fused=True)``, nothing else.
+* ``products + Adam``: the floor: the eight matrix products of a step on fixed inputs and ``Adam(fused=True)`` only.
 * ``hand-written``: forward and backward as explicit products, ``Adam(fused=True)``, data in memory as floats.
 * ``alignscape``: what ``analyze train`` runs: uint8 data, normalisation, metrics, resumable.
 * ``usual loop``: ``DataLoader`` over a ``TensorDataset`` of floats, autograd, ``Adam`` with its defaults.

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from training.errors import InputError
+from training.runs import read_run
 
 Layout = Sequence[tuple[str, tuple[int, ...]]]
 
@@ -67,12 +68,11 @@ class Snapshots:
         """Open ``trajectory.npy`` and ``trajectory.json`` of a run folder.
 
         Raises:
-            InputError: the run is not finished, a file is missing or damaged, or the two do not belong together.
+            InputError: no run, an unfinished one, a missing or damaged file, or two that do not belong together.
         """
         folder = Path(run)
-        if not (folder / "done.json").is_file():  # rows that training has not reached yet hold zeros
-            what = "is not finished; give its training command again" if folder.is_dir() else "does not exist"
-            raise InputError(f"the run {folder} {what}")
+        if not read_run(folder).is_done:  # rows that training has not reached yet hold zeros
+            raise InputError(f"the run {folder} is not finished; give its training command again")
         path, layout_path = folder / "trajectory.npy", folder / "trajectory.json"
         missing = [file.name for file in (path, layout_path) if not file.is_file()]
         if missing:

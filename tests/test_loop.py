@@ -23,7 +23,6 @@ from training.loop import train
 from training.models import build_model
 from training.rules import RULES, make_rule
 from training.seeding import generator
-from training.trajectory import load_trajectory
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +32,10 @@ def digits():
 
 def config(**fields) -> TrainConfig:
     return TrainConfig(**{"hidden": (24, 16), "epochs": 3, "batch_size": 32, "lr": 1e-3, "seed": 1, **fields})
+
+
+def load_trajectory(run) -> tuple[np.ndarray, list[int]]:
+    return np.load(run / "trajectory.npy"), json.loads((run / "trajectory.json").read_text())["steps"]
 
 
 def assert_same_run(ours, theirs):

@@ -27,6 +27,7 @@ def write_run(folder, array, steps=None, layout=None):
     steps = list(range(len(array))) if steps is None else steps
     about = {"steps": steps, "parameters": [["w", [array.shape[1]]]] if layout is None else layout}
     (folder / "trajectory.json").write_text(json.dumps(about))
+    (folder / "config.json").write_text(json.dumps({"config": {}, "data": {}}))
     (folder / "done.json").write_text("{}")
     return folder
 
@@ -210,7 +211,7 @@ def test_every_kth_snapshot_keeps_the_last(tmp_path):
 
 def test_errors_name_what_is_wrong(tmp_path):
     run = write_run(tmp_path / "run", walk(5, 6))
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="not a run folder"):
         Snapshots.of_run(tmp_path / "nowhere")
     (run / "trajectory.npy").unlink()
     with pytest.raises(InputError, match=r"no trajectory\.npy.*--snapshot-every"):

@@ -5,14 +5,12 @@
 disk cost is T x P x 4 bytes (float32) or 2 (float16): 7.3 MB a row for the paper's MLP in float32.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from training.errors import InputError
 from training.files import atomic_path, write_json
 
 
@@ -63,26 +61,3 @@ class TrajectoryWriter:
             np.save(handle, kept)
         layout = [[name, list(p.shape)] for name, p in self._parameters.items()]
         write_json(self.path.with_suffix(".json"), {"steps": steps, "parameters": layout})
-
-
-def load_trajectory(folder: str | os.PathLike[str]) -> tuple[np.ndarray, list[int]]:
-    """Return the memory-mapped rows (T, P) of the run in ``folder``, and their steps.
-
-    Raises:
-        InputError: the run kept no trajectory, is not finished, or the file is damaged.
-    """
-    import json
-
-    folder = Path(folder)
-    if not (folder / "trajectory.npy").is_file():
-        raise InputError(f"{folder} has no trajectory.npy: train it with --snapshot-every STEPS")
-    if not (folder / "done.json").is_file():
-        raise InputError(f"the run in {folder} is not finished: give its training command again to complete it")
-    try:
-        rows = np.load(folder / "trajectory.npy", mmap_mode="r")
-        steps = json.loads((folder / "trajectory.json").read_text(encoding="utf-8"))["steps"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"the trajectory in {folder} is damaged: {error}") from error
-    if rows.ndim != 2 or len(rows) != len(steps):
-        raise InputError(f"the trajectory in {folder} is damaged: {len(steps)} steps, shape {rows.shape}")
-    return rows, steps
