@@ -88,7 +88,8 @@ class SpectralDensity:
         per_unit = self.n_probes * self.dim / 2 * value[seen] / square[seen]
         for limit, share in ((low, 0.975), (high, 0.025)):
             limit[seen] = _gamma_shape(value[seen] * per_unit, share) / per_unit
-        return Band(grid=grid, value=value, low=low, high=high)
+        # Weight far below one eigenvalue's share is best explained by more than was seen; the curve stays inside.
+        return Band(grid=grid, value=value, low=np.minimum(low, value), high=np.maximum(high, value))
 
     def cumulative(self, grid: Array | None = None, *, width: float | None = None) -> Band:
         """Return the share of eigenvalues below each grid point, smoothed by the same Gaussian, with its Beta band."""
@@ -159,7 +160,7 @@ class SpectralDensity:
         low, high = mean.copy(), mean.copy()
         for limit, share in ((low, 0.975), (high, 0.025)):
             limit[inside] = _beta_mean(mean[inside], total[inside], share)
-        return low, high
+        return np.minimum(low, mean), np.maximum(high, mean)
 
 
 def spectral_density(

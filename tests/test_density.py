@@ -107,6 +107,7 @@ def test_bands_cover_as_often_as_they_say(probes):
     ):
         covered = np.array([(c.low <= truth + 1e-12) & (truth - 1e-12 <= c.high) for c in curves])
         assert 0.92 <= covered.mean() <= 0.98
+        assert all(((c.low <= c.value) & (c.value <= c.high)).all() for c in curves)
         assert covered.mean(axis=0).min() >= 0.86
 
 
