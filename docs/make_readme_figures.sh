@@ -16,8 +16,10 @@ train ifa0 --rule ifa --angle 0
 train ifa45 --rule ifa --angle 45
 train fa --rule fa
 train dfa --rule dfa
+# PFA's path aligns under SGD with a strong decay in the first epoch (docs/learning-rules.md).
+train pfa --rule pfa --optimiser sgd --lr 0.01 --first-epoch-weight-decay 0.03 --weight-decay 1e-4
 
-NETWORKS="$OUT/bp $OUT/ifa0 $OUT/ifa45 $OUT/fa $OUT/dfa"
+NETWORKS="$OUT/bp $OUT/ifa0 $OUT/ifa45 $OUT/fa $OUT/dfa $OUT/pfa"
 $ANALYZE hessian $NETWORKS --samples 5000 --out "$OUT"
 $ANALYZE spectrum $NETWORKS --samples 5000 --out "$OUT"
 $ANALYZE surface $NETWORKS --samples 5000 --out "$OUT"
