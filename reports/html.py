@@ -1,6 +1,7 @@
 """One page for a folder of results: every figure and table in a single HTML file that opens without a network."""
 
 import base64
+import functools
 import io
 import math
 import numbers
@@ -19,9 +20,10 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from reports.collect import Batch, Table, batches, find_tables
-from reports.overview import overview
+from reports.figures import against_angle
+from reports.overview import overview, quantities
 from reports.raster import palette_of, rasterise
-from reports.sections import SECTIONS, Drawing, Section
+from reports.sections import SECTIONS, Section
 from reports.surface3d import plotly_source, surface_payload
 from training.errors import InputError
 from training.files import write_text
@@ -30,6 +32,7 @@ Progress = Callable[[int, int], None]
 
 MOST_ROWS = 200  # of a table that are shown on the page; the CSV file has all
 OPEN_ROWS = 40  # a section's only table is unfolded if it has no more rows
+CURVE_ANGLES = 3  # angles from which quantities are drawn against the angle
 _DPI = 200
 _SHOWN_DPI = 132  # pixels of the page per inch of a figure: its 7 point text is read as 13 pixels
 
@@ -87,13 +90,15 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
         sections.append(_section(section, tables, analyses[section.kind], folder))
     shown = {kind for section in present for kind in (section.kind, *section.companions)}
     others = [_grid(table, folder) for table in tables if table.kind not in shown]
-    summary = overview({kind: found[0].frame for kind, found in analyses.items() if found})
+    first = {kind: found[0].frame for kind, found in analyses.items() if found}
+    summary = overview(first)
     surfaces = [one for batch in analyses.get("surface", []) for one in surface_payload(batch.frame)]
     page = _environment().get_template("page.html.j2").render(
         title=f"Analysis of {folder.resolve().name}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("alignscape"),
         overview=None if summary is None else _rendered(summary),
+        by_angle=_by_angle(quantities(first)),
         sections=sections,
         others=others,
         surfaces=surfaces,
@@ -115,7 +120,11 @@ def _section(section: Section, tables: list[Table], found: list[Batch], folder: 
     own = [table for table in tables if table.kind == section.kind]
     more = [table for table in tables if table.kind in section.companions]
     pictures = [
-        _picture(drawing, batch, named=len(found) > 1)
+        _picture(
+            drawing.title + (f" ({', '.join(table.name for table in batch.tables)})" if len(found) > 1 else ""),
+            drawing.caption,
+            functools.partial(drawing.draw, batch.frame, batch.tables),
+        )
         for batch in found
         for drawing in section.drawings
         if drawing.applies(batch.frame)
@@ -132,16 +141,23 @@ def _section(section: Section, tables: list[Table], found: list[Batch], folder: 
     }
 
 
-def _picture(drawing: Drawing, batch: Batch, *, named: bool) -> Picture:
-    title = drawing.title + (f" ({', '.join(table.name for table in batch.tables)})" if named else "")
+def _by_angle(table: DataFrame | None) -> Picture | None:
+    """Return the figure of all quantities against the angle, if there are enough angles to see a curve."""
+    if table is None or len(table.loc[table["rule"] == "ifa", "angle"].unique()) < CURVE_ANGLES:
+        return None
+    caption = "From feedback identical to the forward weights (0°) to independent of them (90°, as in FA)."
+    return _picture("Against the initial angle", caption, lambda: against_angle(table))
+
+
+def _picture(title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
     try:
-        figure = drawing.draw(batch.frame, batch.tables)
+        figure = draw()
     except InputError as error:
-        return Picture(title=title, caption=drawing.caption, problem=str(error))
+        return Picture(title=title, caption=caption, problem=str(error))
     return Picture(
         title=title,
-        caption=drawing.caption,
-        alt=f"{title}: {_legend_names(figure)}. {drawing.caption}",
+        caption=caption,
+        alt=f"{title}: {_legend_names(figure)}. {caption}",
         uri=_png_uri(figure),
         width=round(figure.get_size_inches()[0] * _SHOWN_DPI),
         height=round(figure.get_size_inches()[1] * _SHOWN_DPI),

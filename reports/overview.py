@@ -17,6 +17,31 @@ def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     A run is one network whatever a table calls it (its folder, ``ckpt.pt``, a checkpoint of an epoch: the last one
     counts). Accuracies are in percent. None if no analysis has a known quantity.
     """
+    table = _measured(analyses)
+    if table is None:
+        return None
+    plain = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
+    short = short_names(table.index.tolist())
+    repeated = table.duplicated(["rule", "angle", "seed"], keep=False)
+    labels = [
+        short[network] if not name else f"{name}, {short[network]}" if again else name
+        for network, name, again in zip(table.index, plain, repeated, strict=True)
+    ]
+    table.insert(0, "network", labels)
+    dull = ["rule", "angle"] + ([] if len(table["seed"].dropna().unique()) > 1 else ["seed"])
+    return table.drop(columns=dull).reset_index(drop=True)
+
+
+def quantities(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
+    """Return the numbers of :func:`overview` as ``rule, angle, seed, quantity, value``, for a figure of them."""
+    table = _measured(analyses)
+    if table is None:
+        return None
+    return table.melt(["rule", "angle", "seed"], var_name="quantity", value_name="value")
+
+
+def _measured(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
+    """Return ``rule, angle, seed`` and the quantities of every network, indexed by network, ordered by rule."""
     frames = {kind: analyses[kind] for kind in _SUMMARIES if kind in analyses and not analyses[kind].empty}
     frames = {kind: frame for kind, frame in frames.items() if {"checkpoint", *_NEEDS[kind]} <= set(frame.columns)}
     names = _one_name_each(name for frame in frames.values() for name in frame["checkpoint"].astype(str).unique())
@@ -27,18 +52,8 @@ def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     parts = [part for kind, table in tables.items() if (part := _SUMMARIES[kind](table)) is not None]
     if not parts:
         return None
-    identity = _identity(tables.values())
-    table = identity.join(pd.concat(parts, axis=1), how="inner").sort_values(["order", "angle", "seed"], kind="stable")
-    plain = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
-    short = short_names(table.index.tolist())
-    repeated = Series(plain).duplicated(keep=False).to_numpy() & table.duplicated(["rule", "angle", "seed"], keep=False)
-    labels = [
-        short[network] if not name else f"{name}, {short[network]}" if again else name
-        for network, name, again in zip(table.index, plain, repeated, strict=True)
-    ]
-    table.insert(0, "network", labels)
-    dull = ["order", "rule", "angle"] + ([] if len(table["seed"].dropna().unique()) > 1 else ["seed"])
-    return table.drop(columns=dull).reset_index(drop=True)
+    table = _identity(tables.values()).join(pd.concat(parts, axis=1), how="inner")
+    return table.sort_values(["order", "angle", "seed"], kind="stable").drop(columns="order")
 
 
 def _one_name_each(names: Iterable[str]) -> dict[str, str]:

@@ -31,6 +31,17 @@ def common_plane(nets):
     return frames.surface(nets[:1], reach=2.5).assign(checkpoint="plane")[["checkpoint", "alpha", "beta", "loss"]]
 
 
+def by_angle(seeds):
+    """Two quantities of BP, FA and IFA at ten angles, with ``seeds`` seeds."""
+    nets = pd.DataFrame(frames.networks(12, seeds))
+    angle = nets["angle"].fillna(nets["rule"].map({"bp": 0.0, "fa": 90.0}))
+    parts = {
+        "test accuracy (%)": 60 - 0.2 * angle + nets["seed"],
+        "Hessian trace": 10 ** (3 - angle / 45) + nets["seed"],
+    }
+    return pd.concat([nets.assign(quantity=name, value=values) for name, values in parts.items()])
+
+
 # name -> (drawing, number of panels with data)
 CASES = {
     "metrics, 1": (lambda: figures.metrics(frames.metrics(frames.networks(1))), 4),
@@ -74,6 +85,8 @@ CASES = {
     "attack, 12": (lambda: figures.attack(frames.attack(frames.networks(12))), 2),
     "corruptions, 1": (lambda: figures.corruptions(frames.corruptions(frames.networks(1))), 2),
     "corruptions, 12 x 2 seeds": (lambda: figures.corruptions(frames.corruptions(frames.networks(12, 2))), 2),
+    "against angle, 1": (lambda: figures.against_angle(by_angle(1)), 2),
+    "against angle, 3 seeds": (lambda: figures.against_angle(by_angle(3)), 2),
     "heat map, 1": (lambda: figures.corruption_heatmap(frames.corruptions(frames.networks(1))), 1),
     "heat map, 12": (lambda: figures.corruption_heatmap(frames.corruptions(frames.networks(12))), 12),
 }
@@ -231,6 +244,17 @@ def test_seeds_are_drawn_as_mean_and_standard_deviation():
     assert np.isclose(edges.max(), (by_epoch.mean() + by_epoch.std()).max())
 
 
+def test_the_number_of_seeds_is_told_once_if_it_is_the_same_for_all():
+    def words(table):
+        return [text for text, *_ in texts_on_paper(figures.attack(table))]
+
+    same = frames.attack(frames.networks(2, seeds=3))
+    assert any("over 3 seeds" in text for text in words(same))
+    assert "BP" in words(same)
+    mixed = same[(same["rule"] == "bp") | (same["seed"] < 2)]
+    assert {"BP (3 seeds)", "IFA 0° (2 seeds)"} <= set(words(mixed))
+
+
 def test_a_diverged_run_ends_in_a_cross_and_is_named():
     figure = drawn("metrics, 6, one diverged")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -385,7 +409,21 @@ def test_heatmap_shows_every_cell():
     assert len(axes.texts) == 75
 
 
-@pytest.mark.parametrize("name", [name for name in figures.__all__ if name != "trajectory_gif"])
+def test_against_angle_draws_means_and_the_rules_that_have_no_angle():
+    table = by_angle(3)
+    axes = panels(figures.against_angle(table))[0]
+    assert axes.get_ylabel() == "test accuracy (%)"
+    ifa = table[(table["quantity"] == "test accuracy (%)") & (table["rule"] == "ifa")]
+    line = next(line for line in axes.lines if list(line.get_xdata()) == list(range(0, 100, 10)))
+    np.testing.assert_allclose(line.get_ydata(), ifa.groupby("angle")["value"].mean())
+    levels = {float(line.get_ydata()[0]) for line in axes.lines if list(line.get_xdata()) == [0, 1]}
+    assert levels == {61.0, 43.0}
+    assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["IFA", "BP", "FA"]
+    bars = [bar.lines[2][0].get_segments()[0] for bar in axes.containers]
+    assert all(np.ptp(np.asarray(bar, float)[:, 1]) == pytest.approx(2) for bar in bars), "two standard deviations"
+
+
+@pytest.mark.parametrize("name", [name for name in figures.__all__ if name not in ("trajectory_gif", "against_angle")])
 def test_missing_columns_are_named(name):
     with pytest.raises(InputError, match="lacks the column"):
         getattr(figures, name)(pd.DataFrame({"checkpoint": ["a"], "nonsense": [1]}))

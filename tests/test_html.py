@@ -279,6 +279,13 @@ def test_overview_has_one_row_per_network_with_the_numbers_of_the_tables(results
     assert 0.3 < worst.mean() / attack[attack["eps"] == 0]["accuracy"].mean() < 0.7
 
 
+def test_many_angles_are_drawn_against_the_angle(tmp_path):
+    frames.hessian(frames.networks(12)[:5]).to_csv(tmp_path / "hessian.csv", index=False)
+    write_page(tmp_path)
+    first = read(tmp_path).all("img")[0]
+    assert first["alt"].startswith("Against the initial angle: IFA, BP.")
+
+
 def test_overview_knows_a_run_by_all_its_names_and_keeps_repeats_apart():
     def one(checkpoint, **columns):
         return pd.DataFrame([{"checkpoint": checkpoint, "rule": "fa", "angle": np.nan, "seed": 0, **columns}])

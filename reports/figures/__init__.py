@@ -14,6 +14,7 @@ Checkpoints that differ in ``seed`` only are drawn as their mean with one standa
 | ``surface``, ``surface_3d`` | ``checkpoint, alpha, beta, loss`` |
 | ``trajectory`` | path: ``checkpoint, step, alpha, beta, off_plane, loss, plane_loss``; surface as above |
 | ``attack`` | ``checkpoint, attack, gradient, eps, accuracy, ci_low, ci_high`` |
+| ``against_angle`` | ``rule, angle, seed, quantity, value`` |
 | ``corruptions``, ``corruption_heatmap`` | ``checkpoint, corruption, category, severity, accuracy, ci_low, ci_high`` |
 
 ``trajectory_gif`` replays the trajectory as an animation.
@@ -21,6 +22,7 @@ Accuracies are fractions in the tables and percentages in the figures.
 """
 
 from reports.figures.accuracy import attack, corruption_heatmap, corruptions
+from reports.figures.angles import against_angle
 from reports.figures.animation import trajectory_gif
 from reports.figures.curvature import hessian
 from reports.figures.curves import alignment, metrics
@@ -28,6 +30,7 @@ from reports.figures.density import spectrum
 from reports.figures.planes import surface, surface_3d, trajectory
 
 __all__ = [
+    "against_angle",
     "alignment",
     "attack",
     "corruption_heatmap",

@@ -63,7 +63,7 @@ def attack(frame: DataFrame) -> Figure:
             axes.set_ylabel("accuracy (%)")
     for axes in panels[len(kinds) :]:
         axes.set_visible(False)
-    layout.legend_above(figure, [layout.handle(one) for one in series])
+    layout.legend_above(figure, layout.handles(series))
     layout.note(figure, layout.seeds_note(series, single="95 % interval of the test sample", noun="Bands"))
     return figure
 
@@ -113,7 +113,7 @@ def corruptions(frame: DataFrame) -> Figure:
         left.axhline(edge + 0.5, color="#ececec", linewidth=0.5)
     right.set(xlabel="severity (0: clean)" if _has_clean(frame) else "severity", ylabel="accuracy (%)")
     layout.whole_numbers(right)
-    layout.legend_above(figure, [layout.handle(one) for one in series])
+    layout.legend_above(figure, layout.handles(series))
     single = "mean 95 % interval of the cells (the test images are the same, so means are no more certain)"
     layout.note(figure, layout.seeds_note(series, single=single))
     return figure

@@ -115,7 +115,7 @@ def _stage(path: DataFrame, surface: DataFrame | None) -> tuple[Figure, list[_Ru
     if has_loss:
         axes[1].set(xlabel="optimiser step", ylabel="loss", xlim=_ends(path["step"]), ylim=_ends(path["loss"]))
         layout.title(axes[1], "loss", 1)
-    layout.legend_above(figure, [layout.handle(one, marker=False) for one in series])
+    layout.legend_above(figure, layout.handles(series, marker=False))
     clock = plane.text(0.98, 0.02, "", transform=plane.transAxes, ha="right", va="bottom", animated=True)
     clock.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2})
     runners = [

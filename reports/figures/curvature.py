@@ -52,9 +52,9 @@ def _over_epochs(series: list[Series], present: list[str]) -> Figure:
             points = over_seeds(rows, "epoch", "value", "ci_low", "ci_high")
             axes.errorbar(points["epoch"], points["value"], yerr=_bars(points), **_line(one), markersize=3)
             values += points["value"].tolist()
-        _choose_scale(axes, values, vertical=True)
+        choose_scale(axes, values, vertical=True)
         layout.whole_numbers(axes)
-    layout.legend_above(figure, [layout.handle(one) for one in series])
+    layout.legend_above(figure, layout.handles(series))
     layout.note(figure, layout.seeds_note(series, single="95 % interval"))
     return figure
 
@@ -71,9 +71,9 @@ def _dots(series: list[Series], present: list[str]) -> Figure:
         for row, one in enumerate(series):
             rows = one.frame[one.frame["quantity"] == quantity]
             values += _row(axes, row, one, rows, large_first=top)
-        _choose_scale(axes, values, vertical=False)
+        choose_scale(axes, values, vertical=False)
         axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(range(len(series)), [layout.plain(_row_label(one)) for one in series])
+    panels[0].set_yticks(range(len(series)), layout.names(series))
     panels[0].set_ylim(len(series) - 0.4, -0.6)
     explained = layout.seeds_note(series, single="95 % interval (smaller than the dot where none is seen)")
     layout.note(figure, explained)
@@ -97,10 +97,6 @@ def _row(axes: Axes, row: int, one: Series, rows: DataFrame, *, large_first: boo
     return [float(value) for value in points["value"]]
 
 
-def _row_label(one: Series) -> str:
-    return one.label if one.checkpoints == 1 else f"{one.label} ({one.checkpoints} seeds)"
-
-
 def _line(one: Series) -> dict[str, object]:
     return {"color": one.look.colour, "marker": one.look.marker, "linestyle": one.look.linestyle}
 
@@ -112,7 +108,7 @@ def _bars(points: DataFrame) -> np.ndarray:
     return np.nan_to_num(np.clip(np.stack([below, above]), 0, None))
 
 
-def _choose_scale(axes: Axes, values: list[float], *, vertical: bool) -> None:
+def choose_scale(axes: Axes, values: list[float], *, vertical: bool) -> None:
     """Use a logarithmic axis where values differ widely, symmetric about zero if some are negative."""
     sizes = pd.Series(np.abs(values), dtype=float)
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]

@@ -61,13 +61,11 @@ def metrics(frame: DataFrame) -> Figure:
         axes.margins(x=0.03)
     for axes in panels[len(columns) :]:
         axes.set_visible(False)
-    handles = []
-    for one in series:
-        entry = layout.handle(one)
+    handles = layout.handles(series)
+    for one, entry in zip(series, handles, strict=True):
         lost = _diverged(one.frame)
         if lost:
             entry.set_label(f"{entry.get_label()}, {lost}")
-        handles.append(entry)
     layout.legend_above(figure, handles)
     explained = layout.seeds_note(series, single="", noun="Bands")
     if any(_diverged(one.frame) for one in series):
@@ -138,7 +136,7 @@ def alignment(frame: DataFrame) -> Figure:
         _alignment_panel(axes, series, quantity, layer, index if len(panels) > 1 else None)
     for axes in grid.ravel():
         axes.set_visible(bool(axes.get_title(loc="left")))
-    layout.legend_above(figure, [layout.handle(one) for one in series])
+    layout.legend_above(figure, layout.handles(series))
     explained = layout.seeds_note(series, single="", noun="Bands")
     dotted = " Dotted: 90°, independent weights." if any("angle" in quantity for quantity in quantities) else ""
     if (explained + dotted).strip():

@@ -112,7 +112,7 @@ def spectrum(frame: DataFrame) -> Figure:
         wide = axes is cumulative and len(series) > 2
         _eigenvalue_ticks(axes, limits, threshold, share=0.09 if wide else 0.055 * columns)
     if len(series) > 1:
-        layout.legend_above(figure, [layout.handle(one, marker=False) for one in series])
+        layout.legend_above(figure, layout.handles(series, marker=False))
     layout.note(figure, _explanation(series, threshold))
     return figure
 

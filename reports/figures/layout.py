@@ -44,28 +44,39 @@ def panel_grid(count: int, *, most_columns: int) -> tuple[int, int]:
     return rows, math.ceil(count / rows)
 
 
-def handle(series: Series, *, line: bool = True, marker: bool = True) -> Line2D:
-    """Return a legend entry for ``series``; it says how many seeds are behind it."""
-    label = series.label if series.checkpoints == 1 else f"{series.label} ({series.checkpoints} seeds)"
-    return Line2D(
-        [],
-        [],
-        color=series.look.colour,
-        marker=series.look.marker if marker else "",
-        linestyle=series.look.linestyle if line else "",
-        label=plain(label),
-    )
+def names(series: Sequence[Series]) -> list[str]:
+    """Return the names of series, with the number of seeds where it is not the same for all."""
+    counts = {one.checkpoints for one in series}
+    return [
+        plain(one.label if len(counts) == 1 or one.checkpoints == 1 else f"{one.label} ({one.checkpoints} seeds)")
+        for one in series
+    ]
 
 
-def legend_above(figure: Figure, handles: Sequence[Line2D]) -> None:
+def handles(series: Sequence[Series], *, marker: bool = True) -> list[Line2D]:
+    """Return a legend entry for every series."""
+    return [
+        Line2D(
+            [],
+            [],
+            color=one.look.colour,
+            marker=one.look.marker if marker else "",
+            linestyle=one.look.linestyle,
+            label=name,
+        )
+        for one, name in zip(series, names(series), strict=True)
+    ]
+
+
+def legend_above(figure: Figure, entries: Sequence[Line2D]) -> None:
     """Put one legend above all panels, in as many columns as the figure is wide."""
-    longest = max((len(str(entry.get_label())) for entry in handles), default=0)
+    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
     width = figure.get_size_inches()[0]
-    columns = max(1, min(len(handles), int(width / (_HANDLE + _CHARACTER * longest))))
-    rows = math.ceil(len(handles) / columns)
-    columns = math.ceil(len(handles) / rows)
-    if handles:
-        figure.legend(handles=list(handles), loc="outside upper center", ncols=columns)
+    columns = max(1, min(len(entries), int(width / (_HANDLE + _CHARACTER * longest))))
+    rows = math.ceil(len(entries) / columns)
+    columns = math.ceil(len(entries) / rows)
+    if entries:
+        figure.legend(handles=list(entries), loc="outside upper center", ncols=columns)
 
 
 def note(figure: Figure, text: str) -> None:
@@ -80,9 +91,9 @@ def seeds_note(series: Sequence[Series], *, single: str, noun: str = "Bars") -> 
     alone = any(one.checkpoints == 1 for one in series)
     parts = []
     if several:
-        parts.append(
-            f"{noun}: mean ± one standard deviation over seeds" + (" where there are several" if alone else "")
-        )
+        counts = {one.checkpoints for one in series}
+        seeds = "seeds" if len(counts) > 1 else f"{counts.pop()} seeds"
+        parts.append(f"{noun}: mean ± one standard deviation over {seeds}{' where there are several' if alone else ''}")
     if alone and single:
         parts.append(f"{'otherwise' if several else noun + ':'} {single}")
     return ("; ".join(parts) + ".") if parts else ""

@@ -163,7 +163,7 @@ def trajectory(path: DataFrame, surface: DataFrame | None = None) -> Figure:
         _over_steps(axes, series, column)
         text = {"off_plane": "distance from the plane", "loss": "loss on and off the plane"}[column]
         layout.title(axes, text, len(planes) + index)
-    layout.legend_above(figure, [layout.handle(one, marker=False) for one in series])
+    layout.legend_above(figure, layout.handles(series, marker=False))
     layout.note(figure, "Circle: start; star: end." + _plane_note(path, extra))
     return figure
 

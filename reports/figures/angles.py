@@ -1,0 +1,75 @@
+"""Any quantity against the angle that IFA starts from, between backpropagation and feedback alignment."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pandas import DataFrame
+
+from reports.figures import layout
+from reports.figures.curvature import choose_scale
+from reports.figures.series import over_seeds, require, rule_name
+from reports.style import ANGLES, DOUBLE, RULES, styled
+from training.errors import InputError
+
+
+@styled
+def against_angle(frame: DataFrame) -> Figure:
+    """Draw quantities of IFA networks against their angle, one panel each; other rules are horizontal lines.
+
+    Args:
+        frame: columns ``rule, angle, seed, quantity, value``: a row per network and quantity, angle in degrees. The
+            quantity is the y label, with its unit.
+
+    Raises:
+        InputError: a column is missing, or no row is of rule ``ifa``.
+    """
+    require(frame, ["rule", "angle", "quantity", "value"], table="the table of quantities")
+    table = frame[np.isfinite(pd.to_numeric(frame["value"]))]
+    if not (table["rule"] == "ifa").any():
+        raise InputError("nothing to draw against the angle: no network of rule ifa has a value")
+    quantities = list(dict.fromkeys(table.loc[table["rule"] == "ifa", "quantity"]))
+    rows, wide = layout.panel_grid(len(quantities), most_columns=3)
+    figure = Figure(figsize=(DOUBLE if wide > 1 else DOUBLE / 2, 0.75 + 1.85 * rows))
+    panels = figure.subplots(rows, wide, squeeze=False).ravel()
+    others = [rule for rule in RULES if rule != "ifa" and (table["rule"] == rule).any()]
+    for index, (axes, quantity) in enumerate(zip(panels, quantities, strict=False)):
+        rows_of = table[table["quantity"] == quantity]
+        layout.title(axes, "", index if len(quantities) > 1 else None)
+        axes.set(xlabel="initial angle (°)", ylabel=layout.plain(str(quantity)), xticks=[0, 30, 60, 90], xlim=(-5, 95))
+        for rule in others:
+            _level(axes, rule, rows_of[rows_of["rule"] == rule])
+        _points(axes, rows_of[rows_of["rule"] == "ifa"])
+        choose_scale(axes, rows_of["value"].tolist(), vertical=True)
+    for axes in panels[len(quantities) :]:
+        axes.set_visible(False)
+    ifa = Line2D([], [], color=RULES["ifa"].colour, marker=RULES["ifa"].marker, label="IFA")
+    lines = [Line2D([], [], color=RULES[r].colour, linestyle=RULES[r].linestyle, label=rule_name(r)) for r in others]
+    layout.legend_above(figure, [ifa, *lines])
+    if (table.groupby(["rule", "angle", "quantity"], dropna=False).size() > 1).any():
+        layout.note(figure, "Bars and bands: mean ± one standard deviation over seeds; small dots: single seeds.")
+    return figure
+
+
+def _level(axes: Axes, rule: str, rows: DataFrame) -> None:
+    values, look = rows["value"].to_numpy(float), RULES[rule]
+    if not len(values):
+        return
+    mean = float(values.mean())
+    axes.axhline(mean, color=look.colour, linestyle=look.linestyle, linewidth=1)
+    if len(values) > 1:
+        spread = float(values.std(ddof=1))
+        axes.axhspan(mean - spread, mean + spread, color=look.colour, alpha=0.12, linewidth=0)
+
+
+def _points(axes: Axes, rows: DataFrame) -> None:
+    points = over_seeds(rows, "angle", "value")
+    axes.plot(points["angle"], points["value"], color=ANGLES(0.3), linewidth=1)
+    if (points["n"] > 1).any():
+        axes.plot(rows["angle"], rows["value"], ".", color=ANGLES(0.8), markersize=3, zorder=2)
+    for angle, value, low, high in points[["angle", "value", "low", "high"]].itertuples(index=False, name=None):
+        colour = ANGLES(min(max(angle / 90, 0.0), 1.0))
+        bars = np.nan_to_num(np.clip([[value - low], [high - value]], 0, None))
+        axes.errorbar(angle, value, yerr=bars, color=colour, linestyle="", elinewidth=0.9, zorder=2)
+        axes.plot(angle, value, color=colour, marker=RULES["ifa"].marker, zorder=3)
