@@ -108,14 +108,7 @@ def cifar_c(textures: FrostTextures) -> Definition:
         Corruption(name="contrast", category="digital", distort=digital.contrast, random=False),
         Corruption(name="elastic_transform", category="digital", distort=digital.elastic_transform, random=True),
         Corruption(name="pixelate", category="digital", distort=digital.pixelate, random=False),
-        # Deterministic, but the bytes are the JPEG library's: see digital.jpeg_compression.
-        Corruption(
-            name="jpeg_compression",
-            category="digital",
-            distort=digital.jpeg_compression,
-            random=False,
-            label="approximate",
-        ),
+        Corruption(name="jpeg_compression", category="digital", distort=digital.jpeg_compression, random=False),
     )
     return Definition(
         title="CIFAR-C",

@@ -1,12 +1,11 @@
 """Digital: contrast, elastic transform, pixelate, JPEG compression (constants and quirks of CIFAR-10-C)."""
 
-from io import BytesIO
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from robustness.corruptions.jpeg import jpeg_round_trip
 from robustness.corruptions.pixels import Floats, Images, axis_operator, to_bytes, unit
 from robustness.corruptions.streams import Streams
 
@@ -101,14 +100,5 @@ def pixelate_images(images: Images, rows: int, columns: int) -> Images:
 
 
 def jpeg_compression(images: Images, severity: int, streams: Streams) -> Images:
-    """Encode as JPEG and decode again, with the JPEG library that Pillow was built on.
-
-    The official file was made with IJG libjpeg 9; libjpeg-turbo resamples the halved colour channels otherwise, so
-    that pixels differ by a few levels.
-    """
-    decoded = np.empty_like(images)
-    for target, image in zip(decoded, images, strict=True):
-        buffer = BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY[severity - 1])
-        target[...] = np.asarray(Image.open(buffer))
-    return decoded
+    """Encode as JPEG and decode again, as the library did with which the official file was made."""
+    return jpeg_round_trip(images, JPEG_QUALITY[severity - 1])
