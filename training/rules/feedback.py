@@ -68,11 +68,9 @@ class ProductFeedbackLinearFunction(torch.autograd.Function):
         )
 
 
-class FeedbackLinear(nn.Module):
-    """A linear layer whose error signal goes down through the fixed buffer ``feedback`` (out, in).
-
-    It holds the very parameters of the plain layer it replaces, so training it trains the plain network.
-    """
+class WrappedLinear(nn.Module):
+    """What stands in the place of a linear layer: its very parameters, so that training this trains the plain
+    network, and a fixed ``feedback`` buffer, which the optimiser does not see and a checkpoint keeps."""
 
     feedback: Tensor
 
@@ -82,6 +80,10 @@ class FeedbackLinear(nn.Module):
         self.bias = plain.bias
         self.register_buffer("feedback", feedback)
 
+
+class FeedbackLinear(WrappedLinear):
+    """A linear layer whose error signal goes down through ``feedback`` B (out, in)."""
+
     def forward(self, x: Tensor) -> Tensor:
         return FeedbackLinearFunction.apply(x, self.weight, self.bias, self.feedback)
 
@@ -90,17 +92,12 @@ class FeedbackLinear(nn.Module):
         return self.feedback
 
 
-class ProductFeedbackLinear(nn.Module):
+class ProductFeedbackLinear(WrappedLinear):
     """A linear layer whose error signal goes down through ``feedback`` B (out, k out), fixed, then
     ``feedback_plastic`` R (k out, in), which learns."""
 
-    feedback: Tensor
-
     def __init__(self, plain: nn.Linear, fixed: Tensor, plastic: Tensor) -> None:
-        super().__init__()
-        self.weight = plain.weight
-        self.bias = plain.bias
-        self.register_buffer("feedback", fixed)
+        super().__init__(plain, fixed)
         self.feedback_plastic = nn.Parameter(plastic)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +108,7 @@ class ProductFeedbackLinear(nn.Module):
         return self.feedback @ self.feedback_plastic.detach()
 
 
-class DirectFeedbackLinear(nn.Module):
+class DirectFeedbackLinear(WrappedLinear):
     """A linear layer that cuts the signal to its input, and remembers that input for the direct one.
 
     ``feedback`` F (classes, in) carries the output error straight to the block below. The rule's objective adds
@@ -119,13 +116,8 @@ class DirectFeedbackLinear(nn.Module):
     else crosses the cut, so skip connections cannot count a signal twice.
     """
 
-    feedback: Tensor
-
     def __init__(self, plain: nn.Linear, feedback: Tensor) -> None:
-        super().__init__()
-        self.weight = plain.weight
-        self.bias = plain.bias
-        self.register_buffer("feedback", feedback)
+        super().__init__(plain, feedback)
         self.tap: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
