@@ -24,6 +24,7 @@ from reports.figures import against_angle
 from reports.overview import overview, quantities
 from reports.raster import palette_of, rasterise
 from reports.sections import SECTIONS, Section
+from reports.style import save
 from reports.surface3d import plotly_source, surface_payload
 from training.errors import InputError
 from training.files import write_text
@@ -47,6 +48,7 @@ class Picture:
     uri: str = ""
     width: int = 0
     height: int = 0
+    files: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -68,6 +70,8 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     """Write ``index.html`` into ``folder``: figures, sortable tables and provenance of every table under it.
 
     The file holds everything it shows and loads nothing; only the links to the CSV files need the folder around it.
+    Figures that belong to no analysis (learning curves, alignment, quantities against the angle) are also written as
+    PDF and PNG.
 
     Args:
         folder: results of analyses, run folders, or a folder of these, any depth.
@@ -98,7 +102,7 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("alignscape"),
         overview=None if summary is None else _rendered(summary),
-        by_angle=_by_angle(quantities(first)),
+        by_angle=_by_angle(quantities(first), folder),
         sections=sections,
         others=others,
         surfaces=surfaces,
@@ -124,6 +128,7 @@ def _section(section: Section, tables: list[Table], found: list[Batch], folder: 
             drawing.title + (f" ({', '.join(table.name for table in batch.tables)})" if len(found) > 1 else ""),
             drawing.caption,
             functools.partial(drawing.draw, batch.frame, batch.tables),
+            folder / drawing.saved_as if drawing.saved_as and batch is found[0] else None,
         )
         for batch in found
         for drawing in section.drawings
@@ -141,15 +146,15 @@ def _section(section: Section, tables: list[Table], found: list[Batch], folder: 
     }
 
 
-def _by_angle(table: DataFrame | None) -> Picture | None:
+def _by_angle(table: DataFrame | None, folder: Path) -> Picture | None:
     """Return the figure of all quantities against the angle, if there are enough angles to see a curve."""
     if table is None or len(table.loc[table["rule"] == "ifa", "angle"].unique()) < CURVE_ANGLES:
         return None
     caption = "From feedback identical to the forward weights (0°) to independent of them (90°, as in FA)."
-    return _picture("Against the initial angle", caption, lambda: against_angle(table))
+    return _picture("Against the initial angle", caption, lambda: against_angle(table), folder / "angle")
 
 
-def _picture(title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
+def _picture(title: str, caption: str, draw: Callable[[], Figure], stem: Path | None = None) -> Picture:
     try:
         figure = draw()
     except InputError as error:
@@ -161,6 +166,7 @@ def _picture(title: str, caption: str, draw: Callable[[], Figure]) -> Picture:
         uri=_png_uri(figure),
         width=round(figure.get_size_inches()[0] * _SHOWN_DPI),
         height=round(figure.get_size_inches()[1] * _SHOWN_DPI),
+        files=() if stem is None else tuple(path.name for path in save(figure, stem)),
     )
 
 

@@ -89,7 +89,7 @@ def _identity(tables: Iterable[DataFrame]) -> DataFrame:
     columns = ["rule", "angle", "seed"]
     known = pd.concat([table.reindex(columns=columns) for table in tables])
     first = known.groupby(level="network", sort=False).first()
-    first["rule"] = first["rule"].fillna("")
+    first["rule"] = first["rule"].astype(object).where(first["rule"].notna(), "")
     for column in ("angle", "seed"):
         first[column] = pd.to_numeric(first[column])
     first["angle"] = first["angle"].where(first["rule"] == "ifa")

@@ -20,6 +20,7 @@ class Drawing:
     caption: str  # what to see in it
     draw: Callable[[DataFrame, Sequence[Table]], Figure]
     applies: Callable[[DataFrame], bool] = lambda frame: True
+    saved_as: str = ""  # the name of its PDF and PNG, where no analysis has written them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ SECTIONS = (
                 caption="The lower the loss and the higher the accuracy, the better; the gap between the left and the "
                 "right panels is what the network does not carry over to new samples.",
                 draw=_plain(figures.metrics),
+                saved_as="metrics",
             ),
             Drawing(
                 title="Alignment",
@@ -80,6 +82,7 @@ SECTIONS = (
                 "layer. At 90° they are independent; a fall means that forward weights align with the feedback.",
                 draw=_plain(figures.alignment),
                 applies=_has_angles,
+                saved_as="alignment",
             ),
         ),
     ),

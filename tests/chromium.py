@@ -29,6 +29,7 @@ class Page:
             ["bash", "-c", command, executable, "--headless=new", "--no-sandbox", "--remote-debugging-pipe",
              "--enable-unsafe-swiftshader", "--use-angle=swiftshader", "--disable-dev-shm-usage", "--no-first-run",
              "--disable-extensions", "--disable-background-networking", f"--user-data-dir={self._profile.name}"],
+            env={**os.environ, "TMPDIR": self._profile.name},
             pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_read)

@@ -160,6 +160,12 @@ def test_markup_in_names_stays_text(tmp_path):
     assert evil in "".join(page.text)
 
 
+def test_figures_of_no_analysis_are_written_too(results):
+    names = {path.name for path in results.glob("*.p??")}
+    assert names == {"metrics.pdf", "metrics.png", "alignment.pdf", "alignment.png"}
+    assert names <= {link["href"] for link in read(results).all("a")}
+
+
 def test_other_tables_and_unreadable_ones(tmp_path):
     write_results(tmp_path, 1, kinds=())
     pd.DataFrame({"pair": ["a-b"], "p": [0.03125]}).to_csv(tmp_path / "compare.csv", index=False)
