@@ -23,10 +23,11 @@ def with_subject(frame: pd.DataFrame, subject: Subject) -> pd.DataFrame:
 
 
 def write_table(frame: pd.DataFrame, path: Path, provenance: Mapping[str, Any]) -> None:
-    """Write ``frame`` as CSV (floats at full precision) and ``provenance`` as JSON beside it, both atomically."""
+    """Write ``frame`` as CSV (floats at full precision) and ``provenance`` as JSON beside it, both atomically; the
+    sidecar first, so that no table is without one."""
+    write_json(path.with_suffix(".json"), provenance)
     with atomic_path(path) as temporary:
         frame.to_csv(temporary, index=False)
-    write_json(path.with_suffix(".json"), provenance)
 
 
 def provenance(subjects: Sequence[Subject], *, seed: int | None = None, **more: Any) -> dict[str, Any]:

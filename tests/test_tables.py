@@ -1,0 +1,39 @@
+"""Tables on disk and on the terminal, and the bars between them."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from reports.progress import ProgressDisplay
+from reports.tables import provenance, render, write_table
+
+
+def test_csv_keeps_every_digit_and_has_its_sidecar(tmp_path):
+    frame = pd.DataFrame({"checkpoint": ["a"], "value": [1 / 3], "angle": [float("nan")]})
+    write_table(frame, tmp_path / "deep" / "t.csv", provenance([], seed=3, note={"k": 5}))
+    assert pd.read_csv(tmp_path / "deep" / "t.csv").value[0] == 1 / 3
+    sidecar = json.loads((tmp_path / "deep" / "t.json").read_text())
+    assert (sidecar["seed"], sidecar["note"]) == (3, {"k": 5})
+    assert sidecar["command"].startswith("analyze ")
+    assert {"alignscape", "git_commit", "python", "torch", "numpy"} == set(sidecar["versions"])
+
+
+def test_a_sidecar_that_is_not_json_leaves_no_table_behind(tmp_path):
+    with pytest.raises(TypeError):
+        write_table(pd.DataFrame({"x": [1]}), tmp_path / "t.csv", {"bad": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_render_aligns_numbers_right_and_blanks_what_is_missing():
+    frame = pd.DataFrame({"name": ["a", "long"], "value": [1.23456789, float("nan")], "n": [1, 20]})
+    assert render(frame).splitlines() == ["name   value   n", "a     1.2346   1", "long          20"]
+
+
+def test_progress_in_a_log_is_a_line_every_tenth(capsys):
+    show = ProgressDisplay("work", "image")
+    for done in range(101):
+        show(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("work: 10/100 images")
