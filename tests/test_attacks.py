@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from robust_nets import Quantised, Scaled, held_out, mlp, trained
 from torch import nn
 from torch.nn import functional as F
@@ -192,6 +194,26 @@ def test_every_image_has_its_own_eps_and_stays_in_ball_and_box(make, norm):
         start=None if start is None else start[row : row + 1],
     )
     torch.testing.assert_close(found[row : row + 1], alone, atol=1e-6, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    eps=st.floats(0, 1),
+    steps=st.integers(1, 4),
+    step_size=st.none() | st.floats(1e-3, 2),
+    norm=st.sampled_from(sorted(NORMS)),
+    loss=st.sampled_from(sorted(LOSSES)),
+    stop=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_no_parameters_leave_ball_or_box(eps, steps, step_size, norm, loss, stop, seed):
+    images, labels = held_out(8)
+    attack = pgd(steps=steps, step_size=step_size, norm=norm, loss=loss)
+    start = noise_like(images, norm, seed)
+    found = perturb(trained(), images, labels, eps, attack, start=start, stop_when_fooled=stop)
+    assert (NORMS[norm].size(found - images) <= eps + 1e-6).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
 
 
 def test_stopping_returns_the_first_iterate_that_fools(double):
