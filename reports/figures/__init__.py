@@ -27,7 +27,8 @@ from reports.figures.animation import trajectory_gif
 from reports.figures.curvature import hessian
 from reports.figures.curves import alignment, metrics
 from reports.figures.density import spectrum
-from reports.figures.planes import surface, surface_3d, trajectory
+from reports.figures.paths import trajectory
+from reports.figures.planes import surface, surface_3d
 
 __all__ = [
     "against_angle",

@@ -16,7 +16,9 @@ from pandas import DataFrame
 from PIL import Image
 
 from reports import style
-from reports.figures import layout, planes
+from reports.figures import layout
+from reports.figures.paths import name_components
+from reports.figures.planes import draw_ground
 from reports.figures.series import Series, require, series_of
 from reports.raster import palette_of, picture
 from training.errors import InputError
@@ -109,8 +111,8 @@ def _stage(path: DataFrame, surface: DataFrame | None) -> tuple[Figure, list[_Ru
     if surface is None:
         plane.set(xlim=_ends(path["alpha"]), ylim=_ends(path["beta"]))
     else:
-        planes.draw_ground(plane, surface)
-    planes.name_components(plane, path)
+        draw_ground(plane, surface)
+    name_components(plane, path)
     layout.title(plane, "PCA plane", 0 if has_loss else None)
     if has_loss:
         axes[1].set(xlabel="optimiser step", ylabel="loss", xlim=_ends(path["step"]), ylim=_ends(path["loss"]))

@@ -1,7 +1,6 @@
-"""Loss over a plane of weights: contours, the same in three dimensions, and the path that training took."""
+"""Loss over a plane of weights: contours, and the same in three dimensions."""
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -19,9 +18,8 @@ from training.errors import InputError
 
 Array = NDArray[np.float64]
 _COLOURS = "cividis"
-_GROUND = LinearSegmentedColormap.from_list("ground", ["#ffffff", "#c9c2b5", "#8f897f"])  # paths stay readable on it
+GROUND = LinearSegmentedColormap.from_list("ground", ["#ffffff", "#c9c2b5", "#8f897f"])  # paths stay readable on it
 _ALONG = ("α (lengths of v₁)", "β (lengths of v₂)")  # noqa: RUF001
-_OFF_PLANE = "‖θ − projection‖"  # noqa: RUF001
 _LEVELS = 14
 _MANY_DECADES = 20.0  # largest over smallest loss from which levels are spaced logarithmically
 
@@ -49,13 +47,13 @@ def surface(frame: DataFrame) -> Figure:
         InputError: a column is missing, or no loss is finite.
     """
     planes = _planes(frame)
-    scale = _scale([grid for _, grid in planes])
+    scale = common_scale([grid for _, grid in planes])
     rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
     size = 2.3 if wide < 4 else 1.6
     figure = Figure(figsize=(min(DOUBLE, 0.95 + size * wide), 0.35 + (size * 0.88 + 0.2) * rows))
     panels = figure.subplots(rows, wide, squeeze=False).ravel()
     for index, (axes, (one, grid)) in enumerate(zip(panels, planes, strict=False)):
-        drawn = _contours(axes, grid, scale)
+        drawn = draw_contours(axes, grid, scale)
         axes.plot(0, 0, "+", color="white", markersize=7, markeredgewidth=2.2)
         axes.plot(0, 0, "+", color="black", markersize=6, markeredgewidth=1)
         layout.title(axes, one.label, index if len(planes) > 1 else None)
@@ -65,7 +63,7 @@ def surface(frame: DataFrame) -> Figure:
             axis.set_major_locator(MaxNLocator(5 if wide < 4 else 3))
     for axes in panels[len(planes) :]:
         axes.set_visible(False)
-    _colour_bar(figure, drawn, panels[: len(planes)].tolist())
+    colour_bar(figure, drawn, panels[: len(planes)].tolist())
     return figure
 
 
@@ -77,7 +75,7 @@ def surface_3d(frame: DataFrame) -> Figure:
         frame: as for :func:`surface`.
     """
     planes = _planes(frame)
-    scale = _scale([grid for _, grid in planes])
+    scale = common_scale([grid for _, grid in planes])
     logarithmic = isinstance(scale, LogNorm)
     rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
     cell = (DOUBLE / wide if wide > 1 else 3.35, 1.8 if wide > 3 else 2.3)
@@ -124,123 +122,10 @@ def _three_axes(axes: Axes3D, height: str, ends: tuple[float, float], *, small: 
     axes.set_box_aspect((1, 1, 0.8), zoom=0.95)
 
 
-@styled
-def trajectory(path: DataFrame, surface: DataFrame | None = None) -> Figure:
-    """Draw the path of training in its PCA plane over the loss, how far it lies off the plane, and the losses.
-
-    Args:
-        path: columns ``checkpoint, step, alpha, beta, off_plane, loss, plane_loss``, one row per snapshot, in order;
-            ``off_plane`` in units of weight distance. If present, ``explained_1, explained_2`` (shares of variance)
-            and ``random_walk_1, random_walk_2`` (shares that a random walk of the same length has) go to the axes.
-        surface: columns ``checkpoint, alpha, beta, loss``; a checkpoint of its own is a plane of its own, and one
-            that is named otherwise (or no name) is the common plane of all paths.
-
-    Raises:
-        InputError: a column is missing or the table is empty.
-    """
-    require(path, ["checkpoint", "step", "alpha", "beta"], table="trajectory")
-    series = series_of(path, along="epoch")
-    grounds = _grounds(path, surface)
-    planes = [[one for one in series if _ground_of(one, grounds) == name] for name in grounds] if grounds else [series]
-    planes = [group for group in planes if group]
-    names = [_ground_of(group[0], grounds) for group in planes]
-    extra = [name for name in ("off_plane", "loss") if name in path and path[name].notna().any()]
-    lettered = len(planes) + len(extra) > 1
-    figure, upper, lower, bar_at = _places(len(planes), len(extra))
-    tables = [grid_of(grounds[name]) for name in names if name is not None]
-    scale = _scale(tables) if tables else None
-    drawn = None
-    for index, (group, name, axes) in enumerate(zip(planes, names, upper, strict=True)):
-        if name is not None and scale is not None:
-            drawn = _contours(axes, grid_of(grounds[name]), scale, colours=_GROUND)
-        for one in group:
-            _path(axes, one)
-        name_components(axes, group[0].frame)
-        layout.title(axes, group[0].label if len(planes) > 1 else "PCA plane", index if lettered else None)
-    if drawn is not None:
-        _colour_bar(figure if bar_at == "bottom" else upper[0].figure, drawn, upper, where=bar_at)
-    for index, (column, axes) in enumerate(zip(extra, lower, strict=True)):
-        _over_steps(axes, series, column)
-        text = {"off_plane": "distance from the plane", "loss": "loss on and off the plane"}[column]
-        layout.title(axes, text, len(planes) + index)
-    layout.legend_above(figure, layout.handles(series, marker=False))
-    layout.note(figure, "Circle: start; star: end." + _plane_note(path, extra))
-    return figure
-
-
-def _plane_note(path: DataFrame, extra: list[str]) -> str:
-    text = " Axes: share of variance explained." if "explained_1" in path else ""
-    if "random_walk_1" in path:
-        text += " In brackets: what a random walk of as many steps would explain."
-    if "loss" in extra and "plane_loss" in path:
-        text += " Full lines: loss of the weights themselves; thin lines: loss at their projection onto the plane."
-    return text
-
-
-def _places(planes: int, extra: int) -> tuple[Figure, list[Axes], list[Axes], str]:
-    """Return the figure, an axes per plane, an axes per extra panel, and where the colour bar goes."""
-    rows, wide = layout.panel_grid(planes, most_columns=3 if planes <= 9 else 4)
-    if planes == 1 and extra:
-        figure = Figure(figsize=(DOUBLE, 2.85))
-        panels = figure.subplots(1, 1 + extra, width_ratios=[1.3] + [1.0] * extra)
-        return figure, [panels[0]], list(panels[1:]), "bottom"
-    height = (2.2 if wide < 4 else 1.7) * rows
-    figure = Figure(figsize=(DOUBLE if wide > 1 else 3.6, height + 0.5 + 1.7 * bool(extra)))
-    parts = figure.subfigures(1 + bool(extra), 1, height_ratios=[height, 1.7][: 1 + bool(extra)], squeeze=False)
-    upper = parts[0, 0].subplots(rows, wide, squeeze=False).ravel()
-    for axes in upper[planes:]:
-        axes.set_visible(False)
-    lower = parts[1, 0].subplots(1, extra, squeeze=False).ravel() if extra else []
-    return figure, list(upper[:planes]), list(lower), "right"
-
-
-def _path(axes: Axes, one: Series) -> None:
-    for _, rows in one.frame.groupby("checkpoint", sort=False):
-        rows = rows.sort_values("step", kind="stable")
-        alpha, beta = rows["alpha"].to_numpy(float), rows["beta"].to_numpy(float)
-        axes.plot(alpha, beta, linewidth=3, alpha=0.9, color="white", solid_capstyle="round")
-        axes.plot(alpha, beta, color=one.look.colour, linestyle=one.look.linestyle, linewidth=1.3)
-        dots = slice(None, None, max(1, len(alpha) // 25))
-        axes.plot(alpha[dots], beta[dots], ".", color=one.look.colour, markersize=3, markeredgecolor="white",
-                  markeredgewidth=0.3)  # fmt: skip
-        axes.plot(alpha[0], beta[0], "o", color=one.look.colour, markeredgecolor="white", markersize=5.5)
-        axes.plot(alpha[-1], beta[-1], "*", color=one.look.colour, markeredgecolor="white", markersize=9)
-
-
 def draw_ground(axes: Axes, rows: DataFrame) -> None:
     """Draw the loss of one plane in the light colours on which paths are seen."""
     grid = grid_of(rows)
-    _contours(axes, grid, _scale([grid]), colours=_GROUND)
-
-
-def name_components(axes: Axes, rows: DataFrame) -> None:
-    """Name the axes of a PCA plane, with the variance that each explains [and a random walk's]."""
-    labels = []
-    for component in (1, 2):
-        text = f"PC {component}"
-        share, walk = (rows.get(f"{name}_{component}") for name in ("explained", "random_walk"))
-        if share is not None and pd.notna(share.iloc[0]):
-            text += f": {100 * float(share.iloc[0]):.1f} %"
-            if walk is not None and pd.notna(walk.iloc[0]):
-                text += f" [{100 * float(walk.iloc[0]):.1f} %]"
-        labels.append(text)
-    axes.set(xlabel=labels[0], ylabel=labels[1])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
-
-
-def _over_steps(axes: Axes, series: list[Series], column: str) -> None:
-    x = "epoch" if all("epoch" in one.frame and one.frame["epoch"].notna().all() for one in series) else "step"
-    axes.set(xlabel=x if x == "epoch" else "optimiser step")
-    axes.set_ylabel(_OFF_PLANE if column == "off_plane" else "loss")
-    for one in series:
-        for _, rows in one.frame.groupby("checkpoint", sort=False):
-            rows = rows.sort_values("step", kind="stable")
-            line = {"color": one.look.colour, "linestyle": one.look.linestyle}
-            axes.plot(rows[x], rows[column], linewidth=1.2, **line)
-            if column == "loss" and "plane_loss" in rows:
-                axes.plot(rows[x], rows["plane_loss"], linewidth=0.5, **line)
-    layout.whole_numbers(axes)
+    draw_contours(axes, grid, common_scale([grid]), colours=GROUND)
 
 
 def _planes(frame: DataFrame) -> list[tuple[Series, tuple[Array, Array, Array]]]:
@@ -256,25 +141,7 @@ def _planes(frame: DataFrame) -> list[tuple[Series, tuple[Array, Array, Array]]]
     return singles
 
 
-def _grounds(path: DataFrame, surface: DataFrame | None) -> dict[str, DataFrame]:
-    if surface is None or surface.empty:
-        return {}
-    require(surface, ["alpha", "beta", "loss"], table="surface")
-    if "checkpoint" not in surface or surface["checkpoint"].isna().all():
-        return {"": surface}
-    own = set(path["checkpoint"].astype(str))
-    tables = {str(name): rows for name, rows in surface.groupby("checkpoint", sort=False)}
-    return tables if set(tables) & own and len(tables) == len(own) else {"": next(iter(tables.values()))}
-
-
-def _ground_of(one: Series, grounds: dict[str, DataFrame]) -> str | None:
-    if "" in grounds:
-        return ""
-    name = str(one.frame["checkpoint"].iloc[0])
-    return name if name in grounds else None
-
-
-def _scale(grids: list[tuple[Array, Array, Array]]) -> Normalize:
+def common_scale(grids: list[tuple[Array, Array, Array]]) -> Normalize:
     values = np.concatenate([loss.ravel() for *_, loss in grids])
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
@@ -291,7 +158,7 @@ def _levels(scale: Normalize) -> Array:
     return low + (high - low) * np.linspace(0, 1, _LEVELS + 1) ** 2
 
 
-def _contours(
+def draw_contours(
     axes: Axes, grid: tuple[Array, Array, Array], scale: Normalize, colours: Colormap | None = None
 ) -> ScalarMappable:
     alpha, beta, loss = grid
@@ -309,7 +176,7 @@ def _contours(
     return drawn
 
 
-def _colour_bar(figure: Figure | SubFigure, drawn: ScalarMappable, panels: list[Axes], *, where: str = "right") -> None:
+def colour_bar(figure: Figure | SubFigure, drawn: ScalarMappable, panels: list[Axes], *, where: str = "right") -> None:
     aspect = max(30.0, 10 * figure.bbox.height / figure.dpi) if where == "right" else 30.0
     bar = figure.colorbar(drawn, ax=panels, location=where, aspect=aspect, pad=0.02, shrink=0.9, label="loss")
     levels = getattr(drawn, "levels", None)
