@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +157,42 @@ def test_killed_and_started_again(tmp_path):
     assert identity(folder / "contrast.npy") == first
     assert contents(folder) == contents(tmp_path / "whole")
     assert not list(folder.glob(".*"))
+
+
+def test_processes_end_with_the_one_that_is_killed(tmp_path):
+    script = textwrap.dedent("""
+        import multiprocessing, sys, time
+        import numpy as np
+        from robustness.corruptions import small_images
+        from robustness.generate import make_corrupted_set
+
+        def progress(done, total):
+            if done:
+                print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+                time.sleep(60)
+        images = np.zeros((200, 8, 8, 1), dtype=np.uint8)
+        make_corrupted_set(
+            images, np.zeros(200, dtype=int), sys.argv[1], definition=small_images(), workers=2, progress=progress
+        )
+    """)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        process.send_signal(signal.SIGKILL)
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline, "workers outlive the process that they work for"
+        time.sleep(0.1)
+
+
+def is_running(pid):
+    """Whether a process is there and no zombie that nobody has collected."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 def test_a_failing_worker_leaves_no_file(tmp_path, photos, definition):
