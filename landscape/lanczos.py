@@ -22,9 +22,9 @@ from training.errors import InputError
 
 Ends = Literal["largest", "smallest", "magnitude"]
 
-# Random directions that a converged answer is confirmed with: a Krylov space grown from few vectors holds few copies
-# of a repeated eigenvalue, one grown from a fresh vector finds the next.
-_CONFIRMING_PRODUCTS = 8
+# Steps that a converged answer is confirmed with: a Krylov space grown from few vectors holds few copies of a repeated
+# eigenvalue, one that a fresh random vector has joined finds the next.
+_CONFIRMING_STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +127,8 @@ def extreme_eigenpairs(
         progress: called with (converged pairs, k).
 
     Notes:
-        When all pairs have converged, the search goes on for a few products from a fresh random direction
-        orthogonal to everything seen. If that changes the answer (a repeated eigenvalue had copies missing), it
+        When all pairs have converged, the search goes on for a few steps with one more, random direction, orthogonal
+        to everything seen. If that changes the answer (a repeated eigenvalue had copies missing), it
         continues to convergence and confirms again.
 
     Raises:
@@ -188,19 +188,20 @@ class KrylovSpace:
         """Put one random unit vector, orthogonal to all there is, on the frontier; nothing if V spans the space."""
         if self.size + len(self.frontier) >= self.operator.dim:
             return
-        direction, _ = self._orthonormal(self._random((1, self.operator.dim)), 0.0)
+        _, _, rest = self._remainder(self._random((1, self.operator.dim)))
+        direction, _ = self._orthonormal(rest, 0.0)
         self.frontier = torch.cat([self.frontier, direction])
         self.coupling = torch.nn.functional.pad(self.coupling, (0, len(direction)))
 
-    def expand(self, first: int) -> int:
-        """Move the frontier's directions from index ``first`` on into V; return the number of new directions."""
-        block, parked = self.frontier[first:], self.frontier[:first]
-        old, width = self.size, len(block)
+    def expand(self, width: int) -> None:
+        """Move the last ``width`` directions of the frontier into V; their images are the new ones behind the rest."""
+        first, old = len(self.frontier) - width, self.size
+        block, waiting = self.frontier[first:], self.frontier[:first]
         self._rows[old : old + width] = block
         self.size = old + width
-        self.frontier = parked
+        self.frontier = waiting
         image = self.operator.product(self.basis[old:].clone())
-        against_basis, against_parked, rest = self._remainder(image)
+        against_basis, against_waiting, rest = self._remainder(image)
         grown = torch.zeros(self.size, self.size, dtype=torch.float64)
         grown[:old, :old] = self.projected
         grown[:, old:] = against_basis
@@ -209,10 +210,9 @@ class KrylovSpace:
         self.projected = grown
         scale = max(float(torch.linalg.matrix_norm(grown, ord=2)), float(rest.norm()))
         new, factors = self._orthonormal(rest, scale)
-        below = torch.cat([against_parked.T, factors], dim=1)
+        below = torch.cat([against_waiting.T, factors], dim=1)
         self.coupling = torch.cat([torch.nn.functional.pad(self.coupling[:, :first], (0, len(new))), below])
-        self.frontier = torch.cat([parked, new])
-        return len(new)
+        self.frontier = torch.cat([waiting, new])
 
     def restart(self, weights: Tensor) -> None:
         """Replace V by the combinations ``weights`` (size, L): Ritz vectors, which keep T diagonal."""
@@ -223,19 +223,26 @@ class KrylovSpace:
         self.coupling = weights.T @ self.coupling
 
     def _remainder(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the coefficients of ``rows`` on V and on F (a column a row) and what is left: Gram-Schmidt twice."""
+        """Return the coefficients of ``rows`` on V and on F (a column a row) and what is left.
+
+        Gram-Schmidt twice, and again while a pass still takes away more than rounding would (Daniel et al. 1976).
+        """
         on_basis = torch.zeros(self.size, len(rows), dtype=torch.float64)
         on_frontier = torch.zeros(len(self.frontier), len(rows), dtype=torch.float64)
-        for _ in range(2):
+        norms = rows.norm(dim=1)
+        for sweep in range(4):
             for span, coefficients in ((self.basis, on_basis), (self.frontier, on_frontier)):
                 if len(span):
                     part = span @ rows.T
                     rows = rows - part.T @ span
                     coefficients += part.double().cpu()
+            before, norms = norms, rows.norm(dim=1)
+            if sweep > 0 and bool((norms > 0.7 * before).all()):
+                break
         return on_basis, on_frontier, rows
 
     def _orthonormal(self, rows: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Return directions D and factors R with rows = R D, D orthonormal to V, F and itself.
+        """Return directions D and factors R with rows = R D, for rows that are orthogonal to V and F.
 
         A row that loses all but rounding error of ``scale`` to the directions before it adds none.
         """
@@ -244,6 +251,7 @@ class KrylovSpace:
         factors = torch.zeros(len(rows), len(rows), dtype=torch.float64)
         room = self.operator.dim - self.size - len(self.frontier)
         for index, row in enumerate(rows):
+            whole = float(row.norm())
             for _ in range(2):
                 part = directions @ row
                 row = row - part @ directions
@@ -252,11 +260,12 @@ class KrylovSpace:
             if norm <= floor or norm == 0.0 or len(directions) == room:
                 continue
             unit = row / norm
-            # What is left may be small against what was subtracted: make it orthogonal again at its own scale.
-            _, _, rest = self._remainder(unit[None])
-            unit = rest[0] - (directions @ rest[0]) @ directions
+            if norm < 0.1 * whole:  # small against what was subtracted: make it orthogonal again at its own scale
+                _, _, rest = self._remainder(unit[None])
+                unit = rest[0] - (directions @ rest[0]) @ directions
+                unit = unit / unit.norm()
             factors[index, len(directions)] = norm
-            directions = torch.cat([directions, (unit / unit.norm())[None]])
+            directions = torch.cat([directions, unit[None]])
         return directions, factors[:, : len(directions)]
 
     def _random(self, shape: tuple[int, int]) -> Tensor:
@@ -277,7 +286,6 @@ class _Search:
     ) -> None:
         self.space, self.k, self.ends, self.tol = space, k, ends, tol
         self.max_products, self.progress = max_products, progress
-        self.first = 0  # frontier directions before this one are parked
         self.ritz()
 
     def ritz(self) -> None:
@@ -311,16 +319,14 @@ class _Search:
     def step(self) -> bool:
         """Expand once, restarting first where V is full; False when V spans the whole space."""
         space = self.space
-        if len(space.frontier) == self.first:
+        if len(space.frontier) == 0:
             space.add_random_direction()
-        widest = max(1, (space.capacity - self.k) // 2)
-        first = max(self.first, len(space.frontier) - widest)
-        width = len(space.frontier) - first
+        width = min(len(space.frontier), max(1, (space.capacity - self.k) // 2))
         if width == 0:
             return False
         if space.size + width > space.capacity and space.size + width <= space.operator.dim:
             self.restart(width)
-        space.expand(first)
+        space.expand(width)
         self.ritz()
         return True
 
@@ -332,12 +338,10 @@ class _Search:
         """Search from a fresh random direction; True where the wanted values stay what they are."""
         space = self.space
         before = self.values[: self.k].clone()
-        self.first = len(space.frontier)
         space.add_random_direction()
-        for _ in range(_CONFIRMING_PRODUCTS):
-            if len(space.frontier) == self.first or not self.step():
+        for _ in range(_CONFIRMING_STEPS):
+            if not self.step():
                 break
-        self.first = 0
         changed = (self.values[: self.k] - before).abs().max() > self.tol * self.scale
         return not changed and self.n_converged == self.k
 

@@ -55,6 +55,15 @@ def test_known_spectra(name, ends, block_size):
     assert pairs.n_products == operator.n_products
 
 
+def test_every_copy_of_a_repeated_eigenvalue_is_found_from_any_start():
+    """The trap: a Krylov space holds as many copies as its start block has vectors, and rounding brings the rest."""
+    operator = with_spectrum(SPECTRA["repeated edge"])
+    truth = torch.tensor([10.0, 10, 10, 10, 9], dtype=torch.float64)
+    for seed in range(15):
+        found = extreme_eigenpairs(operator, 5, tol=1e-6, seed=seed)
+        torch.testing.assert_close(found.values, truth, rtol=1e-8, atol=0)
+
+
 def test_residuals_are_true_and_bound_the_error():
     operator = with_spectrum(SPECTRA["outliers"])
     pairs = extreme_eigenpairs(operator, 5, tol=3e-2)

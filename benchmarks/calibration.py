@@ -1,0 +1,193 @@
+"""Do the 95 % intervals cover 95 % of the time? Over many seeds, on nets whose Hessian is known entry by entry.
+
+    python -m benchmarks.calibration                       # 200 seeds, prints the table of docs/calibration.md
+    python -m benchmarks.calibration --seeds 50            # a quick look
+
+Two oracles: a tanh network 64-8-10 (610 parameters) on scikit-learn's digits, as initialised and after training. The
+Hessian over 600 samples is computed densely in float64, once; the estimators see it through products only. For the
+rows "over samples", the population is the whole train split, and every seed draws 600 samples of it.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from landscape import (
+    HessianOperator,
+    data_error,
+    extreme_eigenpairs,
+    hutchinson_trace,
+    slq_density,
+)
+from landscape.trace import Estimate
+from training.data import SOURCES, Normalise, load_split
+
+
+class DenseOperator:
+    """A matrix that is multiplied only."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix, self.dim, self.dtype, self.device = matrix, len(matrix), matrix.dtype, matrix.device
+        self.n_products = 0
+
+    def product(self, vectors: Tensor) -> Tensor:
+        """Multiply rows."""
+        self.n_products += len(vectors)
+        return vectors @ self.matrix
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A network, its data, and the truth about a fixed sample of them."""
+
+    name: str
+    model: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    matrix: Tensor
+    spectrum: Tensor
+    population: Tensor  # spectrum over all samples
+
+
+def oracles() -> Iterator[Oracle]:
+    """Yield the untrained and the trained network."""
+    digits = load_split("digits", "train", None)
+    source = SOURCES["digits"]
+    inputs, labels = Normalise(source.mean, source.std)(digits.images).flatten(1).double(), digits.labels
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)).double()
+    for name, steps in (("untrained", 0), ("trained", 100)):
+        optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimiser.step()
+        whole = dense(model, inputs, labels)
+        matrix = dense(model, inputs[:600], labels[:600])
+        yield Oracle(name, copy.deepcopy(model), inputs, labels, matrix, *map(torch.linalg.eigvalsh, (matrix, whole)))
+
+
+def dense(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the Hessian of the mean loss by differentiating twice, whole."""
+    parameters = dict(model.named_parameters())
+    sizes = [p.numel() for p in parameters.values()]
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = {n: part.view_as(p) for (n, p), part in zip(parameters.items(), flat.split(sizes), strict=True)}
+        return nn.functional.cross_entropy(torch.func.functional_call(model, parts, (inputs,)), labels)
+
+    flat = torch.cat([p.detach().flatten() for p in parameters.values()])
+    return torch.autograd.functional.hessian(loss, flat, vectorize=True)
+
+
+def covers(estimate: Estimate, truth: float) -> bool:
+    """Whether the interval holds the truth."""
+    return estimate.ci_low <= truth <= estimate.ci_high
+
+
+Trial = Callable[[Oracle, int], list[bool]]
+
+
+def trace_trial(*, deflated: bool, tol: float, max_probes: int) -> Trial:
+    """Return a trial of the trace's interval."""
+
+    def trial(oracle: Oracle, seed: int) -> list[bool]:
+        operator = DenseOperator(oracle.matrix)
+        span = extreme_eigenpairs(operator, 5, seed=seed).vectors if deflated else None
+        found = hutchinson_trace(operator, deflate=span, tol=tol, max_probes=max_probes, seed=10_000 + seed)
+        return [covers(found, float(oracle.spectrum.sum()))]
+
+    return trial
+
+
+def residual_trial(oracle: Oracle, seed: int) -> list[bool]:
+    """Whether an eigenvalue lies within the residual of each of the top 5, found loosely."""
+    pairs = extreme_eigenpairs(DenseOperator(oracle.matrix), 5, tol=3e-2, seed=seed)
+    distance = (pairs.values[:, None] - oracle.spectrum).abs().amin(dim=1)
+    return (distance <= pairs.residuals + 1e-12).tolist()
+
+
+def density_trial(*, probes: int, cumulative: bool) -> Trial:
+    """Return a trial of the pointwise bands over a grid that spans the bulk and the outliers."""
+
+    def trial(oracle: Oracle, seed: int) -> list[bool]:
+        found = slq_density(DenseOperator(oracle.matrix), steps=80, probes=probes, seed=seed)
+        spectrum = oracle.spectrum.numpy()
+        width = 0.01 * (spectrum[-1] - spectrum[0])
+        grid = np.concatenate([np.linspace(spectrum[0], 5 * width, 15), spectrum[-5:]])
+        noise = stats.norm(scale=width)
+        truth = (noise.cdf if cumulative else noise.pdf)(grid[:, None] - spectrum).mean(axis=1)
+        band = (found.cumulative if cumulative else found.density)(grid, width=width)
+        return ((band.low <= truth + 1e-12) & (truth <= band.high + 1e-12)).tolist()
+
+    return trial
+
+
+def zero_trial(oracle: Oracle, seed: int) -> list[bool]:
+    """Whether the interval of the share below minus one width holds the true share."""
+    found = slq_density(DenseOperator(oracle.matrix), steps=80, probes=3, seed=seed)
+    return [covers(found.share_below(-found.width), float((oracle.spectrum < -found.width).double().mean()))]
+
+
+def data_trial(*, of_trace: bool) -> Trial:
+    """Return a trial of the intervals over samples: is the whole population's value inside?"""
+
+    def trial(oracle: Oracle, seed: int) -> list[bool]:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(len(oracle.labels), (600,), generator=generator)
+        data = oracle.inputs[chosen], oracle.labels[chosen]
+        operator = HessianOperator(oracle.model, nn.CrossEntropyLoss(), data, batch_size=15)
+        pairs = extreme_eigenpairs(operator, 3, tol=1e-3, seed=seed, keep_basis=not of_trace)
+        trace = hutchinson_trace(operator, deflate=pairs.vectors, seed=10_000 + seed, max_probes=18)
+        found = data_error(operator, pairs, trace, resamples=300, probes=6, seed=20_000 + seed)
+        if of_trace:
+            return [covers(found.trace, float(oracle.population.sum()))]
+        truth = oracle.population.flip(0)[:3].tolist()
+        return [covers(e, t) for e, t in zip(found.eigenvalues, truth, strict=True)]
+
+    return trial
+
+
+TRIALS: dict[str, Trial] = {
+    "trace, 30 probes": trace_trial(deflated=False, tol=1e-9, max_probes=30),
+    "trace, 30 probes, deflated": trace_trial(deflated=True, tol=1e-9, max_probes=30),
+    "trace, stopped at 10 %": trace_trial(deflated=False, tol=0.1, max_probes=2000),
+    "trace, stopped at 10 %, deflated": trace_trial(deflated=True, tol=0.1, max_probes=2000),
+    "density band, 1 probe": density_trial(probes=1, cumulative=False),
+    "density band, 5 probes": density_trial(probes=5, cumulative=False),
+    "cumulative band, 1 probe": density_trial(probes=1, cumulative=True),
+    "cumulative band, 5 probes": density_trial(probes=5, cumulative=True),
+    "share of negative eigenvalues (a)": zero_trial,
+    "eigenvalue within residual (a)": residual_trial,
+    "top 3 eigenvalues over samples (b)": data_trial(of_trace=False),
+    "trace over samples (b)": data_trial(of_trace=True),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=200, help="seeds a row (default: 200)")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="rows whose name holds one of these (default: all)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    nets = list(oracles())
+    names = [n for n in TRIALS if args.only is None or any(text in n for text in args.only)]
+    print("| interval | " + " | ".join(net.name for net in nets) + " |")
+    print("|---|" + "---|" * len(nets))
+    for name in names:
+        rates = []
+        for net in nets:
+            covered = np.array([TRIALS[name](net, seed) for seed in range(args.seeds)], dtype=float)
+            rates.append(f"{covered.mean():.3f}")
+        print(f"| {name} | " + " | ".join(rates) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
