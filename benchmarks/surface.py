@@ -107,7 +107,7 @@ def main() -> None:
         torch.randint(0, 10, (args.samples,), generator=generator).to(args.device),
     )
     plane = PlaneLoss(model, nn.CrossEntropyLoss(), batch, torch.eye(2, sum(p.numel() for p in model.parameters())))
-    affine = sum(p.numel() for layer in plane.affine_layers for p in layer.parameters())
+    affine = sum(p.numel() for layer in plane.network.affine_layers for p in layer.parameters())
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} CPU threads"
     print(f"{args.points} x {args.points} points, {args.samples} samples, {args.model}, float32, {where}")
     print(f"parameters in affine layers: {affine / sum(p.numel() for p in model.parameters()):.0%}")

@@ -109,14 +109,15 @@ def surface(
     plane_directions = check_plane(directions, size)
     plane = PlaneLoss(model, loss, data, plane_directions, origin=origin, params=params, reduction=reduction)
     expected = None if eigenvalues is None else torch.as_tensor(eigenvalues, dtype=torch.float64).cpu()
+    dtype = plane.network.dtype
     rough_loss, rough_hessian = plane.pilot()
     lengths = plane_directions.double().norm(dim=1).cpu()
-    largest = 0.3 * plane.origin.double().norm().cpu().clamp(min=1.0) / lengths
-    around = stencil(rough_loss, rough_hessian.diagonal() if expected is None else expected, plane.dtype, largest)
+    largest = 0.3 * plane.network.origin.double().norm().cpu().clamp(min=1.0) / lengths
+    around = stencil(rough_loss, rough_hessian.diagonal() if expected is None else expected, dtype, largest)
     grid = torch.cartesian_prod(rows, columns)
     values = plane.evaluate(torch.cat([grid, around.points]), progress=progress)
     near = values.losses[len(grid) :]
-    curvature, error = around.curvature(near, plane.dtype)
+    curvature, error = around.curvature(near, dtype)
     result = Surface(
         alphas=rows,
         betas=columns,

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape import plane_network
 from landscape.affine import find_affine_layers
 from landscape.directions import check_plane, filter_normalised_directions
 from landscape.parameters import flatten, select_parameters, unflatten
@@ -174,7 +175,7 @@ def test_affine_layers_are_used_where_and_only_where_they_are_affine(name):
     model = build(name)
     plane = PlaneLoss(model, LOSS, images(), plane_of(model))
     names = {module: name for name, module in model.named_modules()}
-    assert {names[layer] for layer in plane.affine_layers} == MODELS[name][1]
+    assert {names[layer] for layer in plane.network.affine_layers} == MODELS[name][1]
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv", "branches", "attention", "tied"])
@@ -183,13 +184,13 @@ def test_one_by_one_and_many_at_once_agree(name, together, monkeypatch):
     model, data = build(name), images()
     directions = plane_of(model, norm=2.0)
     expected = surface(model, LOSS, data, directions, alphas=torch.linspace(-1, 1, 5)).loss
-    monkeypatch.setitem(__import__("landscape.plane").plane._TOGETHER, "cpu", together)
+    monkeypatch.setitem(plane_network._TOGETHER, "cpu", together)
     found = surface(model, LOSS, data, directions, alphas=torch.linspace(-1, 1, 5)).loss
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_loss_that_vmap_cannot_run_is_evaluated_point_by_point(monkeypatch):
-    monkeypatch.setitem(__import__("landscape.plane").plane._TOGETHER, "cpu", 2**30)
+    monkeypatch.setitem(plane_network._TOGETHER, "cpu", 2**30)
     model, data = build("mlp"), images()
 
     def loss(outputs, targets):
@@ -332,7 +333,7 @@ def test_a_plane_in_some_parameters_only():
     vector[-32:-4] += directions[0] + 0.5 * directions[1]
     assert float(found.loss) == pytest.approx(displaced_loss(model, vector, data))
     plane = PlaneLoss(model, LOSS, data, directions, params=["3.weight"])
-    assert plane.affine_layers == [model[3]]  # what comes before stands still
+    assert plane.network.affine_layers == [model[3]]  # what comes before stands still
 
 
 # -- the centre -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,212 @@
+"""A network and its loss on a plane of weights, for one chunk of samples at a time."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from landscape.affine import Affine, AffineLayer, find_affine_layers, forwards_replaced
+from landscape.data import Batch, Loss
+from landscape.parameters import flatten, select_parameters, unflatten
+from training.errors import InputError
+
+# Elements of the widest activations that are evaluated together, and from how many points on that pays. On a CPU only
+# networks that take less time than the calls gain (2.5x at 1,600 elements a point, a third slower from 10,000 on);
+# a GPU wants many points at once.
+_TOGETHER = {"cpu": 2**17, "cuda": 2**26}
+_LEAST_GROUP = {"cpu": 16, "cuda": 2}
+
+
+class PlaneNetwork:
+    """``loss(model(x), y)`` at ``origin + a directions[0] + b directions[1]``, evaluated functionally.
+
+    Layers that are affine on the plane give their pre-activations once for all points (:meth:`pre_activations`);
+    everything else that moves is one flat vector that is affine in (a, b).
+
+    Args:
+        model, loss, origin, params: as for :class:`landscape.plane.PlaneLoss`.
+        directions: (2, P).
+
+    Raises:
+        InputError: the origin is not finite.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, directions: Tensor, *, origin: Tensor | None, params: Sequence[str] | None
+    ) -> None:
+        self.model, self.loss = model, loss
+        self._like = select_parameters(model, params)
+        first = next(iter(self._like.values()))
+        self.device, self.dtype = first.device, first.dtype
+        self.origin = self._placed(flatten(self._like) if origin is None else origin)
+        if not torch.isfinite(self.origin).all():
+            raise InputError("the weights hold NaN or infinite values; did the training diverge?")
+        self._moving = unflatten(self._placed(directions), self._like)
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        still = {name: p.detach() for name, p in model.named_parameters()}
+        self._tensors: dict[str, Tensor] = {**still, **buffers, **unflatten(self.origin, self._like)}
+        self._batched = True  # until an operation turns out not to work under vmap
+        self.widest = 1
+        """Elements a sample of the largest activation, once :meth:`try_on` has been called."""
+        self._use([])
+
+    @property
+    def affine_layers(self) -> list[nn.Module]:
+        """The layers that are computed three times for all points together."""
+        return [layer.module for layer in self._layers]
+
+    def try_on(self, chunk: Batch) -> None:
+        """Run the model on a few samples to find its affine layers and its largest activation."""
+        self.widest = self._widest_activation(chunk[0])
+        plain = self._displaced_loss(chunk)
+        self._use(find_affine_layers(self.model, self._tensors, self._moving, chunk[0]))
+        # A weight that is used outside its layer, or a detach() before it, would fool the search: compare.
+        tolerance = torch.finfo(self.dtype).eps ** 0.5
+        if not torch.isclose(self._displaced_loss(chunk), plain, rtol=tolerance, atol=0, equal_nan=True):
+            self._use([])
+
+    @torch.no_grad()
+    def pre_activations(self, inputs: Tensor) -> list[Affine]:
+        """Return the pre-activations of the affine layers on ``inputs``, at every point of the plane."""
+        if not self._layers:
+            return []
+        found: dict[nn.Module, Affine] = {}
+
+        def capture(layer: AffineLayer, x: Tensor) -> Tensor:
+            found[layer.module] = layer.pre_activations(x)
+            return found[layer.module].parts[0].clone()  # an in-place ReLU may come next
+
+        forwards: dict[nn.Module, Callable[..., Tensor]] = {
+            layer.module: partial(capture, layer) for layer in self._layers
+        }
+        with forwards_replaced(forwards):
+            functional_call(self.model, self._tensors, (inputs,))
+        return [found[layer.module] for layer in self._layers]
+
+    @torch.no_grad()
+    def losses(
+        self,
+        pre_activations: Sequence[Affine],
+        chunk: Batch,
+        points: Tensor,
+        report: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Return the loss of one chunk, reduced as the user's loss does, at ``points`` (M, 2): (M,), float64."""
+        kind = self.device.type if self.device.type in _TOGETHER else "cuda"
+        group = _TOGETHER[kind] // (len(chunk[0]) * self.widest)
+        if group >= _LEAST_GROUP[kind] and self._batched:
+            try:
+                return self._losses_together(pre_activations, chunk, points, group, report)
+            except RuntimeError:  # an operation that vmap does not know, or the points do not fit the memory
+                self._batched = False
+        values = torch.empty(len(points), dtype=torch.float64, device=self.device)
+        for k, (alpha, beta) in enumerate(points.tolist()):
+            z = [affine.at(alpha, beta) for affine in pre_activations]
+            values[k] = self._loss_at(self._rest.at(alpha, beta), z, *chunk)
+            if report is not None:
+                report(k + 1)
+        return values
+
+    def _losses_together(
+        self,
+        pre_activations: Sequence[Affine],
+        chunk: Batch,
+        points: Tensor,
+        group: int,
+        report: Callable[[int], None] | None,
+    ) -> Tensor:
+        inputs, targets = chunk
+        together = vmap(lambda rest, z: self._loss_at(rest, z, inputs, targets))
+        values = torch.empty(len(points), dtype=torch.float64, device=self.device)
+        for first in range(0, len(points), group):
+            some = points[first : first + group].to(self.device)
+            z = [affine.many(some) for affine in pre_activations]
+            with warnings.catch_warnings():  # an operation that vmap runs point by point is no worse than we would
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                values[first : first + group] = together(self._rest.many(some), z)
+            if report is not None:
+                report(first + len(some))
+        return values
+
+    def hessian(self, pre_activations: Sequence[Affine], chunk: Batch) -> Tensor:
+        """Return the Hessian (2, 2) of the chunk's loss at the origin, float64, NaN where it has none."""
+        found = torch.zeros(2, 2, dtype=torch.float64, device=self.device)
+        point = torch.zeros(2, dtype=self.dtype, device=self.device, requires_grad=True)
+        z = [affine.differentiable(point) for affine in pre_activations]
+        value = self._loss_at(self._rest.differentiable(point), z, *chunk)
+        if not value.requires_grad:
+            return found
+        try:
+            (slope,) = torch.autograd.grad(value, point, create_graph=True, materialize_grads=True)
+            for k in range(2 if slope.requires_grad else 0):
+                (found[k],) = torch.autograd.grad(slope[k], point, retain_graph=True, materialize_grads=True)
+        except RuntimeError:  # an operation of the model or the loss has no second derivative
+            found.fill_(torch.nan)
+        return found
+
+    @torch.no_grad()
+    def loss_at_vector(self, vector: Tensor, chunk: Batch) -> Tensor:
+        """Return the loss of one chunk at the flat vector ``vector`` (P,), on the plane or not."""
+        tensors = {**self._tensors, **unflatten(self._placed(vector), self._like)}
+        return _scalar(self.loss(functional_call(self.model, tensors, (chunk[0],)), chunk[1]))
+
+    def _loss_at(self, rest: Tensor, pre_activations: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of one chunk where the rest of the moving parameters is the flat vector ``rest``."""
+        forwards = {layer.module: partial(_given, z) for layer, z in zip(self._layers, pre_activations, strict=True)}
+        tensors = {**self._tensors, **unflatten(rest, self._rest_like)}
+        with forwards_replaced(forwards):
+            outputs = functional_call(self.model, tensors, (inputs,))
+        return _scalar(self.loss(outputs, targets))
+
+    def _placed(self, vector: Tensor) -> Tensor:
+        return vector.detach().to(device=self.device, dtype=self.dtype)
+
+    def _use(self, layers: list[AffineLayer]) -> None:
+        """Take ``layers`` as affine, and lay out the other moving parameters as one flat affine vector."""
+        self._layers = layers
+        affine = frozenset[str]().union(*(layer.names for layer in layers))
+        self._rest_like = {name: self._tensors[name] for name in self._moving if name not in affine}
+        rest = [torch.cat([self._tensors[n].reshape(1, -1), self._moving[n].reshape(2, -1)]) for n in self._rest_like]
+        empty = torch.empty(3, 0, dtype=self.dtype, device=self.device)
+        self._rest = Affine(torch.cat([empty, *rest], dim=1))
+
+    @torch.no_grad()
+    def _displaced_loss(self, chunk: Batch) -> Tensor:
+        """Return the loss far enough from the origin (a tenth of its norm) to tell two evaluations apart."""
+        squares = sum(v.reshape(2, -1).double().square().sum(1) for v in self._moving.values())
+        lengths = torch.as_tensor(squares).sqrt().clamp(min=torch.finfo(self.dtype).tiny)
+        alpha, beta = (0.1 * (self.origin.double().norm() + 1e-3) / lengths).tolist()
+        z = [affine.at(alpha, beta) for affine in self.pre_activations(chunk[0])]
+        return self._loss_at(self._rest.at(alpha, beta), z, *chunk)
+
+    @torch.no_grad()
+    def _widest_activation(self, inputs: Tensor) -> int:
+        """Return the number of elements a sample of the largest tensor that a module computes (views are free)."""
+        widest = 1
+
+        def note(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+            nonlocal widest
+            read = {arg.data_ptr() for arg in args if isinstance(arg, Tensor)}
+            if isinstance(output, Tensor) and output.data_ptr() not in read:
+                widest = max(widest, output.numel() // len(inputs))
+
+        hooks = [module.register_forward_hook(note) for module in self.model.modules()]
+        try:
+            functional_call(self.model, self._tensors, (inputs,))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return widest
+
+
+def _scalar(value: Tensor) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise InputError("the loss must return one number for a batch; use reduction='mean' or 'sum'")
+    return value.reshape(())
+
+
+def _given(z: Tensor, *_: object, **__: object) -> Tensor:
+    return z
