@@ -11,9 +11,10 @@ import pandas as pd
 from torch import Tensor, nn
 
 from robustness.attacks import pgd
+from robustness.case import Case
 from robustness.inputs import check_eps, check_images
 from robustness.norms import norm_named
-from robustness.symptoms import CHECKS, AuditLine, Case
+from robustness.symptoms import CHECKS, AuditLine
 from training.errors import InputError
 
 

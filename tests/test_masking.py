@@ -9,9 +9,10 @@ import torch
 from robust_nets import Quantised, Scaled, feedback_aligned, held_out, trained
 from torch import nn
 
+from robustness.case import LEVEL, MARGIN, Case, NoiseAttack
 from robustness.curves import attack_curve
 from robustness.masking import Audit, audit
-from robustness.symptoms import CHECKS, LEVEL, MARGIN, Case, NoiseAttack
+from robustness.symptoms import CHECKS
 from training.errors import InputError
 
 EPS = 0.1
