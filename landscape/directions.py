@@ -24,10 +24,10 @@ def check_plane(directions: Tensor | Sequence[Tensor], size: int) -> Tensor:
     plane = plane.detach()
     if not torch.isfinite(plane).all():
         raise InputError("a direction holds NaN or infinite values; use finite directions")
-    lengths = plane.double().norm(dim=1)
+    lengths = torch.linalg.vector_norm(plane, dim=1, dtype=torch.float64)
     if (lengths == 0).any():
         raise InputError("a direction is zero; use two non-zero directions")
-    if abs(plane[0].double() @ plane[1].double() / lengths.prod()) > 1 - 1e-6:
+    if abs(float(plane[0] @ plane[1]) / float(lengths.prod())) > 1 - 1e-5:
         raise InputError("the two directions are parallel; they span a line, not a plane")
     return plane
 

@@ -176,9 +176,10 @@ class PlaneNetwork:
     @torch.no_grad()
     def _displaced_loss(self, chunk: Batch) -> Tensor:
         """Return the loss far enough from the origin (a tenth of its norm) to tell two evaluations apart."""
-        squares = sum(v.reshape(2, -1).double().square().sum(1) for v in self._moving.values())
-        lengths = torch.as_tensor(squares).sqrt().clamp(min=torch.finfo(self.dtype).tiny)
-        alpha, beta = (0.1 * (self.origin.double().norm() + 1e-3) / lengths).tolist()
+        norm = partial(torch.linalg.vector_norm, dtype=torch.float64)
+        lengths = norm(torch.stack([norm(v.reshape(2, -1), dim=1) for v in self._moving.values()]), dim=0)
+        far = 0.1 * (float(norm(self.origin)) + 1e-3)
+        alpha, beta = (far / lengths.clamp(min=torch.finfo(self.dtype).tiny)).tolist()
         z = [affine.at(alpha, beta) for affine in self.pre_activations(chunk[0])]
         return self._loss_at(self._rest.at(alpha, beta), z, *chunk)
 

@@ -111,8 +111,8 @@ def surface(
     expected = None if eigenvalues is None else torch.as_tensor(eigenvalues, dtype=torch.float64).cpu()
     dtype = plane.network.dtype
     rough_loss, rough_hessian = plane.pilot()
-    lengths = plane_directions.double().norm(dim=1).cpu()
-    largest = 0.3 * plane.network.origin.double().norm().cpu().clamp(min=1.0) / lengths
+    lengths = torch.linalg.vector_norm(plane_directions, dim=1, dtype=torch.float64).cpu()
+    largest = 0.3 * torch.linalg.vector_norm(plane.network.origin, dtype=torch.float64).cpu().clamp(min=1.0) / lengths
     around = stencil(rough_loss, rough_hessian.diagonal() if expected is None else expected, dtype, largest)
     grid = torch.cartesian_prod(rows, columns)
     values = plane.evaluate(torch.cat([grid, around.points]), progress=progress)
