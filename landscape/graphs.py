@@ -165,9 +165,11 @@ def _vector_jacobian(
 def graph_bytes(roots: Sequence[Tensor]) -> int:
     """Return the bytes of the distinct storages that the autograd graph below ``roots`` saves.
 
-    A view of a larger tensor (a batch cut from a data set) counts for its own size. Leaves, the parameters, do not.
+    A view of a larger tensor (a batch cut from a data set) counts for its own size. Leaves, the parameters, do not,
+    nor do views of them.
     """
     storages: dict[int, int] = {}
+    leaves: set[int] = set()
     seen: set[Node] = set()
     stack = [root.grad_fn for root in roots if root.grad_fn is not None]
     while stack:
@@ -175,14 +177,14 @@ def graph_bytes(roots: Sequence[Tensor]) -> int:
         if node in seen:
             continue
         seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            leaves.add(leaf.untyped_storage().data_ptr())
         for tensor in _saved_tensors(node):
-            if tensor.is_leaf and tensor.requires_grad:
-                continue
             storage = tensor.untyped_storage()
             size = min(storage.nbytes(), tensor.numel() * tensor.element_size())
             storages[storage.data_ptr()] = max(size, storages.get(storage.data_ptr(), 0))
         stack.extend(below for below, _ in node.next_functions if below is not None)
-    return sum(storages.values())
+    return sum(size for storage, size in storages.items() if storage not in leaves)
 
 
 def _saved_tensors(node: Node) -> Iterator[Tensor]:

@@ -125,27 +125,26 @@ class HessianOperator:
         """Return ``H v`` for each row of ``vectors``: (K, P) -> (K, P), or (P,) -> (P,)."""
         rows = vectors.reshape(-1, self.dim).to(self.dtype)
         total = torch.zeros_like(rows)
-        for _, part in self._batch_sums(rows):
-            total += part
+        for graph, samples in self._graphs():
+            self._add_products(total, graph, rows, samples if self._reduction == "mean" else 1)
         self.n_products += len(rows)
-        return (all_sum(total, self._group) / self.n_samples).reshape(vectors.shape)
+        return all_sum(total, self._group).div_(self.n_samples).reshape(vectors.shape)
 
     def products_by_batch(self, vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield (samples n, mean-loss ``H v`` (K, P) of these samples) batch by batch, of this process's data."""
-        self.n_products += len(vectors)
-        for samples, part in self._batch_sums(vectors.to(self.dtype)):
-            yield samples, part / samples
-
-    def _batch_sums(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-        split = list(unflatten(rows, self._parameters).values())
+        rows = vectors.to(self.dtype)
+        self.n_products += len(rows)
         for graph, samples in self._graphs():
-            scale = samples if self._reduction == "mean" else 1
-            products = graph.products(split)
-            parts = [
-                like.new_zeros(like.shape) if product is None else product
-                for product, like in zip(products, split, strict=True)
-            ]
-            yield samples, torch.cat([part.reshape(len(rows), -1) for part in parts], dim=1).mul_(scale)
+            part = torch.zeros_like(rows)
+            self._add_products(part, graph, rows, 1 if self._reduction == "mean" else 1 / samples)
+            yield samples, part
+
+    def _add_products(self, total: Tensor, graph: BatchGraph, rows: Tensor, scale: float) -> None:
+        """Add ``scale`` times the graph's curvature times ``rows`` (K, P) to ``total`` in place."""
+        products = graph.products(list(unflatten(rows, self._parameters).values()))
+        for place, product in zip(unflatten(total, self._parameters).values(), products, strict=True):
+            if product is not None:
+                place.add_(product, alpha=scale)
 
     def _graphs(self) -> Iterator[tuple[BatchGraph, int]]:
         if self._all_kept:
