@@ -38,7 +38,7 @@ class Surface:
     hessian: Tensor
     """Second derivatives ``v_i^T H v_j`` at the origin, by autograd, (2, 2), float64; NaN where it has none.
     Kinks (ReLU, max-pooling) bend a surface but have no second derivative: they added under 1 % to the curvature
-    along the leading eigenvectors of a CIFAR-10 MLP, 6 % for a small MLP on digits, and 30 to 60 % along random
+    along the leading eigenvectors of a CIFAR-10 MLP, 6 % for a small MLP on digits, and roughly 20 to 60 % along random
     directions."""
 
     def frame(self) -> pd.DataFrame:
