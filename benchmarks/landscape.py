@@ -28,6 +28,7 @@ from landscape import (
     HessianOperator,
     extreme_eigenpairs,
     hutchinson_trace,
+    krylov_subspace,
     slq_density,
     top_eigenpairs,
 )
@@ -166,23 +167,23 @@ def eigenvalue_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> 
 
 
 def trace_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> Row:
-    """Compare the products that a trace with 2 % root-mean-square error takes, eigenpairs for deflation included.
+    """Compare the products that a trace with 2 % root-mean-square error takes, those for deflation included.
 
     The error of n probes is the standard deviation of one over sqrt(n); it is measured from ``--probes`` of each.
     """
     operator = HessianOperator(model, nn.CrossEntropyLoss(), batch)
-    pairs = extreme_eigenpairs(operator, 5, tol=1e-2)
-    ours = hutchinson_trace(operator, deflate=pairs.vectors, tol=1e-9, max_probes=args.probes, seed=1)
+    space = krylov_subspace(operator, 25)
+    ours = hutchinson_trace(operator, deflate=space, tol=1e-9, max_probes=args.probes, seed=1)
     peer = CountedPyHessian(model, batch)
     torch.manual_seed(0)
     theirs = torch.tensor(peer.trace(maxIter=args.probes, tol=-1.0))
     need_ours = math.ceil(float(ours.samples.std() / (0.02 * ours.value)) ** 2)
     need_theirs = math.ceil(float(theirs.std() / (0.02 * theirs.mean())) ** 2)
     print(f"  our trace {ours.value:.5g} [{ours.ci_low:.5g}, {ours.ci_high:.5g}], PyHessian's {theirs.mean():.5g}")
-    total = need_ours + pairs.n_products + 5
+    total = need_ours + len(space.rows)
     return Row(
         "trace to 2 % rms, products",
-        f"{need_ours} + {pairs.n_products + 5} for deflation",
+        f"{need_ours} + {len(space.rows)} for deflation",
         f"{need_theirs}",
         need_theirs / total,
         ">= 2",

@@ -7,7 +7,7 @@ or a re-iterable of batches. Directions are flat vectors, one a row, in the orde
 from landscape.bootstrap import DataError, data_error
 from landscape.density import SpectralDensity, slq_budget, slq_density, spectral_density
 from landscape.directions import filter_normalised_directions
-from landscape.lanczos import Eigenpairs, extreme_eigenpairs, top_eigenpairs
+from landscape.lanczos import Eigenpairs, Subspace, extreme_eigenpairs, krylov_subspace, top_eigenpairs
 from landscape.operator import HessianOperator
 from landscape.parameters import flatten, select_parameters, unflatten
 from landscape.path import PathLosses, path_losses
@@ -23,6 +23,7 @@ __all__ = [
     "PathLosses",
     "Snapshots",
     "SpectralDensity",
+    "Subspace",
     "Surface",
     "Trace",
     "TrajectoryPCA",
@@ -31,6 +32,7 @@ __all__ = [
     "filter_normalised_directions",
     "flatten",
     "hutchinson_trace",
+    "krylov_subspace",
     "path_losses",
     "select_parameters",
     "slq_budget",

@@ -60,7 +60,7 @@ def data_error(
         InputError: fewer than 10 groups, or fewer than 10 resamples.
     """
     before, k = operator.n_products, len(pairs.values)
-    basis = pairs.vectors if pairs.basis is None else pairs.basis
+    basis = pairs.vectors if pairs.basis is None else pairs.basis.rows
     weights, matrices, traces = _by_group(operator, basis, probes, seed, progress)
     groups = len(weights)
     if groups < 10 or resamples < 10:

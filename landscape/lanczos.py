@@ -28,6 +28,14 @@ _CONFIRMING_STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subspace:
+    """Orthonormal rows V (M, P) and ``tr(V H V^T)``, which the search that made them knows without a product."""
+
+    rows: Tensor
+    trace: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Eigenpairs:
     """The k wanted eigenpairs, most wanted first.
 
@@ -39,8 +47,7 @@ class Eigenpairs:
         ends: which end of the spectrum was asked for.
         converged: every residual is within tolerance.
         n_products: products spent, start and final check included.
-        basis: (M, P) orthonormal rows, the Ritz vectors of the whole Krylov space with the wanted ones first; None
-            unless asked for.
+        basis: the whole Krylov space, its Ritz vectors with the wanted ones first; None unless asked for.
     """
 
     values: Tensor
@@ -49,7 +56,7 @@ class Eigenpairs:
     ends: Ends
     converged: bool
     n_products: int
-    basis: Tensor | None = None
+    basis: "Subspace | None" = None
 
     def frame(self) -> pd.DataFrame:
         """Return one row per eigenvalue: quantity, index, value, ci_low, ci_high (value -+ residual), residual."""
@@ -106,6 +113,7 @@ def extreme_eigenpairs(
     basis_size: int | None = None,
     max_products: int = 2000,
     start: Tensor | None = None,
+    confirm: bool = True,
     keep_basis: bool = False,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -122,7 +130,9 @@ def extreme_eigenpairs(
         start: (S, P) rows that span a guess, such as the eigenvectors of the epoch before. ``block_size`` sums of
             them start the search (measured from one epoch to the next: 34 products, 41 from a random vector, and 63
             where each of five rows started a chain of its own).
-        keep_basis: return the whole basis too (``M * P`` numbers), for :func:`landscape.data_error`.
+        confirm: search for copies of repeated eigenvalues that may have been missed (see ``Notes``).
+        keep_basis: return the whole basis too (``M * P`` numbers): :func:`landscape.hutchinson_trace` and
+            :func:`landscape.data_error` do better with it.
         seed: of the random start.
         progress: called with (converged pairs, k).
 
@@ -150,8 +160,18 @@ def extreme_eigenpairs(
     space = KrylovSpace(operator, max(basis_size or max(2 * k + 30, 40), k + 2 * block_size + 2), generator)
     space.begin(start, block_size)
     search = _Search(space, k, ends, tol, max_products, progress)
-    search.run()
+    search.run(confirm=confirm)
     return search.result(before, keep_basis=keep_basis)
+
+
+def krylov_subspace(operator: SymmetricOperator, products: int, *, seed: int = 0) -> Subspace:
+    """Return the Krylov space that ``products`` products span from a random vector: what a trace deflates best by."""
+    generator = torch.Generator(device=operator.device).manual_seed(seed)
+    space = KrylovSpace(operator, products, generator)
+    space.begin(None, 1)
+    while space.size < space.capacity and len(space.frontier) > 0:
+        space.expand(1)
+    return space.rotated()
 
 
 class KrylovSpace:
@@ -221,6 +241,12 @@ class KrylovSpace:
         self.size = kept
         self.projected = weights.T @ self.projected @ weights
         self.coupling = weights.T @ self.coupling
+
+    def rotated(self, weights: Tensor | None = None) -> "Subspace":
+        """Return V with its trace, turned in place by the orthogonal ``weights`` (size, size)."""
+        if weights is not None:
+            self.restart(weights)
+        return Subspace(rows=self.basis, trace=float(self.projected.trace()))
 
     def _remainder(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the coefficients of ``rows`` on V and on F (a column a row) and what is left.
@@ -305,13 +331,13 @@ class _Search:
         good = self.residuals[: self.k] <= self.tol * self.scale
         return int(good.sum())
 
-    def run(self) -> None:
+    def run(self, *, confirm: bool) -> None:
         begun = self.space.operator.n_products
         while self.space.operator.n_products - begun < self.max_products:
             if self.n_converged < self.k:
                 if not self.step():
                     return
-            elif self.confirmed():
+            elif not confirm or self.confirmed():
                 return
             if self.progress is not None:
                 self.progress(self.n_converged, self.k)
@@ -362,7 +388,7 @@ class _Search:
             ends=self.ends,
             converged=converged,
             n_products=space.operator.n_products - before,
-            basis=self.weights.T.to(space.basis) @ space.basis if keep_basis else None,
+            basis=space.rotated(self.weights) if keep_basis else None,
         )
         if not converged:
             worst = float(residuals.max()) / self.scale

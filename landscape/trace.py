@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from landscape.data import Data, Loss
-from landscape.lanczos import extreme_eigenpairs
+from landscape.lanczos import Subspace, krylov_subspace
 from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
 from landscape.parameters import unflatten
 from training.errors import InputError
@@ -74,14 +74,15 @@ def trace(
     *,
     tol: float = 0.02,
     max_probes: int = 200,
-    deflate: int = 5,
+    deflate: int = 20,
+    layers: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     **operator: Unpack[OperatorOptions],
 ) -> Trace:
     """Estimate the trace of the Hessian of the mean loss of ``model`` over ``data``, in all and per layer.
 
-    ``deflate`` eigenpairs of largest magnitude are found first and treated exactly. See :func:`hutchinson_trace` for
+    A Krylov space of ``deflate`` products is treated exactly. See :func:`hutchinson_trace` for
     the rest, and :class:`HessianOperator` for the data and for ``params, hessian, reduction, batch_size,
     memory_budget, group``.
 
@@ -96,16 +97,13 @@ def trace(
         True
     """
     hessian = HessianOperator(model, loss, data, **operator)
-    span: Tensor | None = None
-    if deflate > 0:
-        pairs = min(deflate, hessian.dim)
-        span = extreme_eigenpairs(hessian, pairs, ends="magnitude", tol=1e-2, seed=seed + 1).vectors
+    span = krylov_subspace(hessian, deflate, seed=seed + 1) if deflate > 0 else None
     return hutchinson_trace(
         hessian,
         deflate=span,
         tol=tol,
         max_probes=max_probes,
-        layout=hessian.parameters,
+        layout=hessian.parameters if layers else None,
         seed=seed,
         progress=progress,
     )
@@ -114,7 +112,7 @@ def trace(
 def hutchinson_trace(
     operator: SymmetricOperator,
     *,
-    deflate: Tensor | None = None,
+    deflate: Tensor | Subspace | None = None,
     tol: float = 0.02,
     max_probes: int = 200,
     layout: Mapping[str, Tensor] | None = None,
@@ -124,8 +122,9 @@ def hutchinson_trace(
     """Estimate the trace of ``operator``, which may be negative.
 
     Args:
-        deflate: (K, P) rows spanning the subspace to treat exactly, best the top eigenvectors. They must not have
-            been chosen with the same random numbers as the probes: use another seed.
+        deflate: the subspace to treat exactly: a Krylov space, such as the ``basis`` of eigenpairs, which costs no
+            product (but for ``layout``), or any rows (K, P), such as eigenvectors. It must not come from the same
+            random numbers as the probes: use another seed.
         tol: stop when half the width of the 95 % interval is at most ``tol * |trace|``. Looked at after 12 probes
             and each time their number has grown by half, so that it does not stop by chance.
         max_probes: stop here in any case.
@@ -143,8 +142,7 @@ def hutchinson_trace(
         raise InputError("the trace needs at least 2 probes and a positive tolerance")
     before = operator.n_products
     layout = layout or {}
-    span = _orthonormal_rows(deflate, operator)
-    exact, exact_layers = _deflated_part(operator, span, layout)
+    span, exact, exact_layers = _deflated_part(operator, deflate, layout)
     total: list[Tensor] = []
     by_layer: list[Tensor] = []
     n_probes, look = 0, min(_FIRST_LOOK, max_probes)
@@ -210,11 +208,19 @@ def random_signs(operator: SymmetricOperator, generator: torch.Generator) -> Ten
     return signs.to(operator.dtype) * 2 - 1
 
 
-def _deflated_part(operator: SymmetricOperator, span: Tensor, layout: Mapping[str, Tensor]) -> tuple[float, Tensor]:
+def _deflated_part(
+    operator: SymmetricOperator, deflate: Tensor | Subspace | None, layout: Mapping[str, Tensor]
+) -> tuple[Tensor, float, Tensor]:
+    """Return orthonormal rows U, ``tr(U H U^T)`` and its parts by layer."""
+    if isinstance(deflate, Subspace):
+        if not layout:
+            return deflate.rows, deflate.trace, torch.zeros(0, dtype=torch.float64)
+        deflate = deflate.rows
+    span = _orthonormal_rows(deflate, operator)
     if len(span) == 0:
-        return 0.0, torch.zeros(len(layout), dtype=torch.float64)
+        return span, 0.0, torch.zeros(len(layout), dtype=torch.float64)
     total, layers = _inner(span, operator.product(span), layout)
-    return float(total.sum()), layers.sum(dim=0)
+    return span, float(total.sum()), layers.sum(dim=0)
 
 
 def _inner(left: Tensor, right: Tensor, layout: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

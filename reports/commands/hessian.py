@@ -165,7 +165,7 @@ def eigenpairs(
         ends=args.ends,
         tol=args.tol,
         start=start,
-        keep_basis=args.bootstrap is not None,
+        keep_basis=True,
         seed=args.seed,
         progress=progress_bar(args, f"{subject.name}: eigenvalues", "pair"),
     )
@@ -174,12 +174,12 @@ def eigenpairs(
 def find_trace(
     args: argparse.Namespace, subject: "Subject", operator: "HessianOperator", pairs: "Eigenpairs"
 ) -> "Trace":
-    """Return the trace, with the eigenvectors taken out of its noise."""
+    """Return the trace, with the Krylov space that the eigenvectors came from taken out of its noise."""
     from landscape import hutchinson_trace
 
     return hutchinson_trace(
         operator,
-        deflate=pairs.vectors,
+        deflate=pairs.basis if pairs.basis is not None else pairs.vectors,
         tol=args.trace_tol,
         max_probes=args.probes,
         layout=operator.parameters if args.layers else None,
