@@ -194,7 +194,7 @@ def trace_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> Row:
 def memory_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> Row:
     """Measure the peak memory of a process of its own that finds the top 5 and a 100-step spectral density."""
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_memory_work, args=(model.cpu(), tuple(part.cpu() for part in batch), args))
+    process = context.Process(target=_memory_work, args=(model.cpu(), tuple(part.cpu() for part in batch), args.device))
     process.start()
     process.join()
     assert process.exitcode == 0, "the process that measures memory failed"
