@@ -1,4 +1,4 @@
-"""Curvature against PyHessian: products, eigenvalues, trace, memory.
+"""Curvature against PyHessian: products, eigenvalues, trace, surface, memory.
 
     python -m benchmarks.landscape                                      # random images
     python -m benchmarks.landscape --data-root DIR                      # CIFAR-10
@@ -195,6 +195,16 @@ def trace_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> Row:
     )
 
 
+def surface_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> Row:
+    """Time a 21 x 21 surface against swapping the parameters of every point in (``benchmarks/surface.py``)."""
+    from benchmarks.surface import compare
+
+    mine, theirs, difference = compare(model, batch, repeats=2)
+    print(f"  largest relative difference of the two surfaces {difference:.1e}")
+    ratio = theirs / mine
+    return Row("21 x 21 surface, against swapping", f"{mine:.1f} s", f"{theirs:.1f} s", ratio, ">= 5", ratio >= 5)
+
+
 def memory_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> Row:
     """Measure the peak memory of a process of its own that finds the top 5 and a 100-step spectral density."""
     context = multiprocessing.get_context("spawn")
@@ -242,7 +252,13 @@ def main() -> None:
     print(*rows, sep="\n")
 
 
-ROWS = {"product": product_row, "eigenvalues": eigenvalue_row, "trace": trace_row, "memory": memory_row}
+ROWS = {
+    "product": product_row,
+    "eigenvalues": eigenvalue_row,
+    "trace": trace_row,
+    "surface": surface_row,
+    "memory": memory_row,
+}
 
 if __name__ == "__main__":
     main()
