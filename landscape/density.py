@@ -102,11 +102,14 @@ class SpectralDensity:
     def mass_at_zero(self, tolerance: float = ZERO) -> Estimate:
         """Return the share of zero eigenvalues: the weight of the nodes within ``tolerance`` of the largest magnitude.
 
+        Every probe must have such a node, or the share is 0: a mass at zero shows in each of them, while in a bulk
+        around zero one probe's node may come that near by accident, with the weight of its neighbourhood.
         Zeros inside a bulk may show no node of their own. The upper limit therefore starts from the largest mass at
         zero that any spectrum with the same quadrature can have, the Christoffel number of 0 (Golub and Meurant 2010).
         """
         near = np.abs(self.nodes) <= tolerance * np.abs(self.nodes).max()
-        share = float(self.weights[near].sum()) / self.n_probes
+        in_every_probe = len(np.unique(self.probe[near])) == self.n_probes
+        share = float(self.weights[near].sum()) / self.n_probes if in_every_probe else 0.0
         return self._share(share, lowest=share, highest=max(share, self._most_at(0.0)))
 
     def share_below(self, x: float) -> Estimate:

@@ -157,3 +157,13 @@ def test_bad_input():
             slq_density(operator, **wrong)
     with pytest.raises(InputError):
         slq_budget(10, error=0.0)
+
+
+def test_a_node_that_comes_near_zero_in_one_probe_only_is_no_mass_at_zero():
+    nodes, weights = np.array([0.0, 1.0, 0.3, 1.0]), np.array([0.4, 0.6, 0.4, 0.6])
+    parts = {"nodes": nodes, "weights": weights, "dim": 100, "n_products": 4}
+    accident = SpectralDensity(probe=np.array([0, 0, 1, 1]), **parts)
+    assert accident.mass_at_zero().value == 0
+    assert accident.mass_at_zero().ci_high > 0
+    real = SpectralDensity(probe=np.array([0, 0, 1, 1]), **{**parts, "nodes": np.array([0.0, 1.0, 0.0, 1.0])})
+    assert real.mass_at_zero().value == pytest.approx(0.4)

@@ -75,7 +75,8 @@ def _dots(series: list[Series], present: list[str]) -> Figure:
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(series)), layout.names(series))
     panels[0].set_ylim(len(series) - 0.4, -0.6)
-    explained = layout.seeds_note(series, single="95 % interval (smaller than the dot where none is seen)")
+    single = "95 % interval of the trace, residual bound of the eigenvalues (unseen where smaller than the dot)"
+    explained = layout.seeds_note(series, single=single)
     layout.note(figure, explained)
     return figure
 
