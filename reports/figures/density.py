@@ -131,7 +131,7 @@ def _explanation(series: list[Series], threshold: float) -> str:
     bands = layout.seeds_note(series, single="95 % interval over probes", noun="Bands")
     return (
         f"{bands} Gaussian width: {100 * SHARPNESS:g} % of the range; axis linear within ±{threshold:.1g}. "
-        "Ticks at the bottom: quadrature nodes. Red: below zero. Stem, if any: eigenvalues that are zero."
+        "Ticks at the bottom: quadrature nodes. Red: below zero. Stem, if any: zero, to a millionth of the largest."
     )
 
 
