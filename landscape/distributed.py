@@ -5,6 +5,7 @@ means of uneven parts was 2.1 % wrong. All vectors and decisions are replicated,
 same seed. Give the bare module: products through ``DistributedDataParallel`` silently differ between ranks.
 """
 
+import gc
 import os
 from collections.abc import Sequence
 
@@ -26,6 +27,19 @@ def join() -> "dist.ProcessGroup | None":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if cuda else "gloo")
     return dist.group.WORLD
+
+
+def leave() -> None:
+    """Leave the processes that :func:`join` joined, all together; nothing for a process by itself.
+
+    The threads of a group outlive ``destroy_process_group`` for as long as anything refers to the group, and one that
+    meets the interpreter's own end aborts the process: call this when the operators are gone.
+    """
+    if not dist.is_initialized():
+        return
+    dist.barrier()  # the store lives in process 0, which must not go first
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def all_sum(tensor: Tensor, group: "dist.ProcessGroup | None") -> Tensor:

@@ -19,22 +19,23 @@ from torch import distributed as dist
 sys.path.insert(0, {tests!r})
 from curvature_cases import cases
 from landscape import HessianOperator, extreme_eigenpairs, hutchinson_trace
+from landscape.distributed import join, leave
 
-dist.init_process_group("gloo")
-case = cases()["conv_batchnorm"]
-inputs, targets = case.pair
-mine = slice(0, 9) if dist.get_rank() == 0 else slice(9, 12)
-operator = HessianOperator(
-    case.model, case.loss, (inputs[mine], targets[mine]), group=dist.group.WORLD, batch_size=4
-)
-matrix = operator.product(torch.eye(operator.dim, dtype=torch.float64))
-pairs = extreme_eigenpairs(operator, 3, tol=1e-9)
-trace = hutchinson_trace(operator, deflate=pairs.vectors, seed=1)
-torch.save(
-    dict(matrix=matrix, values=pairs.values, trace=trace.value, n=operator.n_samples, loss=operator.loss),
-    sys.argv[1] + f"/{{dist.get_rank()}}.pt",
-)
-dist.destroy_process_group()
+
+def analyse(group):
+    case = cases()["conv_batchnorm"]
+    inputs, targets = case.pair
+    mine = slice(0, 9) if dist.get_rank() == 0 else slice(9, 12)
+    operator = HessianOperator(case.model, case.loss, (inputs[mine], targets[mine]), group=group, batch_size=4)
+    matrix = operator.product(torch.eye(operator.dim, dtype=torch.float64))
+    pairs = extreme_eigenpairs(operator, 3, tol=1e-9)
+    trace = hutchinson_trace(operator, deflate=pairs.vectors, seed=1)
+    return dict(matrix=matrix, values=pairs.values, trace=trace.value, n=operator.n_samples, loss=operator.loss)
+
+
+results = analyse(join())
+torch.save(results, sys.argv[1] + f"/{{dist.get_rank()}}.pt")
+leave()
 """
 
 

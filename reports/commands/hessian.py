@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
     """Analyse every checkpoint, write ``hessian.csv`` and the figure, and print a table."""
     import pandas as pd
 
+    from landscape.distributed import leave
     from reports.figures import hessian as draw
     from reports.style import save
     from reports.tables import provenance, render, with_subject, write_table
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
             frame, start = analyse(args, subject, start=start)
             frames.append(with_subject(frame, subject))
             subjects.append(subject)
+    leave()
     frame = pd.concat(frames, ignore_index=True)
     if not writes:
         return

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
     """Estimate the density of every checkpoint, write ``spectrum.csv`` and the figure, and print a table."""
     import pandas as pd
 
+    from landscape.distributed import leave
     from reports.figures import spectrum as draw
     from reports.style import save
     from reports.tables import provenance, render, with_subject, write_table
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     subjects = load_subjects(args)
     folder = output_folder(args, subjects)
     found = [estimate(args, subject) for subject in subjects]
+    leave()
     if not writes:
         return
     frame = pd.concat(
