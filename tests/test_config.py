@@ -1,6 +1,7 @@
 """A config defines a run: it is checked, comes back from JSON, and its key moves with every field."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -36,6 +37,22 @@ def test_every_field_moves_the_key_and_so_do_the_data():
     keys = {TrainConfig(**{name: value}).key("d") for name, value in OTHER.items()}
     assert len(keys | {base.key("d"), base.key("e")}) == len(OTHER) + 2
     assert base.key("d") == TrainConfig(hidden=[512, 512]).key("d")
+
+
+def test_keys_outlive_new_fields():
+    """Fields at their default are no part of the key, and the defaults are what keys were made with."""
+    assert TrainConfig().key("d") == hashlib.sha256(b'{"config":{},"data":"d"}').hexdigest()
+    chosen = b'{"config":{"hidden":[7],"rule":"fa"},"data":"d"}'
+    assert TrainConfig(rule="fa", hidden=(7,)).key("d") == hashlib.sha256(chosen).hexdigest()
+    assert TrainConfig().to_dict().items() >= DEFAULTS.items()
+
+
+DEFAULTS = {
+    "rule": "bp", "angle": 0.0, "expansion": 10, "dataset": "digits", "train_size": None, "subset_seed": 0,
+    "model": "mlp", "hidden": [512, 512], "epochs": 30, "batch_size": 128, "optimiser": "adam", "lr": 1e-4,
+    "momentum": 0.9, "weight_decay": 0.0, "first_epoch_weight_decay": None, "lr_steps": [], "lr_gamma": 0.1, "seed": 0,
+    "checkpoint_every": 0, "snapshot_every": 0, "snapshot_dtype": "float32",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

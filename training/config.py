@@ -85,8 +85,14 @@ class TrainConfig:
         return cls(**fields)
 
     def key(self, data_digest: str) -> str:
-        """Return the identity of a run: SHA-256 (64 hex digits) of the canonical config and the data's digest."""
-        canonical = json.dumps({"config": self.to_dict(), "data": data_digest}, sort_keys=True, separators=(",", ":"))
+        """Return the identity of a run: SHA-256 (64 hex digits) of the canonical config and the data's digest.
+
+        Fields at their default are left out, so that a new field never changes the key of an old run; a changed
+        default would make an old key mean another run, and a test holds the defaults.
+        """
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        chosen = {k: v for k, v in self.to_dict().items() if getattr(self, k) != defaults[k]}
+        canonical = json.dumps({"config": chosen, "data": data_digest}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def differences(self, other: "TrainConfig") -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,29 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def describe_files(folder: Path, patterns: Iterable[str]) -> dict[str, dict[str, str | int]]:
+    """Return ``{name relative to folder: {"sha256": ..., "bytes": ...}}`` of the files that match ``patterns``."""
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        for path in found
+    }
+
+
+def damaged_files(folder: Path, files: Mapping[str, Mapping[str, Any]], *, hashed: bool) -> list[str]:
+    """Return a line for each file that is missing, has another size, or (if ``hashed``) other bytes than recorded."""
+    problems = []
+    for name, recorded in files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif (size := path.stat().st_size) != recorded["bytes"]:
+            problems.append(f"{name} has {size} bytes instead of {recorded['bytes']}")
+        elif hashed and sha256_file(path) != recorded["sha256"]:
+            problems.append(f"{name} has other contents than were written")
+    return problems
 
 
 def remove_stale_temporaries(folder: Path, *, log: Callable[[str], None] = lambda _: None) -> None:

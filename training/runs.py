@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from training.checkpoint import read_torch_file
 from training.config import TrainConfig
 from training.errors import InputError
-from training.files import atomic_path, remove_stale_temporaries, write_json, write_text
+from training.files import atomic_path, describe_files, remove_stale_temporaries, write_json, write_text
+
+# What a complete run consists of. Analyses may write their tables beside these, and may write them again.
+RUN_FILES = (
+    *("config.json", "metrics.csv", "ckpt.pt", "checkpoints/epoch-*.pt"),
+    *("trajectory.npy", "trajectory.json", "sketch.npz"),
+)
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,15 @@ class RunFolder:
 
     def save_resume(self, state: dict[str, Any]) -> None:
         """Replace the resume point."""
+        import torch  # here, because a list of runs has no use for it, and it takes seconds
+
         with atomic_path(self.path / "resume.pt") as temporary:
             torch.save(state, temporary)
 
     def load_resume(self) -> dict[str, Any] | None:
         """Return the resume point, or None where there is none."""
+        from training.checkpoint import read_torch_file
+
         path = self.path / "resume.pt"
         return read_torch_file(path) if path.is_file() else None
 
@@ -115,8 +122,8 @@ class RunFolder:
         write_text(self.path / "metrics.csv", text.getvalue())
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Declare the run complete and drop its resume point."""
-        write_json(self.path / "done.json", summary)
+        """Declare the run complete, with the digest of each of its files, and drop its resume point."""
+        write_json(self.path / "done.json", {**summary, "files": describe_files(self.path, RUN_FILES)})
         (self.path / "resume.pt").unlink(missing_ok=True)
 
 
