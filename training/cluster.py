@@ -1,0 +1,175 @@
+"""Sweeps in this process or by Ray, on one machine or many. The only file that imports Ray."""
+
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from training.errors import InputError
+from training.jobs import Job
+from training.store import RunStore
+from training.sweep import Crew, Outcome, SerialCrew, Summary, Sweep, Task
+from training.worker import Worker
+
+EXECUTORS = ("serial", "ray")
+OBJECT_STORE_BYTES = 80_000_000  # Ray's least: results go through the run store
+LONGEST_TEMPORARY = 40  # characters; Ray's sockets lie 65 deeper, and the kernel's limit is 107
+
+
+def execute(
+    work: Iterable[Job],
+    store: RunStore,
+    *,
+    executor: str = "serial",
+    ray_address: str | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Carry out ``work`` and all it needs, but for what the store has; every result is committed as it comes.
+
+    A job that fails takes those that need it with it, and no other. A worker that dies (killed, out of memory, its
+    node gone) loses what it had in hand, which goes to another one; a training goes on from its resume point. Killed
+    itself and called again, the sweep ends as if it had not been. Several sweeps may share a store: a job that another
+    process has in hand is left to it.
+
+    Args:
+        executor: ``"serial"`` works in this process; ``"ray"`` in one actor a GPU, or a CPU where there is none.
+        ray_address: of a running Ray cluster (``"auto"`` finds the one on this machine); None starts one here.
+        workers: number of actors; more than there are GPUs share them.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        progress: called with (jobs finished, jobs that were missing).
+
+    Raises:
+        InputError: unknown executor; Ray is not installed, or not where it was said to be.
+    """
+    if executor not in EXECUTORS:
+        raise InputError(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")
+    sweep = Sweep(work, store, progress)
+    if not sweep.jobs:
+        return sweep.summary
+    store.create()
+    crew: Crew = (
+        RayCrew(store, device, ray_address, workers) if executor == "ray" else SerialCrew(Worker(store, device))
+    )
+    try:
+        sweep.run(crew)
+    finally:
+        crew.close()
+    return sweep.summary
+
+
+class RayCrew:
+    """Persistent actors: a process that has torch and the data loaded takes a job in milliseconds.
+
+    An actor is given jobs only while it is known to live. The job of one that died goes to whichever is idle; the
+    actor itself comes back when Ray has found it a place.
+    """
+
+    def __init__(self, store: RunStore, device: str, address: str | None, workers: int | None) -> None:
+        self.ray, self.owns_ray = start_ray(address)
+        self.store = store
+        resources = self.ray.cluster_resources()
+        gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
+        cpus = max(int(resources.get("CPU", 1)), 1)
+        count = workers or gpus or cpus
+        share = {"num_gpus": gpu_share(gpus, count)} if gpus else {}
+        options = {**share, "num_cpus": min(1.0, cpus / count), "max_restarts": -1}
+        self.actor_class = self.ray.remote(Worker).options(**options)
+        self.starting: dict[Any, Any] = {}  # answer to come -> actor
+        self.working: dict[Any, tuple[Any, Task]] = {}  # result to come -> actor, task
+        self.free: list[Any] = []
+        for _ in range(count):
+            self._await(self.actor_class.remote(RunStore(store.root.resolve()), device))
+
+    @property
+    def idle(self) -> int:
+        return len(self.free)
+
+    def begin(self, task: Task) -> None:
+        actor = self.free.pop()
+        self.working[actor.perform.remote(task)] = actor, task
+
+    def finished(self, timeout: float) -> list[Outcome]:
+        if not (pending := [*self.starting, *self.working]):
+            time.sleep(timeout)
+        answers, _ = self.ray.wait(pending, num_returns=1, timeout=timeout) if pending else ([], [])
+        outcomes: list[Outcome] = []
+        for answer in answers:
+            if answer in self.starting:
+                self._started(answer)
+            else:
+                outcomes.append(self._result(answer))
+        return outcomes
+
+    def close(self) -> None:
+        if self.owns_ray:
+            self.ray.shutdown()
+
+    def _await(self, actor: Any) -> None:
+        """Have ``actor`` answer once it lives; only then is it given work."""
+        self.starting[actor.identity.options(max_task_retries=-1).remote()] = actor
+
+    def _started(self, answer: Any) -> None:
+        actor = self.starting.pop(answer)
+        try:
+            identity = self.ray.get(answer)
+        except self.ray.exceptions.RayError as error:
+            raise InputError(f"a worker cannot start: {str(error).strip().splitlines()[-1]}") from error
+        if identity != self.store.identity:
+            raise InputError(
+                f"a worker finds another store, or none, at {self.store.root.resolve()}: "
+                "--store must lie on a file system that all nodes share"
+            )
+        self.free.append(actor)
+
+    def _result(self, answer: Any) -> Outcome:
+        actor, task = self.working.pop(answer)
+        try:
+            results = self.ray.get(answer)
+        except self.ray.exceptions.RayTaskError:
+            raise  # not the job's error, which is a result, but ours
+        except self.ray.exceptions.RayError:
+            self._await(actor)
+            return task, None
+        self.free.append(actor)
+        return task, results
+
+
+def gpu_share(gpus: int, actors: int) -> float:
+    """Return the part of a GPU that each of ``actors`` takes, so that all find a place."""
+    return 1 / math.ceil(actors / gpus)
+
+
+def start_ray(address: str | None) -> tuple[Any, bool]:
+    """Connect to the cluster at ``address``, or start one on this machine that ends with this process.
+
+    Returns the module, and whether the connection is ours to end.
+
+    Raises:
+        InputError: Ray is not installed; nothing answers at ``address``.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--executor ray needs Ray: pip install 'alignscape[ray]'") from error
+    if ray.is_initialized():  # by the program that calls us
+        return ray, False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        temporary = Path(tempfile.gettempdir()) / "ray"
+        local: dict[str, Any] = {"_temp_dir": str(temporary)} if len(str(temporary)) <= LONGEST_TEMPORARY else {}
+        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **local, **quiet)
+        return ray, True
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"no Ray cluster at {address}: {reason} (start one: ray start --head)") from error
+    return ray, True

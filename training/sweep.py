@@ -1,0 +1,206 @@
+"""The order in which a sweep's jobs are carried out, whoever carries them out."""
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from training.errors import InputError
+from training.jobs import Job, Train
+from training.store import RunStore
+from training.worker import Result, Worker
+
+ATTEMPTS = 4  # times that a job may take its worker down with it (out of memory, say) before it counts as failed
+LONG_SECONDS = 60.0
+BUSY_SECONDS = 1.0  # between two looks at a job that another process has in hand
+
+Task = tuple[Job, ...]  # what a worker is given: one analysis, or trainings that go as a stack
+Outcome = tuple[Task, list[Result] | None]  # None: the worker died
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that has no result, and why."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What a sweep came to."""
+
+    computed: Counter[str] = field(default_factory=Counter)  # kind of job ("runs", "analyses") -> number
+    reused: Counter[str] = field(default_factory=Counter)
+    failed: list[Failure] = field(default_factory=list)
+    lost: int = 0  # tasks that were begun again because their worker died
+
+    def __str__(self) -> str:
+        kinds = ("runs", "analyses")
+        parts = [f"{kind}: {self.computed[kind]} computed, {self.reused[kind]} reused" for kind in kinds]
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        parts += [f"{self.lost} begun again because their worker died"] if self.lost else []
+        return "; ".join(parts)
+
+
+class Crew(Protocol):
+    """Workers, however many and wherever they are."""
+
+    @property
+    def idle(self) -> int:
+        """Number of workers with nothing to do."""
+        ...
+
+    def begin(self, task: Task) -> None:
+        """Give ``task`` to an idle worker."""
+        ...
+
+    def finished(self, timeout: float) -> list[Outcome]:
+        """Return what has finished, waiting for the first to do so for at most ``timeout`` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        ...
+
+
+class SerialCrew:
+    """This process."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.task: Task | None = None
+
+    @property
+    def idle(self) -> int:
+        return int(self.task is None)
+
+    def begin(self, task: Task) -> None:
+        self.task = task
+
+    def finished(self, timeout: float) -> list[Outcome]:
+        if self.task is None:
+            time.sleep(timeout)
+            return []
+        task, self.task = self.task, None
+        return [(task, self.worker.perform(task))]
+
+    def close(self) -> None:
+        pass
+
+
+class Sweep:
+    """The jobs of one call of ``execute``: done, ready, waiting for others, failed."""
+
+    def __init__(self, work: Iterable[Job], store: RunStore, progress: Callable[[int, int], None] | None) -> None:
+        self.store = store
+        self.progress = progress
+        self.summary = Summary()
+        self.jobs: dict[str, Job] = {}  # key -> job that the store does not have
+        self.ready: deque[str] = deque()
+        self.missing: dict[str, set[str]] = {}  # job -> jobs it waits for
+        self.dependants: dict[str, list[str]] = defaultdict(list)
+        self.not_before: dict[str, float] = {}  # job that another process has in hand -> time to look again
+        self.attempts: Counter[str] = Counter()
+        self.running = 0
+        self._seen: set[str] = set()
+        for job in work:
+            self._add(job)
+        self.total = len(self.jobs)
+
+    def run(self, crew: Crew) -> None:
+        """Have ``crew`` carry out everything that can be."""
+        while self.ready or self.running:
+            while crew.idle and (task := self._next_task()):
+                self.running += 1
+                crew.begin(task)
+            for task, results in crew.finished(timeout=self._patience() if crew.idle else LONG_SECONDS):
+                self.running -= 1
+                self._settle(task, results)
+
+    def _add(self, job: Job) -> None:
+        try:
+            key = job.key(self.store)
+            if key in self._seen:
+                return
+            self._seen.add(key)
+            for needed in job.needs:
+                self._add(needed)
+            if job.is_done(self.store):
+                self.summary.reused[kind(job)] += 1
+                return
+        except InputError as error:  # its data cannot be read, or a run has no such file
+            self.summary.failed.append(Failure(job, str(error)))
+            return
+        self.jobs[key] = job
+        self.missing[key] = {needed.key(self.store) for needed in job.needs} & self.jobs.keys()
+        for needed_key in self.missing[key]:
+            self.dependants[needed_key].append(key)
+        if not self.missing[key]:
+            self.ready.append(key)
+
+    def _next_task(self) -> Task | None:
+        now = time.monotonic()
+        for _ in range(len(self.ready)):
+            key = self.ready.popleft()
+            if self.not_before.get(key, 0) <= now:
+                return (self.jobs[key],)
+            self.ready.append(key)
+        return None
+
+    def _patience(self) -> float:
+        """Return the seconds until a job that another process had in hand is worth another look."""
+        times = [self.not_before[key] for key in self.ready]  # with a worker idle, no other jobs are ready
+        return max(min(times) - time.monotonic(), 0.01) if times else LONG_SECONDS
+
+    def _settle(self, task: Task, results: list[Result] | None) -> None:
+        if results is None:
+            self._begin_again(task)
+            return
+        for job, result in zip(task, results, strict=True):
+            key = job.key(self.store)
+            if result == "busy":
+                self.not_before[key] = time.monotonic() + BUSY_SECONDS
+                self.ready.append(key)
+            elif result.startswith("failed: "):
+                self._fail(key, result.removeprefix("failed: "))
+            else:
+                (self.summary.computed if result == "computed" else self.summary.reused)[kind(job)] += 1
+                self._finish(key)
+        self._report()
+
+    def _begin_again(self, task: Task) -> None:
+        self.summary.lost += 1
+        for job in task:
+            key = job.key(self.store)
+            self.attempts[key] += 1
+            if self.attempts[key] < ATTEMPTS:
+                self.ready.appendleft(key)
+            else:
+                self._fail(key, f"its worker died {ATTEMPTS} times; is there memory enough for it?")
+
+    def _finish(self, key: str) -> None:
+        del self.jobs[key]
+        for dependant in self.dependants.pop(key, []):
+            if waits_for := self.missing.get(dependant):
+                waits_for.discard(key)
+                if not waits_for:
+                    self.ready.append(dependant)
+
+    def _fail(self, key: str, reason: str) -> None:
+        job = self.jobs.pop(key)
+        self.summary.failed.append(Failure(job, reason))
+        for dependant in self.dependants.pop(key, []):
+            if dependant in self.jobs:
+                self.missing.pop(dependant)
+                self._fail(dependant, f"needs {job.label}, which failed: {reason}")
+
+    def _report(self) -> None:
+        if self.progress is not None:
+            self.progress(self.total - len(self.jobs), self.total)
+
+
+def kind(job: Job) -> str:
+    """Return ``"runs"`` or ``"analyses"``."""
+    return "runs" if isinstance(job, Train) else "analyses"
