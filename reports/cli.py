@@ -25,6 +25,7 @@ COMMANDS = (
     "make-cifar10c",
     "compare",
     "report",
+    "runs",
 )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,38 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: $ALIGNSCAPE_DATA, else where the run was trained from, else ./data)",
     )
     parser.add_argument("--download", action="store_true", help="fetch a missing data set into --data-root first")
+
+
+def add_store_argument(parser: argparse._ActionsContainer) -> None:
+    """Add ``--store``."""
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(os.environ.get("ALIGNSCAPE_STORE", "store")),
+        metavar="DIR",
+        help="the run store (default: $ALIGNSCAPE_STORE, else ./store)",
+    )
+
+
+def add_executor_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add ``--executor --ray-address --workers``."""
+    parser.add_argument(
+        "--executor",
+        choices=("serial", "ray"),
+        default="serial",
+        help="serial: in this process; ray: in one process a GPU, or a CPU where there is none (default: serial)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="ray: the cluster, e.g. auto or HOST:6379 (default: one is started on this machine)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="ray: number of processes; more than there are GPUs share them (default: one a GPU, or a CPU)",
+    )
 
 
 def add_subject_arguments(
