@@ -194,4 +194,12 @@ SECTIONS = (
             ),
         ),
     ),
+    Section(
+        kind="compare",
+        heading="Comparison",
+        text="Every network against the first. McNemar's test takes the same images in pairs, the rank-sum test the "
+        "seeds of a rule as samples; p_holm allows for several tests of one kind, smallest_p is the least that so few "
+        "seeds can reach. Rows without a test are plain differences.",
+        drawings=(),
+    ),
 )

@@ -168,16 +168,16 @@ def test_figures_of_no_analysis_are_written_too(results):
 
 def test_other_tables_and_unreadable_ones(tmp_path):
     write_results(tmp_path, 1, kinds=())
-    pd.DataFrame({"pair": ["a-b"], "p": [0.03125]}).to_csv(tmp_path / "compare.csv", index=False)
+    pd.DataFrame({"pair": ["a-b"], "p": [0.03125]}).to_csv(tmp_path / "pairs.csv", index=False)
     (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00\x01")
     (tmp_path / ".attack.123.tmp.csv").write_text("half a fi")
-    (tmp_path / "compare.json").write_text("{half")
+    (tmp_path / "pairs.json").write_text("{half")
     pd.DataFrame({"checkpoint": ["a"], "x": [1]}).to_csv(tmp_path / "hessian.csv", index=False)
     with pytest.warns(UserWarning, match=r"is (left out|no JSON)") as warned:
         write_page(tmp_path)
     assert sorted(str(w.message).split(" is ")[1][:8] for w in warned) == ["left out", "no JSON "]
     text = " ".join(read(tmp_path).text)
-    assert "compare.csv" in text
+    assert "pairs.csv" in text
     assert "0.03125" in text
     assert "No figure: hessian lacks the column(s) quantity, index" in text
     assert "broken" not in text
@@ -218,6 +218,19 @@ def test_an_audit_is_shown_with_the_attacks(tmp_path):
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Other tables" not in text
     assert text.index('id="attack"') < text.index("loss does not matter")
+
+
+def test_a_comparison_has_a_section_of_its_own(tmp_path):
+    rows = [
+        {"quantity": "accuracy", "test": "mcnemar", "first": "fa", "second": "bp", "difference": -0.125},
+        {"quantity": "accuracy", "test": "none", "first": "fa", "second": "bp", "difference": -0.0625},
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "compare.csv", index=False)
+    write_page(tmp_path)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Other tables" not in text
+    assert text.index('id="compare"') < text.index("McNemar") < text.index("-0.125") < text.index("-0.0625")
+    assert "No figure" not in text
 
 
 def test_a_copy_of_a_table_counts_once_and_a_second_analysis_is_drawn_apart(tmp_path):
