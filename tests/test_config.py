@@ -27,7 +27,7 @@ OTHER = {
     "rule": "fa", "angle": 10.0, "expansion": 3, "dataset": "mnist", "train_size": 10, "subset_seed": 1, "model": "x",
     "hidden": (4,), "epochs": 1, "batch_size": 2, "optimiser": "sgd", "lr": 1.0, "momentum": 0.1, "weight_decay": 0.1,
     "first_epoch_weight_decay": 0.1, "lr_steps": (1,), "lr_gamma": 0.5, "seed": 1, "checkpoint_every": 1,
-    "snapshot_every": 1, "snapshot_dtype": "float16",
+    "snapshot_every": 1, "snapshot_dtype": "float16", "precision": "bf16",
 }  # fmt: skip
 
 
@@ -51,7 +51,7 @@ DEFAULTS = {
     "rule": "bp", "angle": 0.0, "expansion": 10, "dataset": "digits", "train_size": None, "subset_seed": 0,
     "model": "mlp", "hidden": [512, 512], "epochs": 30, "batch_size": 128, "optimiser": "adam", "lr": 1e-4,
     "momentum": 0.9, "weight_decay": 0.0, "first_epoch_weight_decay": None, "lr_steps": [], "lr_gamma": 0.1, "seed": 0,
-    "checkpoint_every": 0, "snapshot_every": 0, "snapshot_dtype": "float32",
+    "checkpoint_every": 0, "snapshot_every": 0, "snapshot_dtype": "float32", "precision": "fp32",
 }  # fmt: skip
 
 

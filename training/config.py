@@ -10,6 +10,7 @@ from training.errors import InputError
 
 OPTIMISERS = ("adam", "sgd")
 SNAPSHOT_DTYPES = ("float32", "float16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class TrainConfig:
     first_epoch_weight_decay: float | None = None  # replaces weight_decay in the first epoch (PFA's schedule)
     lr_steps: tuple[int, ...] = ()  # epochs after which lr is multiplied by lr_gamma
     lr_gamma: float = 0.1
+    precision: str = "fp32"  # of the products of a step; weights, feedback and optimiser are float32 in each
     seed: int = 0  # weights, feedback and order of the data
     checkpoint_every: int = 0  # epochs between kept checkpoints (epoch 0 included); 0 = only the final one
     snapshot_every: int = 0  # steps between rows of trajectory.npy; 0 = no trajectory
@@ -49,6 +51,7 @@ class TrainConfig:
         for name in ("hidden", "lr_steps"):  # lists come from JSON and from the command line
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _require(self.optimiser in OPTIMISERS, f"optimiser is {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
+        _require(self.precision in PRECISIONS, f"precision is {self.precision!r}; known: {', '.join(PRECISIONS)}")
         _require(
             self.snapshot_dtype in SNAPSHOT_DTYPES,
             f"snapshot_dtype is {self.snapshot_dtype!r}; known: {', '.join(SNAPSHOT_DTYPES)}",

@@ -103,6 +103,13 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--lr-gamma", type=positive_float, default=0.1, help="factor of each --lr-steps (default: 0.1)")
     group.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "bf16"),
+        default="fp32",
+        help="matrix products in float32, TensorFloat-32 or bfloat16; weights and optimiser stay float32 "
+        "(default: fp32)",
+    )
+    group.add_argument(
         "--seed",
         "--seeds",
         dest="seeds",
@@ -189,6 +196,7 @@ def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
         for name in (
             *("rule", "expansion", "dataset", "train_size", "subset_seed", "hidden", "epochs", "batch_size"),
             *("optimiser", "lr", "momentum", "weight_decay", "first_epoch_weight_decay", "lr_steps", "lr_gamma"),
+            "precision",
             *("checkpoint_every", "snapshot_every", "snapshot_dtype"),
         )
     }
