@@ -20,7 +20,9 @@ FILTERS = ("rule", "dataset", "angle", "seed", "state")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    actions = parser.add_subparsers(
+        metavar="ACTION", required=True, help="what to do; ACTION --help explains its flags"
+    )
     _add_ls(_action(actions, "ls", ls, "one line for each run"))
     show_parser = _action(actions, "show", show, "everything about one run or analysis")
     show_parser.add_argument("key", metavar="KEY", help="the beginning of its key, as `analyze runs ls` prints it")
