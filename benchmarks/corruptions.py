@@ -118,13 +118,14 @@ def family(pid: int) -> Iterator[int]:
             yield from family(int(child))
 
 
-def megabytes(pid: int) -> float:
-    """Return a process' memory, with pages that several share counted once in their sum (PSS)."""
+def megabytes(pid: int) -> tuple[float, float]:
+    """Return a process' memory: PSS, in whose sum pages that several processes share count once, and RSS."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
+        return 0.0, 0.0
+    sizes = {line.split()[0]: int(line.split()[1]) / 1000 for line in lines[1:]}
+    return sizes["Pss:"], sizes["Rss:"]
 
 
 def whole(args: argparse.Namespace) -> None:
@@ -133,17 +134,20 @@ def whole(args: argparse.Namespace) -> None:
     command += ["--data-root", str(args.data_root), "--out", str(args.whole)]
     command += ["--frost-dir", str(args.frost_dir)] if args.frost_dir else []
     command += ["--workers", str(args.workers)] if args.workers else []
-    begin, peak = time.perf_counter(), 0.0
+    begin, peak, largest = time.perf_counter(), 0.0, 0.0
     with subprocess.Popen(command, cwd=ROOT) as process:
         while process.poll() is None:
-            peak = max(peak, sum(map(megabytes, family(process.pid))))
+            sizes = [megabytes(pid) for pid in family(process.pid)]
+            peak = max(peak, sum(shared for shared, _ in sizes))
+            largest = max(largest, *(resident for _, resident in sizes))
             time.sleep(0.2)
     seconds = time.perf_counter() - begin
     if process.returncode:
         raise SystemExit(process.returncode)
     cores = args.workers or len(os.sched_getaffinity(0))
     print(f"whole set: {seconds:.0f} s, {cores} processes: {seconds / TARGET_SECONDS:.2f} of {TARGET_SECONDS} s")
-    print(f"memory:    {peak:.0f} MB: {peak / TARGET_MEGABYTES:.2f} of {TARGET_MEGABYTES} MB")
+    print(f"memory:    {peak:.0f} MB over all processes (PSS): {peak / TARGET_MEGABYTES:.2f} of {TARGET_MEGABYTES} MB")
+    print(f"           {largest:.0f} MB in the largest (RSS), both looked at five times a second")
     folder = args.whole / "CIFAR-10-C"
     same = [name for name in (*CORRUPTIONS, "labels") if md5_file(folder / f"{name}.npy") == CIFAR_10_C[name]]
     print(f"official md5: {', '.join(same)}")

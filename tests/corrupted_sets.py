@@ -1,5 +1,7 @@
 """Small corrupted sets on disk for tests: one pixel that says what a network should answer."""
 
+import sys
+
 import numpy as np
 
 from robustness.corruptions import small_images
@@ -27,3 +29,8 @@ def make_small_set(folder, *, count=60, seed=0, **options):
     labels = rng.integers(0, 10, count)
     make_corrupted_set(images, labels, folder, definition=small_images(), seed=seed, **options)
     return images, labels
+
+
+def heavy_imports(images, severity, streams):
+    """A "corruption" whose every pixel is 1 if the process that makes it has imported torch or pandas, else 0."""
+    return np.full_like(images, not {"torch", "pandas"}.isdisjoint(sys.modules))

@@ -1,13 +1,21 @@
 """``analyze corruptions`` and ``analyze make-cifar10c`` end to end."""
 
 import json
+import pickle
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+import torchvision
 
 from reports.cli import main
-from robustness.corruptions import small_images
+from reports.commands import make_cifar10c
+from robustness.cifar10c import md5_file
+from robustness.corruptions import cifar_c, load_frost_textures, small_images
 from robustness.generate import make_corrupted_set
 from training.data import load_split
 
@@ -163,6 +171,69 @@ def test_make_writes_set_sheet_and_what_each_file_is(photos, tmp_path, capsys):
     assert analyze(capsys, *command, "--workers", 1)[0] == 0  # all fifteen now: two are there
     assert (tmp_path / "photos-C" / "frost.npy").stat().st_mtime_ns == before
     assert len(list((tmp_path / "photos-C").glob("*.npy"))) == 16
+
+
+@pytest.fixture(scope="module")
+def cifar100(tmp_path_factory):
+    """A data root with 12 random images in the official layout of CIFAR-100; with its images and labels."""
+    root = tmp_path_factory.mktemp("data")
+    folder = root / "cifar-100-python"
+    folder.mkdir()
+    images = np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    labels = [int(label) for label in range(0, 96, 8)]
+    rows = {"data": images.transpose(0, 3, 1, 2).reshape(12, -1), "fine_labels": labels, "coarse_labels": [0] * 12}
+    (folder / "test").write_bytes(pickle.dumps(rows))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(number) for number in range(100)]}))
+    return root, images, labels
+
+
+def test_make_reads_the_layout_of_cifar_100(cifar100, tmp_path, capsys, monkeypatch):
+    root, images, labels = cifar100
+    files = root / "cifar-100-python"
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "train_list", [])
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "test_list", [["test", md5_file(files / "test")]])
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": md5_file(files / "meta")}
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "meta", meta)
+    # A thread in place of the process that reads, which would know the published checksums only.
+    monkeypatch.setattr(make_cifar10c, "ProcessPoolExecutor", lambda count, mp_context: ThreadPoolExecutor(count))
+    make = ["make-cifar10c", "--dataset", "cifar100", "--data-root", root, "--out", tmp_path, "--workers", 1]
+    assert analyze(capsys, *make, "--corruptions", "contrast", "fog")[0] == 0
+    made = tmp_path / "CIFAR-100-C"
+    np.testing.assert_array_equal(np.load(made / "labels.npy"), np.tile(labels, 5))
+    with pytest.warns(UserWarning, match="stand-in"):
+        definition = cifar_c(load_frost_textures())
+    for name in ("contrast", "fog"):
+        stored = np.load(made / f"{name}.npy").reshape(5, 12, 32, 32, 3)
+        for severity in range(1, 6):
+            expected = definition.corrupt(images, name, severity, seed=0)
+            np.testing.assert_array_equal(stored[severity - 1], expected)
+
+
+def test_make_refuses_a_data_set_that_is_not_the_published_one(cifar100, tmp_path, capsys):
+    make = ["make-cifar10c", "--dataset", "cifar100", "--data-root", cifar100[0], "--out", tmp_path / "out"]
+    refused(analyze(capsys, *make), "cifar100", "cannot be read", "--download")
+    assert not (tmp_path / "out").exists()
+
+
+def test_make_keeps_torch_out_of_the_process_that_hands_out_the_work(cifar_root, tmp_path):
+    script = textwrap.dedent("""
+        import sys
+        from reports.cli import main
+        from reports.commands import make_cifar10c
+
+        def look(*_):
+            print(not {"torch", "torchvision", "matplotlib"}.isdisjoint(sys.modules))
+            return "no sheet"
+
+        make_cifar10c._draw_sheet = look
+        if __name__ == "__main__":
+            flags = ["--corruptions", "contrast", "--workers", "1", "--quiet"]
+            sys.exit(main(["make-cifar10c", "--data-root", sys.argv[1], "--out", sys.argv[2], *flags]))
+    """)
+    command = [sys.executable, "-c", script, cifar_root, tmp_path]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert out.splitlines()[0] == "False"
+    assert ["contrast", "exact"] in [line.split() for line in out.splitlines()]
 
 
 def test_make_refuses_in_one_line(photos, tmp_path, capsys):

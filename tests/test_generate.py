@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corrupted_sets import make_small_set
+from corrupted_sets import heavy_imports, make_small_set
 
 from robustness import checksums
 from robustness.checksums import CIFAR_10_C
 from robustness.cifar10c import md5_file, open_corrupted_set
-from robustness.corruptions import cifar_c, load_frost_textures, small_images
+from robustness.corruptions import Corruption, Definition, cifar_c, load_frost_textures, small_images
 from robustness.generate import make_corrupted_set
 from training.data import load_split
 from training.errors import InputError
@@ -193,6 +193,15 @@ def is_running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_workers_import_nothing_heavy(tmp_path):
+    """torch alone takes half a gigabyte of a process, and there is one process a core."""
+    told = Corruption(name="told", category="noise", distort=heavy_imports, random=False)
+    definition = Definition(title="imports", corruptions={"told": told})
+    images = np.zeros((3, 8, 8, 1), dtype=np.uint8)
+    make_corrupted_set(images, np.arange(3), tmp_path, definition=definition, workers=2)
+    assert (np.load(tmp_path / "told.npy") == 0).all()
 
 
 def test_a_failing_worker_leaves_no_file(tmp_path, photos, definition):

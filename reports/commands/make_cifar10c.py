@@ -1,8 +1,10 @@
 """``analyze make-cifar10c``: the corrupted test sets, in the official file layout."""
 
 import argparse
+import multiprocessing
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,19 +93,26 @@ def run(args: argparse.Namespace) -> None:
 
 def _clean_images(args: argparse.Namespace) -> "tuple[NDArray[np.uint8], NDArray[np.int64], str]":
     """Return images (N, H, W, C), labels (N,) and the name of the set to make."""
+    if (args.images is None) != (args.labels is None):
+        raise InputError("--images and --labels go together")
+    if args.images is not None:
+        return _read(args.images), _read(args.labels), f"{args.images.stem}-C"
+    # torch and torchvision take more memory than all the rest of the work: a process of its own reads, and ends.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as reader:
+        pixels, labels = reader.submit(read_test_set, args.dataset, args.data_root, args.download).result()
+    return pixels, labels, FOLDERS.get(args.dataset, f"{args.dataset}-C")
+
+
+def read_test_set(name: str, root: Path | None, download: bool) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
+    """Return images (N, H, W, C) and labels (N,) of a data set's test split, ``root`` by default the usual folder."""
     import numpy as np
 
     from reports.subjects import DATA_ROOT_VARIABLE
     from training.data import load_split
 
-    if (args.images is None) != (args.labels is None):
-        raise InputError("--images and --labels go together")
-    if args.images is not None:
-        return _read(args.images), _read(args.labels), f"{args.images.stem}-C"
-    root = args.data_root or Path(os.environ.get(DATA_ROOT_VARIABLE, "data"))
-    split = load_split(args.dataset, "test", root, download=args.download)
-    pixels = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
-    return pixels, split.labels.numpy(), FOLDERS.get(args.dataset, f"{args.dataset}-C")
+    split = load_split(name, "test", root or Path(os.environ.get(DATA_ROOT_VARIABLE, "data")), download=download)
+    return np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy()), split.labels.numpy()
 
 
 def _read(path: Path) -> "NDArray[Any]":
