@@ -24,6 +24,7 @@ COMMANDS = (
     "corruptions",
     "make-cifar10c",
     "compare",
+    "figures",
     "report",
     "runs",
 )

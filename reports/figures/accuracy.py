@@ -97,7 +97,7 @@ def corruptions(frame: DataFrame) -> Figure:
     """
     cells = _cells(frame)
     series = series_of(frame)
-    names = _in_order(cells)
+    names = in_order(cells)
     per_row = max(0.16, 0.036 * len(series))
     figure = Figure(figsize=(DOUBLE, max(2.6, 1.1 + per_row * len(names))))
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
@@ -156,7 +156,7 @@ def _cells(frame: DataFrame) -> DataFrame:
     return cells
 
 
-def _in_order(cells: DataFrame) -> list[str]:
+def in_order(cells: DataFrame) -> list[str]:
     """Return the corruptions by category as the literature lists them, in the table's order within one."""
     pairs = cells[["corruption", "category"]].drop_duplicates("corruption")
     rank = {name: place for place, name in enumerate(CATEGORIES)}
@@ -172,7 +172,7 @@ def corruption_heatmap(frame: DataFrame) -> Figure:
         frame: as for :func:`corruptions`.
     """
     cells = _cells(frame)
-    series, names = series_of(cells), _in_order(cells)
+    series, names = series_of(cells), in_order(cells)
     severities = sorted(cells["severity"].unique())
     rows, wide = layout.panel_grid(len(series), most_columns=4)
     figure = Figure(figsize=(1.35 + 1.4 * wide, 0.75 + rows * (0.3 + 0.15 * len(names))))

@@ -44,7 +44,7 @@ def trajectory(path: DataFrame, surface: DataFrame | None = None) -> Figure:
         if name is not None and scale is not None:
             drawn = draw_contours(axes, grid_of(grounds[name]), scale, colours=GROUND)
         for one in group:
-            _path(axes, one)
+            draw_path(axes, one)
         name_components(axes, group[0].frame)
         layout.title(axes, group[0].label if len(planes) > 1 else "PCA plane", index if lettered else None)
     if drawn is not None:
@@ -84,7 +84,8 @@ def _places(planes: int, extra: int) -> tuple[Figure, list[Axes], list[Axes], st
     return figure, list(upper[:planes]), list(lower), "right"
 
 
-def _path(axes: Axes, one: Series) -> None:
+def draw_path(axes: Axes, one: Series) -> None:
+    """Draw the path of every checkpoint of a series: circle at its start, star at its end."""
     for _, rows in one.frame.groupby("checkpoint", sort=False):
         rows = rows.sort_values("step", kind="stable")
         alpha, beta = rows["alpha"].to_numpy(float), rows["beta"].to_numpy(float)

@@ -1,0 +1,172 @@
+"""``analyze figures``: every figure and table of the paper, training and analysing what is missing."""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.commands.common import add_run_arguments, add_store_argument, positive_int, progress_bar
+from training.errors import InputError
+
+if TYPE_CHECKING:
+    from reports.reproduction import Made, Plan
+    from reports.targets import Profile, Target
+    from training.store import RunStore
+
+HELP = "regenerate the paper's figures and tables, computing what is missing"
+PROFILE_NAMES = ("smoke", "small", "paper")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="make these only, such as fig5 figS10 tableS1 claims (default: all)"
+    )
+    parser.add_argument(
+        "--profile",
+        choices=PROFILE_NAMES,
+        default="smoke",
+        help="smoke: digits, minutes; small: CIFAR-10, one seed, few epochs; paper: as published, meant for a GPU "
+        "(default: smoke)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change numbers of the profile, such as epochs=5 angles=0,30,60 (default: none; --dry-run lists them)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be trained and analysed, and what is there already"
+    )
+    parser.add_argument(
+        "--latex", action="store_true", help="also write each table of up to 400 rows as NAME.tex (default: no)"
+    )
+    add_store_argument(parser)
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="folder that holds the data sets in torchvision's layout (default: $ALIGNSCAPE_DATA, else ./data)",
+    )
+    group = parser.add_argument_group("where to compute")
+    group.add_argument(
+        "--executor",
+        choices=("serial", "ray"),
+        default="serial",
+        help="serial: in this process; ray: one worker a GPU, or a CPU where there is none (default: serial)",
+    )
+    group.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="running Ray cluster to use (default: start one on this machine)"
+    )
+    group.add_argument("--workers", type=positive_int, metavar="N", help="Ray workers (default: one a GPU or CPU)")
+    add_run_arguments(parser, out_help="folder of the figures and tables (default: figures/PROFILE)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the targets.
+
+    Raises:
+        SystemExit: status 1 when one of them could not be made.
+    """
+    from reports.reproduction import plan, regenerate
+    from reports.targets import PROFILES
+    from training.store import RunStore
+
+    started = time.monotonic()
+    profile = PROFILES[args.profile]().changed(args.settings)
+    targets = choose(args.only)
+    store = RunStore(args.store)
+    out: Path = args.out or Path("figures") / args.profile
+    root = args.data_root or Path(os.environ.get("ALIGNSCAPE_DATA", "data"))
+    plans = plan(targets, profile, root, store, out)
+    if args.dry_run:
+        show_plan(plans, profile, store)
+        return
+    if args.executor == "serial" and profile.dataset == "digits" and _to_make(plans):
+        _use_one_thread()
+    made, summary = regenerate(
+        plans,
+        profile,
+        store,
+        out,
+        record={"command": shlex.join(["analyze", *sys.argv[1:]])},
+        latex=args.latex,
+        progress=progress_bar(args, "figures", "job"),
+        executor=args.executor,
+        ray_address=args.ray_address,
+        workers=args.workers,
+        device=args.device,
+    )
+    if any(one.state == "made" for one in made):
+        _write_page(out)
+    show_made(made, args.quiet)
+    print(f"{summary}; {time.monotonic() - started:.1f} s; {out}")
+    if any(one.state in ("failed", "skipped") for one in made):
+        raise SystemExit(1)
+
+
+def choose(names: Sequence[str] | None) -> "list[Target]":
+    """Return the targets called ``names`` in the order of the paper, all if None.
+
+    Raises:
+        InputError: one is unknown; the message lists the known ones.
+    """
+    from reports.targets import TARGETS
+
+    if unknown := [name for name in names or () if name not in TARGETS]:
+        raise InputError(f"unknown target {', '.join(unknown)}; known: {', '.join(TARGETS)}")
+    return [target for name, target in TARGETS.items() if names is None or name in names]
+
+
+def _to_make(plans: "Sequence[Plan]") -> bool:
+    return any(one.state == "to make" for one in plans)
+
+
+def _use_one_thread() -> None:
+    """Products of 64 x 64 gain nothing from a second thread, and on a machine with other work they wait for it."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _write_page(out: Path) -> None:
+    from reports.html import write_page
+
+    write_page(out)
+
+
+def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") -> None:
+    """Print what each target needs and what of it is there, and the profile's numbers."""
+    from reports.reproduction import Census
+
+    census = Census(store)
+    print(f"profile {profile.name}: " + " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items()))
+    print(f"\n{'':10}{'runs':>24}{'analyses':>24}\n{'target':10}" + f"{'needed':>8}{'present':>8}{'missing':>8}" * 2)
+    for one in plans:
+        needs = census.of([one])
+        cells = "".join(f"{number:8d}" for number in needs.row().values())
+        state = f"{one.state}: {one.problem}" if one.problem else one.state
+        print(f"{one.target.name:10}{cells}  {state}")
+    print(f"{'together':10}" + "".join(f"{number:8d}" for number in census.of(plans).row().values()))
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return "all"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def show_made(made: "Sequence[Made]", quiet: bool) -> None:
+    """Print a line for each target: what became of it, and the computing behind it."""
+    for one in made:
+        if one.state in ("failed", "skipped"):
+            print(f"{one.name:10}{one.state}: {one.reason}", file=sys.stderr)
+        elif not quiet:
+            took = f"  ({one.seconds:.0f} s of computing behind it)" if one.state == "made" else ""
+            print(f"{one.name:10}{one.state}{took}")

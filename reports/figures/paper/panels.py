@@ -1,0 +1,213 @@
+"""Panels that several of the paper's figures have: curves over epochs, values per rule, values against the angle."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pandas import DataFrame
+
+from reports.figures import layout
+from reports.figures.series import Series, over_seeds, rule_name, series_of
+from reports.style import DOUBLE, GREY, RULES, rule_look
+from robustness.comparison import RankSumTest, rank_sum
+
+BP_AT, FA_AT = -16.0, 106.0  # where the other rules stand beside the angles, degrees
+SIGNIFICANT = 0.05
+
+
+def tidy(panels: Mapping[str, DataFrame]) -> DataFrame:
+    """Return what the panels show as one table, the panel's letter first; columns without a value are left out."""
+    parts = [frame.assign(panel=name) for name, frame in panels.items() if len(frame)]
+    table = pd.concat(parts, ignore_index=True).dropna(axis="columns", how="all")
+    return table[["panel", *table.columns.drop("panel")]]
+
+
+def mosaic(pattern: str, height: float, width: float = DOUBLE, **options: object) -> tuple[Figure, dict[str, Axes]]:
+    """Return a figure and its panels by letter, e.g. ``"aab;ccc"``."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplot_mosaic(pattern, **options)  # type: ignore[arg-type]
+
+
+def last_rows(metrics: DataFrame, keys: Sequence[str] = ()) -> DataFrame:
+    """Return each run's row of its last epoch."""
+    by = ["checkpoint", *keys]
+    return metrics.loc[metrics.groupby(by, sort=False)["epoch"].idxmax()].reset_index(drop=True)
+
+
+def best_rows(metrics: DataFrame, column: str, keys: Sequence[str] = ()) -> DataFrame:
+    """Return the largest value of ``column`` that each run reached, as ``value`` beside its identity."""
+    by = ["checkpoint", "rule", "angle", "seed", *keys]
+    best = metrics.groupby(by, sort=False, dropna=False)[column].max()
+    return best.rename("value").reset_index()
+
+
+def layers_of(metrics: DataFrame) -> list[str]:
+    """Return the layers whose alignment the table has, in order."""
+    columns = [name for name in metrics if str(name).startswith("angle_") and metrics[name].notna().any()]
+    return [str(name).removeprefix("angle_") for name in columns]
+
+
+def curves(axes: Axes, frame: DataFrame, column: str, label: str, *, scale: float = 1.0) -> DataFrame:
+    """Draw ``column`` over epochs, a line per rule and angle with a band of one s.d. over seeds; return what is drawn."""
+    drawn = []
+    for one in series_of(frame[frame[column].notna()], along="epoch"):
+        points = over_seeds(one.frame, "epoch", column)
+        if not len(points):
+            continue
+        value = scale * points["value"].to_numpy(float)
+        low, high = (scale * points[side].to_numpy(float) for side in ("low", "high"))
+        marker = one.look.marker if len(points) <= 12 else ""
+        axes.plot(points["epoch"], value, color=one.look.colour, linestyle=one.look.linestyle, marker=marker,
+                  markersize=2.5)  # fmt: skip
+        if np.isfinite(low).any():
+            axes.fill_between(points["epoch"], low, high, color=one.look.colour, alpha=0.18, linewidth=0)
+        drawn.append(points.assign(**_identity(one), quantity=label, value=value, low=low, high=high))
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.margins(x=0.03)
+    layout.whole_numbers(axes)
+    return pd.concat(drawn, ignore_index=True) if drawn else DataFrame()
+
+
+def angle_curves(axes: Axes, metrics: DataFrame, layer: str) -> DataFrame:
+    """Draw the alignment of one layer over epochs, with 90 degrees as the reference."""
+    axes.axhline(90, color=GREY, linestyle=":", linewidth=0.8)
+    drawn = curves(axes, metrics, f"angle_{layer}", "angle W, B (°)")
+    axes.set(ylim=(-3, 99), yticks=[0, 30, 60, 90])
+    return drawn
+
+
+def _identity(one: Series) -> dict[str, object]:
+    row = one.frame.iloc[0]
+    return {"rule": row["rule"], "angle": row["angle"]}
+
+
+def rules_panel(axes: Axes, frame: DataFrame, label: str, pairs: Iterable[tuple[str, str]]) -> DataFrame:
+    """Draw ``value`` of every run by rule: dots, mean and one s.d., and the rank-sum tests of ``pairs``.
+
+    Args:
+        frame: columns ``rule, angle, seed, value``.
+        pairs: labels such as ``("BP", "IFA 0°")``.
+    """
+    series = series_of(frame)
+    values = {one.label: one.frame["value"].to_numpy(float) for one in series}
+    values = {name: found[np.isfinite(found)] for name, found in values.items()}
+    for place, one in enumerate(series):
+        found, colour = values[one.label], one.look.colour
+        if len(found) > 1:
+            jitter = np.linspace(-0.15, 0.15, len(found))
+            axes.plot(place + jitter, found, ".", color=colour, alpha=0.45, markersize=3)
+            axes.errorbar(place, found.mean(), yerr=found.std(ddof=1), color=colour, elinewidth=1)
+        if len(found):
+            axes.plot(place, found.mean(), color=colour, marker=one.look.marker, markersize=5, linestyle="")
+    axes.set_xticks(range(len(series)), [one.label for one in series])
+    axes.set(xlim=(-0.6, len(series) - 0.4), ylabel=label)
+    axes.grid(axis="x", visible=False)
+    places = {one.label: place for place, one in enumerate(series)}
+    tests = [(places[a], places[b], test_of(values[a], values[b])) for a, b in pairs if {a, b} <= places.keys()]
+    _brackets(axes, [(a, b, test) for a, b, test in tests if test is not None])
+    return frame.assign(quantity=label)
+
+
+def test_of(first: np.ndarray, second: np.ndarray) -> RankSumTest | None:
+    """Return the rank-sum test of two groups of runs; None if one has fewer than two."""
+    first, second = (group[np.isfinite(group)] for group in (first, second))
+    return rank_sum(first, second) if min(len(first), len(second)) > 1 else None
+
+
+def p_text(test: RankSumTest) -> str:
+    """Return e.g. ``p = 0.10 (n = 3, 3)``."""
+    p = f"p = {test.p_value:.2g}" if test.p_value >= 1e-4 else "p < 0.0001"
+    return f"{p} (n = {test.n_first}, {test.n_second})"
+
+
+def _brackets(axes: Axes, tests: Sequence[tuple[int, int, RankSumTest]]) -> None:
+    """Draw a bracket with its p above the data for each test, in room made for them."""
+    low, high = axes.get_ylim()
+    step = 0.13 * (high - low)
+    for number, (first, second, test) in enumerate(sorted(tests, key=lambda one: abs(one[0] - one[1]))):
+        at, tick = high + (number + 0.25) * step, 0.15 * step
+        axes.plot([first, first, second, second], [at - tick, at, at, at - tick], color=GREY, linewidth=0.7)
+        axes.text((first + second) / 2, at + 0.08 * step, p_text(test), ha="center", va="bottom", fontsize=5.5)
+    axes.set_ylim(low, high + (len(tests) + 0.5 * bool(tests)) * step)
+
+
+def place_of(frame: DataFrame) -> pd.Series:
+    """Return where each row stands on the axis of angles: BP left of 0 degrees, FA right of 90."""
+    places = pd.to_numeric(frame["angle"]).where(frame["rule"] == "ifa")
+    return places.mask(frame["rule"] == "bp", BP_AT).mask(frame["rule"] == "fa", FA_AT)
+
+
+def angle_panel(axes: Axes, frame: DataFrame, label: str) -> DataFrame:
+    """Draw ``value`` against the angle of IFA, with BP to the left and FA to the right of it.
+
+    A star above an angle says that a rank-sum test against BP gives p < 0.05.
+
+    Args:
+        frame: columns ``rule, angle, seed, value``, optionally ``ci_low, ci_high``, used where there is one seed.
+    """
+    table = frame.assign(place=place_of(frame))
+    ends = ("ci_low", "ci_high") if "ci_low" in table else (None, None)
+    points = over_seeds(table, ["place"], "value", *ends).merge(
+        table.drop_duplicates("place")[["place", "rule", "angle"]]
+    )
+    ifa = points[points["rule"] == "ifa"]
+    axes.plot(ifa["place"], ifa["value"], color=RULES["ifa"].colour, linewidth=0.9, alpha=0.7)
+    for point in points.to_dict("records"):
+        if (look := rule_look(str(point["rule"]), point["angle"])) is None or not np.isfinite(point["value"]):
+            continue
+        bars = np.nan_to_num(np.clip([[point["value"] - point["low"]], [point["high"] - point["value"]]], 0, None))
+        axes.errorbar(point["place"], point["value"], yerr=bars, color=look.colour, marker=look.marker, elinewidth=0.9)
+    angle_axis(axes, points["place"])
+    axes.set_ylabel(label)
+    _stars(axes, table)
+    return frame.assign(quantity=label)
+
+
+def _stars(axes: Axes, table: DataFrame) -> None:
+    reference = table.loc[table["rule"] == "bp", "value"].to_numpy(float)
+    for place, rows in table[table["rule"] != "bp"].groupby("place"):
+        test = test_of(rows["value"].to_numpy(float), reference)
+        if test is not None and test.p_value < SIGNIFICANT:
+            axes.text(float(str(place)), 0.965, "*", transform=axes.get_xaxis_transform(), ha="center", va="top",
+                      fontsize=8, color=GREY)  # fmt: skip
+
+
+def tests_note(frame: DataFrame) -> str:
+    """Say what the stars of :func:`angle_panel` mean, or why there can be none."""
+    seeds = int(frame.groupby(["rule", "angle"], dropna=False)["seed"].nunique().min())
+    if seeds < 2:
+        return "One seed: no test between rules."
+    test = rank_sum(np.arange(seeds), seeds + np.arange(seeds))
+    if test.smallest_p >= SIGNIFICANT:
+        return f"With {seeds} seeds no rank-sum test can reach p < 0.05 (least possible p: {test.smallest_p:.2g})."
+    return "Star: differs from BP, p < 0.05 (two-sided rank-sum test over seeds, not corrected for their number)."
+
+
+def angle_axis(axes: Axes, places: Iterable[float]) -> None:
+    """Label an axis of angles that has the other rules at its ends."""
+    there = set(places)
+    ticks = {0.0: "0", 30.0: "30", 60.0: "60", 90.0: "90"}
+    ticks |= {at: name for at, name in ((BP_AT, "BP"), (FA_AT, "FA")) if at in there}
+    axes.set_xticks(sorted(ticks), [ticks[at] for at in sorted(ticks)])
+    axes.set(xlim=(BP_AT - 8, FA_AT + 8), xlabel="initial angle of IFA (°)")
+
+
+def legend_of(figure: Figure, frame: DataFrame, *, marker: bool = True) -> list[Series]:
+    """Put the legend of all rules and angles in ``frame`` above the panels; return the series."""
+    series = series_of(frame, along="epoch")
+    entries: list[Line2D] = layout.handles(series, marker=marker)
+    layout.legend_above(figure, entries)
+    return series
+
+
+def seeds_note(series: Sequence[Series], single: str = "", noun: str = "Bands and bars") -> str:
+    """Say what bands and bars are."""
+    return layout.seeds_note(series, single=single, noun=noun)
+
+
+def label_of(rule: str, angle: float | None) -> str:
+    """Return ``BP``, ``IFA 45°``."""
+    return rule_name(rule, angle)

@@ -1,0 +1,75 @@
+"""Tables for LaTeX: booktabs, escaped, compiled with nothing but ``\\usepackage{booktabs}`` (and ``longtable`` if long)."""
+
+import math
+import numbers
+from typing import Any
+
+from pandas import DataFrame
+from pandas.api.types import is_numeric_dtype
+
+LONG_ROWS = 40  # from which a table breaks over pages
+MOST_ROWS = 400  # of a table that anybody would print
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "°": r"$^{\circ}$",
+    "ε": r"$\varepsilon$",
+    "λ": r"$\lambda$",
+    "√": r"$\surd$",
+    "×": r"$\times$",  # noqa: RUF001
+    "²": r"$^{2}$",
+    "–": "--",  # noqa: RUF001
+    "…": r"\ldots{}",
+    "\n": " ",
+}
+
+
+def escape(text: str) -> str:
+    """Return ``text`` as LaTeX that prints it; characters that plain LaTeX lacks become a question mark."""
+    return "".join(_ESCAPES.get(c, c if c.isascii() else "?") for c in text)
+
+
+def latex_table(frame: DataFrame, *, caption: str, label: str) -> str:
+    """Return ``frame`` as a table: numbers to four digits and right-aligned, blanks where there is none."""
+    columns = "".join("r" if is_numeric_dtype(frame[name]) else "l" for name in frame)
+    heads = " & ".join(rf"\textbf{{{escape(str(name).replace('_', ' '))}}}" for name in frame)
+    rows = [" & ".join(_cell(value) for value in row) + r" \\" for row in frame.itertuples(index=False, name=None)]
+    title = rf"\caption{{{escape(caption)}}}\label{{{label}}}"
+    rule = [r"\toprule", heads + r" \\", r"\midrule"]
+    if len(frame) > LONG_ROWS:
+        lines = [rf"\begin{{longtable}}{{{columns}}}", title + r" \\", *rule, r"\endhead", *rows, r"\bottomrule",
+                 r"\end{longtable}"]  # fmt: skip
+    else:
+        lines = [r"\begin{table}[htbp]", r"\centering\small", title, rf"\begin{{tabular}}{{{columns}}}", *rule, *rows,
+                 r"\bottomrule", r"\end{tabular}", r"\end{table}"]  # fmt: skip
+    return "\n".join(["% needs \\usepackage{booktabs,longtable}", *lines, ""])
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return _number(float(value))
+    return escape(str(value))
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return r"$\infty$" if value > 0 else r"$-\infty$"
+    text = f"{int(value)}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
+    mantissa, exponent, power = text.partition("e")
+    if exponent:
+        return rf"${mantissa} \times 10^{{{int(power)}}}$"
+    return f"${text}$" if text.startswith("-") else text
