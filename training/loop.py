@@ -1,38 +1,43 @@
-"""Training: a config and a folder in, a finished run folder out. No command line, no plotting."""
+"""Training: configs and folders in, finished run folders out. No command line, no plotting."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from training.alignment import alignment
-from training.checkpoint import Checkpoint, DataInfo, save_checkpoint, split_state
+from training.checkpoint import DataInfo
 from training.config import TrainConfig
-from training.data import Dataset, Normalise, Split
+from training.data import Dataset
 from training.device import describe_device, versions
-from training.models import build_model
-from training.rules import make_rule
+from training.network import Network
+from training.precision import products
 from training.runs import RunFolder
-from training.seeding import generator
-from training.trajectory import TrajectoryWriter, snapshot_steps
+from training.stack import Stack
+from training.stack_size import Sizes, plan
 
-RESUME_SECONDS = 60.0  # a resume point at least this often; writing one costs about 1 % of that
+RESUME_SHARE = 0.05  # of the time, at most, goes into writing resume points
+DISK_BYTES_PER_SECOND = 2e8  # guess at what writing one costs, until it has been measured
+REPORT_SECONDS = 0.5  # between two reports inside an epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a progress display shows: steps done of all, and the last epoch's metrics."""
+    """What a progress display shows of the networks that train together; metrics are means over them."""
 
+    name: str  # of the run folder, or of the first of several
+    networks: int
     step: int
     total_steps: int
-    epoch: int
-    metrics: dict[str, float]
+    epoch: int  # finished epochs
+    metrics: dict[str, float]  # of the last finished epoch; inside one, train_loss and train_accuracy so far
+    ends_epoch: bool
+    seconds_left: float
+
+
+Progress = Callable[[Report], None]
 
 
 def train(
@@ -41,248 +46,259 @@ def train(
     folder: Path,
     *,
     data_root: Path | None = None,
-    progress: Callable[[Report], None] | None = None,
+    progress: Progress | None = None,
 ) -> RunFolder:
     """Train ``config`` on ``data`` (on its device) in ``folder``, going on from a resume point if there is one.
 
     A complete run is left as it is. Killed at any time and called again, a run ends with the weights of an
     uninterrupted one: bit-identical on a CPU with the same number of threads, because the order of the data is a
-    function of (seed, epoch) and everything else that moves is in the resume point. Loss that is no longer finite ends
-    the run, which records ``diverged`` and the step.
+    function of (seed, epoch) and everything else that moves is in the resume point. A loss that is not finite ends
+    the run with its epoch; it records ``diverged`` and the step.
 
     Raises:
         InputError: unknown rule or model, a rule that cannot wrap the model, a folder of another run.
     """
-    run = RunFolder(folder)
-    info = DataInfo.of(data)
-    description = {
-        "data": info.to_dict(),
-        "data_root": None if data_root is None else str(data_root.resolve()),
-        "key": config.key(info.digest),
-        "versions": versions(),
-        "device": describe_device(data.train.labels.device),
-    }
-    trainer = Trainer(config, data, info)  # unknown names and modules fail before anything is written
-    with run.locked():
-        run.claim(config, description)
-        if not run.is_done:
-            trainer.run(run, progress)
-    return run
+    return train_many([(config, folder)], data, stack=1, data_root=data_root, progress=progress)[0]
+
+
+def train_many(
+    jobs: Sequence[tuple[TrainConfig, Path]],
+    data: Dataset,
+    *,
+    stack: Sizes = "auto",
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+    report_plan: Callable[[str], None] | None = None,
+) -> list[RunFolder]:
+    """Train each config in its folder, networks of one architecture together; return the folders in order.
+
+    Configs that differ only in seed, angle, initialisation, schedule or what they keep train as stacks of at most
+    ``stack`` networks (``"auto"``: what the memory holds, and 1 where stacks are slower). Each network of a stack ends
+    as if it had trained alone, up to the rounding of float32. Everything that :func:`train` says of a run holds for
+    each, and for a stack as a whole: killed and called again with the same jobs and ``stack``, its networks end
+    bit-identical on a CPU. A network that diverges leaves the stack at the end of its epoch; the others go on.
+
+    Args:
+        report_plan: called with a line for each architecture: how many networks train together, and why.
+
+    Raises:
+        InputError: as :func:`train`, for any of the jobs.
+    """
+    runs = [RunFolder(folder) for _, folder in jobs]
+    session = Session(data, data_root, progress)
+    for members in plan([config for config, _ in jobs], data, session.info, stack, report_plan):
+        session.train([jobs[i][0] for i in members], [runs[i] for i in members])
+    return runs
+
+
+class Session:
+    """What several stacks on one data set share."""
+
+    def __init__(self, data: Dataset, data_root: Path | None, progress: Progress | None) -> None:
+        self.data = data
+        self.data_root = data_root
+        self.progress = progress
+        self.info = DataInfo.of(data)
+
+    def train(self, configs: Sequence[TrainConfig], runs: Sequence[RunFolder]) -> None:
+        """Train the configs of one stack that are not done."""
+        # Built before anything is written, so that unknown names and modules leave nothing behind.
+        pending = [
+            Network(config, self.data, self.info, run)
+            for config, run in zip(configs, runs, strict=True)
+            if not run.is_done
+        ]
+        with ExitStack() as locks:
+            for config, run in zip(configs, runs, strict=True):
+                locks.enter_context(run.locked())
+                run.claim(config, self._description(config))
+            pending = [network for network in pending if not network.run.is_done]  # by another process, meanwhile
+            for networks, states in common_points(pending):
+                with products(networks[0].config.precision):
+                    Trainer(networks, self.data, self.progress).run(states)
+
+    def _description(self, config: TrainConfig) -> dict[str, Any]:
+        return {
+            "data": self.info.to_dict(),
+            "data_root": None if self.data_root is None else str(self.data_root.resolve()),
+            "key": config.key(self.info.digest),
+            "versions": versions(),
+            "device": describe_device(self.data.train.labels.device),
+        }
+
+
+def common_points(networks: Sequence[Network]) -> Iterator[tuple[list[Network], list[dict[str, Any]] | None]]:
+    """Yield networks that can go on together, with the resume points to do so from; None is the start.
+
+    What a killed stack left has a step in common. Networks that were trained apart go on in groups by step.
+    """
+    points = [{state["step"]: state for state in network.run.resume_points()} for network in networks]
+    common = set.intersection(*(set(states) for states in points)) if points else set()
+    if common:
+        yield list(networks), [states[max(common)] for states in points]
+        return
+    latest = [max(states, default=-1) for states in points]
+    for step in sorted(set(latest)):
+        members = [i for i, own in enumerate(latest) if own == step]
+        states = None if step < 0 else [points[i][step] for i in members]
+        yield [networks[i] for i in members], states
 
 
 class Trainer:
-    """The state of one run in memory, and the loop over it."""
+    """The loop over a stack."""
 
-    def __init__(self, config: TrainConfig, data: Dataset, info: DataInfo) -> None:
-        self.config = config
-        self.data = data
-        self.info = info
-        self.device = data.train.labels.device
-        self.normalise = Normalise(data.mean, data.std).to(self.device)
-        self.rule = make_rule(config)
-        self.model = build_model(config, data.input_shape, data.classes)
-        self.rule.initialise(self.model)
-        self.model.to(self.device)
-        self.twin = self.rule.wrap(self.model)
-        self.optimiser = make_optimiser(config, self.twin)
-        self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
-        self.total_steps = config.epochs * self.steps_per_epoch
-        self.step = 0
-        self.seconds = 0.0  # spent training, over all attempts
-        self.rows: list[dict[str, float]] = []
-        # Sums over the epoch so far, on the device: reading them every step would make a GPU wait.
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)  # first step with a bad loss
+    def __init__(self, networks: Sequence[Network], data: Dataset, progress: Progress | None = None) -> None:
+        self.stack = Stack(networks, data)
+        self.samples = len(data.train)
+        self.steps_per_epoch = networks[0].steps_per_epoch
+        self.total_steps = networks[0].total_steps
+        self.progress = progress
+        self.clock = Clock(sum(tensor.nbytes for tensor in self.stack.tensors.values()) * 3)  # with the moments
 
-    def run(self, run: RunFolder, progress: Callable[[Report], None] | None) -> None:
-        """Train to the end in ``run``, from its resume point if it has one."""
-        trajectory = self._trajectory(run)
-        if (state := run.load_resume()) is not None:
-            self.restore(state)
+    def run(self, states: list[dict[str, Any]] | None = None) -> None:
+        """Train to the end, from resume points if there are any."""
+        for network in self.stack.networks:
+            network.open()
+        if states is None:
+            self._end_epoch()
+            for network in self.stack.networks:
+                network.after_step()
         else:
-            self._end_epoch(run)
-            if trajectory is not None:
-                trajectory.write(0)
-        saved = time.monotonic()
-        while self.step < self.total_steps and not self.diverged:
-            started = time.monotonic()
-            self._train_until_pause(trajectory, pause_at=saved + RESUME_SECONDS)
-            self.seconds += time.monotonic() - started
-            if self.step % self.steps_per_epoch == 0 or self.diverged:
-                self._end_epoch(run)
-                self._report(progress)
-            if trajectory is not None:
-                trajectory.flush()
-            run.save_resume(self.state())
-            saved = time.monotonic()
-        self._finish(run, trajectory)
+            self.stack.restore(states)
+        self.clock.start(self.stack.step)
+        self._release_diverged()
+        while self.stack.networks and self.stack.step < self.total_steps:
+            self._train_epoch()
+            self._end_epoch()
+            self._report(ends_epoch=True)
+            self._release_diverged()
+            if self.clock.save_is_due():
+                self._save()
+        if len(self.stack.networks) > 1:
+            self._save()  # killed while its networks finish, the stack goes on from its very end
+        for network in self.stack.networks:
+            network.finish()
 
-    def _trajectory(self, run: RunFolder) -> TrajectoryWriter | None:
-        every = self.config.snapshot_every
-        if not every:
-            return None
-        return TrajectoryWriter(
-            run.path, self.model, snapshot_steps(self.total_steps, every), self.config.snapshot_dtype
-        )
+    def _train_epoch(self) -> None:
+        """Train to the end of the epoch."""
+        epoch, first = divmod(self.stack.step, self.steps_per_epoch)
+        self.stack.start_epoch(epoch)
+        self.clock.lap()
+        listeners = [network for network in self.stack.networks if network.trajectory is not None]
+        for index in range(first, self.steps_per_epoch):
+            self.stack.train_step(epoch, index)
+            for network in listeners:
+                network.after_step()
+            if index + 1 < self.steps_per_epoch:  # else the epoch's end sees to these
+                if self.clock.save_is_due():
+                    self._count_time()
+                    self._save()
+                if self.clock.report_is_due():
+                    self._report(ends_epoch=False)
+        self._count_time()
 
-    def _train_until_pause(self, trajectory: TrajectoryWriter | None, pause_at: float) -> None:
-        """Train to the end of the epoch, or to the first step after the time ``pause_at``."""
-        epoch, first = divmod(self.step, self.steps_per_epoch)
-        self._set_schedule(epoch)
-        order = torch.randperm(len(self.data.train), generator=generator(self.config.seed, "order", epoch))
-        batches = order.to(self.device).split(self.config.batch_size)
-        self.twin.train()
-        for batch in batches[first:]:
-            self._train_step(batch)
-            if trajectory is not None:
-                trajectory.write(self.step)
-            if time.monotonic() > pause_at:
-                return
+    def _count_time(self) -> None:
+        seconds = self.clock.lap() / len(self.stack.networks)
+        for network in self.stack.networks:
+            network.seconds += seconds
 
-    def _train_step(self, batch: Tensor) -> None:
-        inputs = self.normalise(self.data.train.images[batch])
-        labels = self.data.train.labels[batch]
-        objective, loss, logits = self.rule.objective(self.twin, inputs, labels)
-        self.optimiser.zero_grad(set_to_none=True)
-        objective.backward()
-        self.optimiser.step()
-        self.step += 1
-        loss = loss.detach()
-        self.loss_sum += loss * len(batch)
-        self.correct += (logits.detach().argmax(1) == labels).sum()
-        first_bad = ~loss.isfinite() & (self.bad_step < 0)
-        self.bad_step = torch.where(first_bad, self.step, self.bad_step)
-
-    def _set_schedule(self, epoch: int) -> None:
-        """Set learning rate and decay of the epoch (counted from 0)."""
-        config = self.config
-        lr = config.lr * config.lr_gamma ** sum(epoch >= step for step in config.lr_steps)
-        decay = config.weight_decay
-        if epoch == 0 and config.first_epoch_weight_decay is not None:
-            decay = config.first_epoch_weight_decay
-        matrices, vectors = self.optimiser.param_groups
-        matrices.update(lr=lr, weight_decay=decay)
-        vectors.update(lr=lr)
-
-    @property
-    def diverged(self) -> bool:
-        """Whether a loss was NaN or infinite."""
-        return int(self.bad_step) >= 0
-
-    def _end_epoch(self, run: RunFolder) -> None:
-        """Add the epoch's row, keep its checkpoint if asked for, and start the next epoch's sums."""
-        epoch = math.ceil(self.step / self.steps_per_epoch)
-        self.rows.append(self._metrics(epoch))
-        run.write_metrics(self.rows)
-        self.loss_sum.zero_()
-        self.correct.zero_()
-        every = self.config.checkpoint_every
-        if every and (epoch % every == 0 or epoch == self.config.epochs):
-            save_checkpoint(self.checkpoint(epoch), run.epoch_checkpoint(epoch))
-
-    def _metrics(self, epoch: int) -> dict[str, float]:
+    def _end_epoch(self) -> None:
+        """Give each network the epoch's row, and start the next epoch's sums."""
         seen = self._samples_seen()
-        test_loss, test_accuracy = evaluate(self.model, self.normalise, self.data.test)
-        row = {
-            "epoch": epoch,
-            "step": self.step,
-            "train_loss": self.loss_sum.item() / seen if seen else math.nan,  # mean over the epoch, as it went
-            "train_accuracy": self.correct.item() / seen if seen else math.nan,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
-            "seconds": round(self.seconds, 3),
-        }
-        for layer, pair in self.rule.backward_weights(self.twin).items():
-            agreement = alignment(*pair)
-            row[f"angle_{layer}"] = agreement.row_angle
-            row[f"flat_angle_{layer}"] = agreement.flat_angle
-            row[f"norm_ratio_{layer}"] = agreement.norm_ratio
-        return row
+        tests = self.stack.evaluate()
+        for network, sums, test in zip(self.stack.networks, self.stack.sums.rows(), tests, strict=True):
+            if sums["bad_step"] >= 0:
+                network.diverged_step = int(sums["bad_step"])
+            loss, accuracy = (sums[name] / seen if seen else math.nan for name in ("loss", "correct"))
+            network.end_epoch(loss, accuracy, *test)
+        self.stack.sums.start_epoch()
 
     def _samples_seen(self) -> int:
         """Samples of the current epoch so far."""
-        if self.step == 0:
+        if self.stack.step == 0:
             return 0
-        in_epoch = (self.step - 1) % self.steps_per_epoch + 1
-        return min(in_epoch * self.config.batch_size, len(self.data.train))
+        in_epoch = (self.stack.step - 1) % self.steps_per_epoch + 1
+        return min(in_epoch * self.stack.config.batch_size, self.samples)
 
-    def _report(self, progress: Callable[[Report], None] | None) -> None:
-        if progress is not None:
-            row = self.rows[-1]
-            progress(Report(step=self.step, total_steps=self.total_steps, epoch=int(row["epoch"]), metrics=dict(row)))
+    def _release_diverged(self) -> None:
+        """Finish the networks that have diverged, and go on with the others."""
+        leaving = [network for network in self.stack.networks if network.diverged_step is not None]
+        if not leaving:
+            return
+        staying = len(self.stack.networks) - len(leaving)
+        if staying:
+            self._save()  # killed from here on, the others go on in the stack they would have been in
+            self.stack = self.stack.without(leaving)
+        else:
+            self.stack.networks = []
+        for network in leaving:
+            network.finish()
 
-    def checkpoint(self, epoch: int) -> Checkpoint:
-        """Return the network as it stands."""
-        model, feedback = split_state(self.model, self.twin)
-        metrics: dict[str, float | bool] = {k: v for k, v in self.rows[-1].items() if k != "epoch"}
-        return Checkpoint(
-            config=self.config,
-            data=self.info,
-            model=model,
-            feedback=feedback,
-            epoch=epoch,
-            step=self.step,
-            metrics={**metrics, "diverged": self.diverged},
+    def _save(self) -> None:
+        began = time.monotonic()
+        for network, state in zip(self.stack.networks, self.stack.states(), strict=True):
+            network.publish()
+            network.run.stage_resume(state)
+        for network in self.stack.networks:
+            network.run.commit_resume()
+        self.clock.saved(time.monotonic() - began)
+
+    def _report(self, *, ends_epoch: bool) -> None:
+        if self.progress is None:
+            return
+        networks = self.stack.networks
+        rows = [network.rows[-1] for network in networks]
+        metrics = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        if not ends_epoch:
+            sums, seen = self.stack.sums.rows(), self._samples_seen()
+            for name, source in (("train_loss", "loss"), ("train_accuracy", "correct")):
+                metrics[name] = sum(row[source] for row in sums) / len(sums) / seen
+        self.progress(
+            Report(
+                name=networks[0].run.path.name,
+                networks=len(networks),
+                step=self.stack.step,
+                total_steps=self.total_steps,
+                epoch=int(rows[0]["epoch"]),
+                metrics=metrics,
+                ends_epoch=ends_epoch,
+                seconds_left=self.clock.seconds_left(self.stack.step, self.total_steps),
+            )
         )
 
-    def state(self) -> dict[str, Any]:
-        """Return the resume point: everything that moves."""
-        return {
-            "twin": self.twin.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "rows": self.rows,
-            "loss_sum": self.loss_sum,
-            "correct": self.correct,
-            "bad_step": self.bad_step,
-        }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a resume point."""
-        self.twin.load_state_dict(state["twin"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
-        for name in ("loss_sum", "correct", "bad_step"):
-            setattr(self, name, state[name].to(self.device))
+class Clock:
+    """When to write a resume point, when to report, and how long the rest takes."""
 
-    def _finish(self, run: RunFolder, trajectory: TrajectoryWriter | None) -> None:
-        if trajectory is not None:
-            if self.diverged:
-                trajectory.truncate(self.step)
-            trajectory.flush()
-        final = self.checkpoint(int(self.rows[-1]["epoch"]))
-        save_checkpoint(final, run.checkpoint)
-        summary = {"epoch": final.epoch, "step": final.step, "diverged": self.diverged, "seconds": self.seconds}
-        if self.diverged:
-            summary["diverged_step"] = int(self.bad_step)
-        run.finish(summary)
+    def __init__(self, resume_bytes: int) -> None:
+        self.save_cost = 0.003 + resume_bytes / DISK_BYTES_PER_SECOND  # seconds
+        self.start(0)
 
+    def start(self, step: int) -> None:
+        """Begin to count, at ``step``."""
+        self.began = self.last_save = self.last_report = self.last_lap = time.monotonic()
+        self.first_step = step
 
-def make_optimiser(config: TrainConfig, twin: nn.Module) -> torch.optim.Optimizer:
-    """Return the fused optimiser over the parameters of ``twin``, in two groups: matrices, which are decayed, and
-    vectors (biases, normalisation), which are not. Fixed feedback is a buffer and so never decayed; plastic feedback
-    is a parameter and decays with the weights."""
-    matrices = [p for p in twin.parameters() if p.ndim >= 2]
-    vectors = [p for p in twin.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
-    # One pass over the weights instead of about ten: 3 times less of an MLP's step on a CPU.
-    return torch.optim.Adam(groups, lr=config.lr, fused=True)
+    def lap(self) -> float:
+        """Return the seconds since the last call, or since the start."""
+        now = time.monotonic()
+        seconds, self.last_lap = now - self.last_lap, now
+        return seconds
 
+    def saved(self, cost: float) -> None:
+        """Note a resume point that took ``cost`` seconds to write; they are no part of the training time."""
+        self.save_cost = cost
+        self.last_save = self.last_lap = time.monotonic()
 
-@torch.no_grad()
-def evaluate(model: nn.Module, normalise: Normalise, split: Split, batch_size: int = 2500) -> tuple[float, float]:
-    """Return mean cross-entropy (nats) and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        logits = model(normalise(images))
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        correct += (logits.argmax(1) == labels).sum()
-    model.train(was_training)
-    return loss.item() / len(split), correct.item() / len(split)
+    def save_is_due(self) -> bool:
+        """Whether the next resume point can be written within its share of the time."""
+        return (time.monotonic() - self.last_save) * RESUME_SHARE > self.save_cost
+
+    def report_is_due(self) -> bool:
+        """Whether the display has been left alone for long."""
+        return time.monotonic() - self.last_report > REPORT_SECONDS
+
+    def seconds_left(self, step: int, total_steps: int) -> float:
+        """Return the time that the steps left will take at the pace since the start."""
+        self.last_report = time.monotonic()
+        return (self.last_report - self.began) / max(step - self.first_step, 1) * (total_steps - step)

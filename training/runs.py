@@ -21,6 +21,8 @@ RUN_FILES = (
     *("trajectory.npy", "trajectory.json", "sketch.npz"),
 )
 
+RESUME, NEXT_RESUME = "resume.pt", "resume-next.pt"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -99,19 +101,24 @@ class RunFolder:
             raise InputError(f"{self.path} is not a run folder: config.json is not a run's")
         return recorded
 
-    def save_resume(self, state: dict[str, Any]) -> None:
-        """Replace the resume point."""
+    def stage_resume(self, state: dict[str, Any]) -> None:
+        """Write a resume point beside the one in force."""
         import torch  # here, because a list of runs has no use for it, and it takes seconds
 
-        with atomic_path(self.path / "resume.pt") as temporary:
+        with atomic_path(self.path / NEXT_RESUME) as temporary:
             torch.save(state, temporary)
 
-    def load_resume(self) -> dict[str, Any] | None:
-        """Return the resume point, or None where there is none."""
+    def commit_resume(self) -> None:
+        """Put the staged resume point in force. Networks that train together stage theirs before the first of them
+        commits, so that however the process dies, they have one step in common to go on from."""
+        (self.path / NEXT_RESUME).rename(self.path / RESUME)
+
+    def resume_points(self) -> list[dict[str, Any]]:
+        """Return the resume points there are: the one in force, and one that was staged when the process died."""
         from training.checkpoint import read_torch_file
 
-        path = self.path / "resume.pt"
-        return read_torch_file(path) if path.is_file() else None
+        paths = [self.path / name for name in (RESUME, NEXT_RESUME)]
+        return [read_torch_file(path) for path in paths if path.is_file()]
 
     def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
         """Replace ``metrics.csv`` (one row an epoch); NaN is an empty cell."""
@@ -124,7 +131,8 @@ class RunFolder:
     def finish(self, summary: dict[str, Any]) -> None:
         """Declare the run complete, with the digest of each of its files, and drop its resume point."""
         write_json(self.path / "done.json", {**summary, "files": describe_files(self.path, RUN_FILES)})
-        (self.path / "resume.pt").unlink(missing_ok=True)
+        for name in (RESUME, NEXT_RESUME):
+            (self.path / name).unlink(missing_ok=True)
 
 
 def read_run(path: str | os.PathLike[str]) -> RunFolder:

@@ -6,7 +6,7 @@ file a rule; adding one touches its file and one line of ``training/rules/__init
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -31,6 +31,7 @@ class Rule:
     """Backpropagation, and the base of the other rules."""
 
     name: ClassVar[str] = "bp"
+    moves_feedback: ClassVar[bool] = False  # whether before_step does anything
     summary: ClassVar[str] = "backpropagation: errors return through the transposed forward weights"
 
     def __init__(self, config: TrainConfig) -> None:
@@ -58,6 +59,17 @@ class Rule:
         logits = twin(inputs)
         loss = F.cross_entropy(logits, labels)
         return Step(loss, loss, logits)
+
+    def gradients(self, parameters: Mapping[str, Tensor], step: Step) -> dict[str, Tensor | None]:
+        """Return the rule's update of each of ``parameters`` (before the optimiser), None where it has none.
+
+        Tensors of ``step`` may have a leading axis of networks: a sum over it gives each network its own gradient.
+        """
+        found = torch.autograd.grad(step.objective.sum(), list(parameters.values()), allow_unused=True)
+        return dict(zip(parameters, found, strict=True))
+
+    def before_step(self, twin: nn.Module, step: int) -> None:
+        """Move feedback buffers in place before the training step number ``step``, where ``moves_feedback`` says so."""
 
     def attack_path(self, twin: nn.Module) -> nn.Module:
         """Return a network whose gradient by the pixels is what the rule's own backward pass sends there.

@@ -1,0 +1,138 @@
+"""One network of a run in memory: its rule, its weights, its metrics so far, and the folder they go to."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.alignment import alignment
+from training.checkpoint import Checkpoint, DataInfo, save_checkpoint, split_state
+from training.config import TrainConfig
+from training.data import Dataset
+from training.models import build_model
+from training.rules import make_rule
+from training.runs import RunFolder
+from training.trajectory import TrajectoryWriter, snapshot_steps
+
+
+class Network:
+    """What a run is besides its steps, whether it trains alone or in a stack.
+
+    Raises:
+        InputError: unknown rule or model, a rule that cannot wrap the model. Nothing is written before ``open``.
+    """
+
+    def __init__(self, config: TrainConfig, data: Dataset, info: DataInfo, run: RunFolder) -> None:
+        self.config = config
+        self.info = info
+        self.run = run
+        self.rule = make_rule(config)
+        self.model = build_model(config, data.input_shape, data.classes)
+        self.rule.initialise(self.model)
+        self.model.to(data.train.labels.device)
+        self.twin = self.rule.wrap(self.model)
+        self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.step = 0
+        self.seconds = 0.0  # spent training, over all attempts; a network of a stack counts its share
+        self.diverged_step: int | None = None  # the first step whose loss was NaN or infinite
+        self.rows: list[dict[str, float]] = []
+        self.trajectory: TrajectoryWriter | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return parameters and buffers of the twin by name: all that a checkpoint holds, and that may move."""
+        return {**dict(self.twin.named_parameters()), **dict(self.twin.named_buffers())}
+
+    def open(self) -> None:
+        """Open the files that grow with the run."""
+        if self.config.snapshot_every:
+            steps = snapshot_steps(self.total_steps, self.config.snapshot_every)
+            self.trajectory = TrajectoryWriter(self.run.path, self.model, steps, self.config.snapshot_dtype)
+
+    def after_step(self) -> None:
+        """Keep what is kept of single steps; called at step 0 too."""
+        if self.trajectory is not None:
+            self.trajectory.write(self.step)
+
+    def end_epoch(self, train_loss: float, train_accuracy: float, test_loss: float, test_accuracy: float) -> None:
+        """Add the epoch's row, and keep its checkpoint if the config asks for it."""
+        epoch = math.ceil(self.step / self.steps_per_epoch)
+        row = {
+            "epoch": epoch,
+            "step": self.step,
+            "train_loss": train_loss,  # mean over the epoch, as it went
+            "train_accuracy": train_accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "seconds": round(self.seconds, 3),
+        }
+        for layer, pair in self.rule.backward_weights(self.twin).items():
+            agreement = alignment(*pair)
+            row[f"angle_{layer}"] = agreement.row_angle
+            row[f"flat_angle_{layer}"] = agreement.flat_angle
+            row[f"norm_ratio_{layer}"] = agreement.norm_ratio
+        self.rows.append(row)
+        every = self.config.checkpoint_every
+        if every and (epoch % every == 0 or epoch == self.config.epochs):
+            save_checkpoint(self.checkpoint(epoch), self.run.epoch_checkpoint(epoch))
+
+    def checkpoint(self, epoch: int) -> Checkpoint:
+        """Return the network as it stands."""
+        model, feedback = split_state(self.model, self.twin)
+        metrics: dict[str, float | bool] = {k: v for k, v in self.rows[-1].items() if k != "epoch"}
+        return Checkpoint(
+            config=self.config,
+            data=self.info,
+            model=model,
+            feedback=feedback,
+            epoch=epoch,
+            step=self.step,
+            metrics={**metrics, "diverged": self.diverged_step is not None},
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return this part of a resume point."""
+        if self.trajectory is not None:
+            self.trajectory.flush()  # before the resume point that relies on the rows is written
+        return {
+            # clone(): a network of a stack is a view, which would drag the whole stack into the file.
+            "tensors": {name: tensor.detach().clone() for name, tensor in self.tensors().items()},
+            "step": self.step,
+            "seconds": self.seconds,
+            "diverged_step": self.diverged_step,
+            "rows": self.rows,
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a resume point."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(state["tensors"][name])
+        self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self.diverged_step = state["diverged_step"]
+
+    def publish(self) -> None:
+        """Write the metrics so far."""
+        self.run.write_metrics(self.rows)
+
+    def finish(self) -> None:
+        """Write the final checkpoint and declare the run complete."""
+        self.publish()
+        if self.trajectory is not None:
+            if self.diverged_step is not None:
+                self.trajectory.truncate(self.step)
+            self.trajectory.flush()
+        final = self.checkpoint(int(self.rows[-1]["epoch"]))
+        save_checkpoint(final, self.run.checkpoint)
+        diverged = self.diverged_step is not None
+        summary: dict[str, Any] = {"epoch": final.epoch, "step": final.step}
+        summary |= {"diverged": diverged, "seconds": self.seconds}
+        if diverged:
+            summary["diverged_step"] = self.diverged_step
+        self.run.finish(summary)
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether training ``model`` draws random numbers, of which a stack would draw others than a run alone."""
+    return any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())

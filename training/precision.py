@@ -1,0 +1,28 @@
+"""The arithmetic of a training step: float32, TensorFloat-32 products, or bfloat16 products."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Compute float32 matrix products and convolutions in TF32 (``"tf32"``, on GPUs that have it) or in full.
+
+    torch leaves TF32 on for convolutions; here ``"fp32"`` means float32. Restores what was set before.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context of the forward pass: with ``"bf16"`` its products are of bfloat16, while weights, their
+    gradients, the optimiser, feedback tensors and losses stay float32."""
+    # No cache of cast weights: it would outlive the step that a CUDA graph records.
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)

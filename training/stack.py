@@ -1,0 +1,199 @@
+"""Many networks of one architecture as one: a leading network axis on every parameter and buffer.
+
+The forward pass is ``torch.func.vmap`` over the networks, each with its own mini-batches; one backward pass outside
+gives each its own gradient, because the sum of their objectives has no term with two networks in it. A stack of one is
+the ordinary pass, without the axis: a run alone and a run in a stack are the same code but for that.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from training.captured import CapturedStep
+from training.data import Dataset, Normalise
+from training.evaluate import evaluate, evaluate_stack
+from training.network import Network, has_dropout
+from training.optimiser import StackOptimiser
+from training.precision import autocast
+from training.rules import Rule, Step
+from training.seeding import derive_seed, generator
+
+
+class Stack:
+    """Networks at the same step, and what moves them: E = ``len(networks)``, n samples in the train split."""
+
+    def __init__(self, networks: Sequence[Network], data: Dataset) -> None:
+        self.networks = list(networks)
+        self.data = data
+        self.device = data.train.labels.device
+        self.normalise = Normalise(data.mean, data.std).to(self.device)
+        first = networks[0]
+        self.rule, self.config, self.twin = first.rule, first.config, first.twin
+        self.stacked = len(networks) > 1
+        self.tensors = self._join()
+        self.parameters = {name: self.tensors[name] for name, p in self.twin.named_parameters() if p.requires_grad}
+        self.objective = Objective(self.rule, self.twin)
+        self.optimiser = StackOptimiser([network.config for network in networks], self.parameters)
+        self.draws = has_dropout(self.twin)
+        self._step = CapturedStep(self._body, enabled=not self.draws)
+        self.sums = Sums.zero(len(networks), self.device)
+        self._order: tuple[int, Tensor] | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.networks[0].step
+
+    def _join(self) -> dict[str, Tensor]:
+        """Return parameters and buffers by name, (E, ...), of which the networks' own become views."""
+        own = [network.tensors() for network in self.networks]
+        if not self.stacked:
+            return own[0]
+        trained = {name for name, p in self.twin.named_parameters() if p.requires_grad}
+        stacked: dict[str, Tensor] = {}
+        for name in own[0]:
+            stacked[name] = torch.stack([tensors[name].detach() for tensors in own]).requires_grad_(name in trained)
+            for e, tensors in enumerate(own):
+                tensors[name].data = stacked[name].detach()[e]
+        return stacked
+
+    def train_step(self, epoch: int, index: int) -> None:
+        """Take the step on the mini-batch ``index`` of ``epoch``, both counted from 0."""
+        start = index * self.config.batch_size
+        batch = self.order(epoch)[:, start : start + self.config.batch_size]  # (E, N)
+        if self.rule.moves_feedback:
+            for network in self.networks:
+                network.rule.before_step(network.twin, network.step)
+        with self._randomness():
+            self._step(batch if self.stacked else batch[0])
+        for network in self.networks:
+            network.step += 1
+
+    def start_epoch(self, epoch: int) -> None:
+        """Set the schedule of ``epoch``, and the training mode."""
+        if self.optimiser.set_epoch(epoch):
+            self._step.forget()
+        self.twin.train()
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the order of the samples in ``epoch`` (E, n), each network's a function of its seed."""
+        if self._order is None or self._order[0] != epoch:
+            n = len(self.data.train)
+            rows = [torch.randperm(n, generator=generator(x.config.seed, "order", epoch)) for x in self.networks]
+            self._order = epoch, torch.stack(rows).to(self.device)
+        return self._order[1]
+
+    @contextlib.contextmanager
+    def _randomness(self) -> Any:
+        """Make dropout, which draws from torch's global stream, a function of (seed, step) like all else."""
+        if not self.draws:
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.config.seed, "dropout", self.step))
+            yield
+
+    def _body(self, batch: Tensor) -> None:
+        """One step on the samples ``batch`` (E, N), or (N,) for a run alone. Reads nothing on the host."""
+        inputs, labels = self.normalise(self.data.train.images[batch]), self.data.train.labels[batch]
+        with autocast(self.config.precision, self.device):
+            step = self._evaluate(inputs, labels)
+        self.optimiser.step(self.rule.gradients(self.parameters, step))
+        self.sums.add(step.loss.detach(), (step.logits.detach().argmax(-1) == labels).sum(-1), batch.shape[-1])
+
+    def _evaluate(self, inputs: Tensor, labels: Tensor) -> Step:
+        if not self.stacked:
+            return self.rule.objective(self.twin, inputs, labels)
+        tensors = {f"twin.{name}": tensor for name, tensor in self.tensors.items()}
+        return vmap(lambda own, x, y: functional_call(self.objective, own, (x, y)))(tensors, inputs, labels)
+
+    def evaluate(self) -> list[tuple[float, float]]:
+        """Return loss and accuracy of each network on the test split."""
+        model, split = self.networks[0].model, self.data.test
+        if not self.stacked:
+            return [evaluate(model, self.normalise, split)]
+        plain = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+        return evaluate_stack(model, {name: self.tensors[name] for name in plain}, self.normalise, split)
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return a resume point for each network; it fits any stack the network may be in next."""
+        sums = self.sums.rows()
+        return [
+            {**network.state(), "optimiser": self.optimiser.state(e), "sums": sums[e]}
+            for e, network in enumerate(self.networks)
+        ]
+
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go back to resume points, one for each network, all of one step."""
+        for network, state in zip(self.networks, states, strict=True):
+            network.restore(state)
+        self.optimiser.restore([state["optimiser"] for state in states])
+        self.sums = Sums.of([state["sums"] for state in states], self.step, self.device)
+
+    def without(self, leaving: Sequence[Network]) -> "Stack":
+        """Return the stack of the networks that stay, where they stand."""
+        stay = [e for e, network in enumerate(self.networks) if network not in leaving]
+        states = self.states()
+        rest = Stack([self.networks[e] for e in stay], self.data)
+        rest.restore([states[e] for e in stay])
+        return rest
+
+
+class Objective(nn.Module):
+    """A rule's objective as a module, so that ``functional_call`` can put other weights under it."""
+
+    def __init__(self, rule: Rule, twin: nn.Module) -> None:
+        super().__init__()
+        self.rule = rule
+        self.twin = twin
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Step:
+        return self.rule.objective(self.twin, inputs, labels)
+
+
+@dataclass
+class Sums:
+    """Sums over an epoch so far, (E,) each, on the device: reading them every step would make a GPU wait."""
+
+    loss: Tensor  # of the samples
+    correct: Tensor
+    bad_step: Tensor  # the first step whose loss was not finite; -1 if there was none
+    step: Tensor  # steps since the start of training, ()
+
+    @classmethod
+    def zero(cls, size: int, device: torch.device) -> "Sums":
+        """Sums of nothing yet."""
+        return cls.of([{"loss": 0.0, "correct": 0, "bad_step": -1}] * size, 0, device)
+
+    @classmethod
+    def of(cls, rows: Sequence[dict[str, float]], step: int, device: torch.device) -> "Sums":
+        """Undo :meth:`rows`."""
+        return cls(
+            loss=torch.tensor([row["loss"] for row in rows], dtype=torch.float64, device=device),
+            correct=torch.tensor([row["correct"] for row in rows], dtype=torch.int64, device=device),
+            bad_step=torch.tensor([row["bad_step"] for row in rows], dtype=torch.int64, device=device),
+            step=torch.tensor(step, dtype=torch.int64, device=device),
+        )
+
+    def add(self, loss: Tensor, correct: Tensor, samples: int) -> None:
+        """Count a step: mean ``loss`` and number ``correct``, (E,) or () for one network, of so many samples."""
+        self.step += 1
+        self.loss += loss * samples
+        self.correct += correct
+        first_bad = ~loss.isfinite() & (self.bad_step < 0)
+        self.bad_step.copy_(torch.where(first_bad, self.step, self.bad_step))
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return them as numbers, one dictionary for each network."""
+        columns = zip(self.loss.tolist(), self.correct.tolist(), self.bad_step.tolist(), strict=True)
+        return [{"loss": loss, "correct": correct, "bad_step": bad} for loss, correct, bad in columns]
+
+    def start_epoch(self) -> None:
+        """Forget the epoch's loss and correct answers, but no bad step."""
+        self.loss.zero_()
+        self.correct.zero_()

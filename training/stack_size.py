@@ -1,0 +1,160 @@
+"""How many networks train together: which may, how many the memory holds, and where it pays."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from training.checkpoint import DataInfo
+from training.config import TrainConfig
+from training.data import Dataset, Normalise
+from training.errors import InputError
+from training.network import Network, has_dropout
+from training.optimiser import schedule_key
+from training.runs import RunFolder
+
+Sizes = int | Literal["auto"]
+
+# What networks of one stack may differ in: what only sets their starting point, what the optimiser takes by network,
+# what they keep. Any other field, those to come included, keeps networks apart.
+FREE_FIELDS = {
+    *("seed", "angle", "alignment", "forward_scale", "backward_scale", "feedback_density"),
+    *("lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay"),
+    *("checkpoint_every", "snapshot_every", "snapshot_dtype", "snapshot_sketch"),
+}
+
+MEMORY_SHARE = 0.5  # of what is free
+LARGEST = {"cuda": 256, "cpu": 64}  # beyond these a larger stack was not faster
+
+# Multiply-adds of a network's step below which a stack is faster than single networks on a CPU: the step of a small
+# network is mostly the cost of calling it, which a stack shares. Measured by benchmarks/train.py --break-even.
+CPU_BREAK_EVEN = 2e7
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A stack size and the reason for it."""
+
+    size: int
+    reason: str
+
+
+def plan(
+    configs: Sequence[TrainConfig],
+    data: Dataset,
+    info: DataInfo,
+    stack: Sizes,
+    report: Callable[[str], None] | None = None,
+) -> Iterator[list[int]]:
+    """Yield the indices of the configs of each stack.
+
+    Which networks train together depends on the configs and the size alone, not on what is done already, so that
+    whatever was killed goes on in the stack it was in.
+
+    Raises:
+        InputError: a size below 1; an architecture that cannot be built.
+    """
+    if stack != "auto" and stack < 1:
+        raise InputError(f"--stack {stack}: a stack has at least one network")
+    groups: dict[str, list[int]] = {}
+    for i, config in enumerate(configs):
+        groups.setdefault(stack_key(config), []).append(i)
+    sizes = {}
+    for key, members in groups.items():
+        if len(groups) == len(members) == 1:
+            sizes[key] = 1  # a run alone: nothing to choose, and its loop builds the network first anyhow
+            continue
+        network = Network(configs[members[0]], data, info, RunFolder(Path()))
+        chosen = choose_size(network, data, len(members), stack)
+        sizes[key] = chosen.size
+        if report is not None and len(members) > 1:
+            report(f"{len(members)} networks, {chosen.size} at a time: {chosen.reason}")
+    for key, members in groups.items():
+        members.sort(key=lambda i: schedule_key(configs[i]))  # those of one schedule side by side: see StackOptimiser
+        yield from (members[i : i + sizes[key]] for i in range(0, len(members), sizes[key]))
+
+
+def stack_key(config: TrainConfig) -> str:
+    """Return what networks of one stack have in common."""
+    return repr({f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in FREE_FIELDS})
+
+
+def choose_size(network: Network, data: Dataset, count: int, stack: Sizes) -> Choice:
+    """Return how many of ``count`` networks like ``network`` (whose state is not touched) should train together."""
+    if has_dropout(network.twin):
+        return Choice(1, "dropout draws from one stream for all networks of a stack")
+    if stack != "auto":
+        return Choice(min(stack, count), "as asked for")
+    device = data.train.labels.device
+    work = network.config.batch_size * sum(p.numel() for p in network.twin.parameters() if p.ndim == 2) * 3
+    has_convolutions = any(p.ndim > 2 for p in network.twin.parameters())
+    if device.type == "cpu" and (has_convolutions or work > CPU_BREAK_EVEN):
+        return Choice(1, "networks of this size train faster one by one on a CPU")
+    needed, free = bytes_per_network(network, data), free_memory(device)
+    fitting = max(1, int(MEMORY_SHARE * free / needed))
+    size = min(count, fitting, LARGEST.get(device.type, LARGEST["cpu"]))
+    # As even as can be: 70 networks in two stacks of 35, not in one of 64 and one of 6.
+    size = -(-count // -(-count // size))
+    return Choice(size, f"{needed / 1e6:.1f} MB each, {free / 1e9:.1f} GB free")
+
+
+def bytes_per_network(network: Network, data: Dataset) -> int:
+    """Return the memory that one more network in a stack takes: weights, gradients, the optimiser's moments, feedback,
+    and activations, measured by one forward pass on a copy."""
+    parameters = sum(p.nbytes for p in network.twin.parameters())
+    buffers = sum(b.nbytes for b in network.twin.buffers())
+    moments = 2 if network.config.optimiser == "adam" else 1
+    order = len(data.train) * 8
+    # Twice the activations: the backward pass holds the gradients of some beside them.
+    return (2 + moments) * parameters + buffers + order + 2 * activation_bytes(network, data)
+
+
+def activation_bytes(network: Network, data: Dataset) -> int:
+    """Return the bytes that autograd keeps of one forward pass on a mini-batch, weights and feedback left out."""
+    twin = copy.deepcopy(network.twin).train()
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*twin.parameters(), *twin.buffers())}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = slice(network.config.batch_size)
+    inputs = Normalise(data.mean, data.std).to(data.train.labels.device)(data.train.images[batch])
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        step = network.rule.objective(twin, inputs, data.train.labels[batch])
+    del step
+    return sum(kept.values()) + inputs.nbytes
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on ``device``: of a process in a container, no more than it may have."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    candidates = [_available_by_kernel(), _left_by_cgroup()]
+    return min((value for value in candidates if value is not None), default=2**31)
+
+
+def _available_by_kernel() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _left_by_cgroup() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return None if limit == "max" else max(int(limit) - int(used), 0)
+    except (OSError, ValueError):
+        return None
