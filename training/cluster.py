@@ -12,8 +12,8 @@ from typing import Any
 from training.errors import InputError
 from training.jobs import Job
 from training.store import RunStore
-from training.sweep import Crew, Outcome, SerialCrew, Summary, Sweep, Task
-from training.worker import Worker
+from training.sweep import Crew, Outcome, SerialCrew, Summary, Sweep
+from training.worker import Task, Worker
 
 EXECUTORS = ("serial", "ray")
 OBJECT_STORE_BYTES = 80_000_000  # Ray's least: results go through the run store

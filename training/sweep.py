@@ -9,13 +9,12 @@ from typing import Protocol
 from training.errors import InputError
 from training.jobs import Job, Train
 from training.store import RunStore
-from training.worker import Result, Worker
+from training.worker import Result, Task, Worker
 
 ATTEMPTS = 4  # times that a job may take its worker down with it (out of memory, say) before it counts as failed
 LONG_SECONDS = 60.0
 BUSY_SECONDS = 1.0  # between two looks at a job that another process has in hand
 
-Task = tuple[Job, ...]  # what a worker is given: one analysis, or trainings that go as a stack
 Outcome = tuple[Task, list[Result] | None]  # None: the worker died
 
 
@@ -145,7 +144,7 @@ class Sweep:
         for _ in range(len(self.ready)):
             key = self.ready.popleft()
             if self.not_before.get(key, 0) <= now:
-                return (self.jobs[key],)
+                return ((key, self.jobs[key]),)
             self.ready.append(key)
         return None
 
@@ -158,8 +157,7 @@ class Sweep:
         if results is None:
             self._begin_again(task)
             return
-        for job, result in zip(task, results, strict=True):
-            key = job.key(self.store)
+        for (key, job), result in zip(task, results, strict=True):
             if result == "busy":
                 self.not_before[key] = time.monotonic() + BUSY_SECONDS
                 self.ready.append(key)
@@ -172,8 +170,7 @@ class Sweep:
 
     def _begin_again(self, task: Task) -> None:
         self.summary.lost += 1
-        for job in task:
-            key = job.key(self.store)
+        for key, _ in task:
             self.attempts[key] += 1
             if self.attempts[key] < ATTEMPTS:
                 self.ready.appendleft(key)

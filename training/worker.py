@@ -2,7 +2,7 @@
 
 import importlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # "computed", "reused" (it was there), "busy" (another process has it), or "failed: " and the reason.
 Result = str
 
+Task = tuple[tuple[str, Job], ...]  # keys and jobs: one analysis, or trainings that go as a stack
+
 CACHED_DATA_SETS = 3
 
 
@@ -34,19 +36,17 @@ class Worker:
         """Return which store can be seen from here."""
         return self.store.identity
 
-    def perform(self, jobs: Sequence[Job]) -> list[Result]:
+    def perform(self, task: Task) -> list[Result]:
         """Carry out one analysis, or a stack of trainings on one data set; return a result for each job.
 
         An error of a job is its result; being killed is not.
         """
-        if isinstance(jobs[0], Analysis):
-            return [self._guarded(self._analyse, job) for job in jobs]
-        return [self._guarded(self._train, job) for job in jobs]
+        return [self._guarded(key, job) for key, job in task]
 
-    def _guarded(self, perform: Callable[[Any], Result], job: Job) -> Result:
-        report = self.store.root / "failed" / f"{job.key(self.store)[:16]}.txt"
+    def _guarded(self, key: str, job: Job) -> Result:
+        report = self.store.root / "failed" / f"{key[:16]}.txt"
         try:
-            result = perform(job)
+            result = self._train(key, job) if isinstance(job, Train) else self._analyse(job)
         except InputError as error:
             return f"failed: {error}"
         except Exception as error:
@@ -56,10 +56,9 @@ class Worker:
         report.unlink(missing_ok=True)
         return result
 
-    def _train(self, job: Train) -> Result:
+    def _train(self, key: str, job: Train) -> Result:
         from training.loop import train
 
-        key = job.key(self.store)
         with self.store.locked(key, wait=False) as held:
             if not held:
                 return "busy"
