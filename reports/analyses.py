@@ -107,7 +107,7 @@ def surface(
         pairs.vectors,
         alphas=axis,
         betas=axis,
-        eigenvalues=pairs.values,  # noqa: PD011
+        eigenvalues=pairs.values,
     )
     return _write(found.frame(), folder)
 
@@ -165,7 +165,7 @@ def attack(
     device: str = "auto",
     data_root: Path | None = None,
 ) -> None:
-    """Write ``result.csv``: accuracy against ``eps`` with the true and with the feedback gradient, as ``attack.csv``."""
+    """Write ``result.csv``: accuracy against ``eps`` with the true and the feedback gradient, as ``attack.csv``."""
     import pandas as pd
 
     from reports.attacked import AttackPlan, attack_subject

@@ -7,6 +7,7 @@ number comes from the tables of the runs. The rules of the verdict are in ``docs
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ def _findings(tables: Tables, accesses: Mapping[str, float]) -> Iterator[Finding
 
 def _learning(sweep: DataFrame) -> Iterator[Finding]:
     accuracy = sweep.assign(value=100 * sweep["test_accuracy"])
-    about = {"section": "abstract, 4.1", "statistic": "final test accuracy, percentage points"}
+    about: dict[str, Any] = {"section": "abstract, 4.1", "statistic": "final test accuracy, percentage points"}
     bp, ifa, fa = (of(accuracy, rule) for rule in ("bp", "ifa", "fa"))
     yield greater("IFA learns better than FA", "IFA 0°, FA", ifa, fa, relevant=POINT, **about)
     yield equal("IFA is comparable to BP", "IFA 0°, BP", ifa, bp, margin=COMPARABLE, **about)
@@ -98,7 +99,7 @@ def _learning(sweep: DataFrame) -> Iterator[Finding]:
 def _alignment(metrics: DataFrame, last: DataFrame) -> Iterator[Finding]:
     layer = [name for name in metrics if str(name).startswith("angle_")][-1]
     first = metrics[metrics["epoch"] == 0]
-    about = {"section": "4.1", "statistic": "angle between W and B in the last layer, degrees"}
+    about: dict[str, Any] = {"section": "4.1", "statistic": "angle between W and B in the last layer, degrees"}
     end, start = (frame.assign(value=frame[layer]) for frame in (last, first))
     yield greater("The initial alignment persists: FA ends less aligned than IFA", "FA, IFA 0°", of(end, "fa"),
                   of(end, "ifa"), relevant=POINT, **about)  # fmt: skip
@@ -133,7 +134,7 @@ def _smoother(curvature: DataFrame) -> Finding:
 
 def _trainability(tables: Tables) -> Iterator[Finding]:
     cells = _best(tables["variances"], "train_accuracy", ["forward", "backward"])
-    about = {"section": "4.1", "statistic": "largest training accuracy, percentage points"}
+    about: dict[str, Any] = {"section": "4.1", "statistic": "largest training accuracy, percentage points"}
     yield greater("IFA can be trained over more initial variances than FA", "IFA 0°, FA; cells and seeds",
                   of(cells, "ifa"), of(cells, "fa"), relevant=POINT, **about)  # fmt: skip
     deep = _best(tables["depths"], "train_accuracy", ["depth"])
@@ -179,7 +180,10 @@ def _flatness(tables: Tables) -> Iterator[Finding]:
 def _corruptions(summary: DataFrame) -> Iterator[Finding]:
     rows = summary[(summary["quantity"] == "mean_accuracy") & (summary["group"] == "all")]
     accuracy = rows.assign(value=100 * rows["value"])
-    about = {"section": "abstract, 4.3", "statistic": "mean accuracy on corrupted images (severity 1), pct. points"}
+    about: dict[str, Any] = {
+        "section": "abstract, 4.3",
+        "statistic": "mean accuracy on corrupted images (severity 1), pct. points",
+    }
     ifa = of(accuracy, "ifa")
     yield greater("IFA generalises to corrupted images better than FA", "IFA 0°, FA", ifa, of(accuracy, "fa"),
                   relevant=POINT, **about)  # fmt: skip
@@ -207,7 +211,10 @@ def _adversarial(attacks: DataFrame, name: str, gradient: str) -> Finding:
 def _elsewhere(metrics: DataFrame, column: str) -> Iterator[Finding]:
     for place, rows in metrics.groupby(column, sort=False):
         accuracy = _best(rows, "test_accuracy", [])
-        about = {"section": "supplement", "statistic": f"largest test accuracy on {place}, percentage points"}
+        about: dict[str, Any] = {
+            "section": "supplement",
+            "statistic": f"largest test accuracy on {place}, percentage points",
+        }
         if column == "network":
             about["statistic"] = f"largest test accuracy of {place}, percentage points"
         ifa, fa, bp = (of(accuracy, rule) for rule in ("ifa", "fa", "bp"))
@@ -226,7 +233,7 @@ def greater(
     It holds if p < 0.05 and the first is the larger; it does not if p < 0.05 and it is the smaller, or if the whole
     interval lies below ``relevant``. Groups so small that no p below 0.05 is possible leave it undecided.
     """
-    about = {"claim": claim, "section": section, "statistic": statistic, "groups": groups}
+    about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": groups}
     if not min(len(first), len(second)):
         return _unknown(about, first, second)
     difference, low, high = welch(first, second)
@@ -255,7 +262,7 @@ def equal(
 ) -> Finding:
     """Judge the claim that two groups are comparable: Welch's 95 % interval of their difference lies within
     ``margin`` (it holds), outside of it (it does not), or on both sides (undecided). The p is that of a difference."""
-    about = {"claim": claim, "section": section, "groups": groups}
+    about: dict[str, Any] = {"claim": claim, "section": section, "groups": groups}
     statistic = f"{statistic} (within ±{margin:g})"
     if not min(len(first), len(second)):
         return _unknown({**about, "statistic": statistic}, first, second)
@@ -281,7 +288,7 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
     all IFA runs and its permutation test."""
     rows = values[(values["rule"] == "ifa") & np.isfinite(values["value"])]
     angle, value = rows["angle"].to_numpy(float), rows["value"].to_numpy(float)
-    about = {"claim": claim, "section": section, "statistic": statistic, "groups": "IFA, all angles"}
+    about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": "IFA, all angles"}
     if len(np.unique(angle)) < 3 or len(np.unique(value)) < 2:
         return _unknown(about, value, value)
     rho = float(stats.spearmanr(angle, value).statistic)
@@ -289,10 +296,7 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
     p = max(_permutation_p(angle, value), least)
     half = 1.96 * 1.03 / math.sqrt(len(value) - 3) if len(value) > 3 else math.inf  # Bonett and Wright 2000
     centre = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
-    if least >= LEVEL or p >= LEVEL:
-        verdict = UNDECIDED
-    else:
-        verdict = HOLDS if sign * rho > 0 else FAILS
+    verdict = UNDECIDED if max(least, p) >= LEVEL else HOLDS if sign * rho > 0 else FAILS
     return Finding(
         **about,
         value=rho,
@@ -342,9 +346,16 @@ def welch(first: Values, second: Values) -> tuple[float, float, float]:
     return difference, difference - half, difference + half
 
 
-def _unknown(about: dict[str, str], first: Values, second: Values) -> Finding:
-    nothing = {"value": math.nan, "effect_size": math.nan, "ci_low": math.nan, "ci_high": math.nan}
-    return Finding(**about, **nothing, n=_counts(first, second), verdict=UNDECIDED)
+def _unknown(about: dict[str, Any], first: Values, second: Values) -> Finding:
+    return Finding(
+        **about,
+        value=math.nan,
+        effect_size=math.nan,
+        ci_low=math.nan,
+        ci_high=math.nan,
+        n=_counts(first, second),
+        verdict=UNDECIDED,
+    )
 
 
 def _counts(first: Values, second: Values) -> str:

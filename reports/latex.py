@@ -1,4 +1,4 @@
-"""Tables for LaTeX: booktabs, escaped, compiled with nothing but ``\\usepackage{booktabs}`` (and ``longtable`` if long)."""
+"""Tables for LaTeX: escaped, and compiled with nothing but the packages ``booktabs`` and ``longtable``."""
 
 import math
 import numbers

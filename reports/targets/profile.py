@@ -85,20 +85,14 @@ class Profile:
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
-        if 0 not in self.angles:
-            raise InputError("angles must contain 0: it is what the figures call IFA where they show one angle")
-        if len(self.networks) != len(self.network_lrs):
-            raise InputError("network_lrs must have one learning rate for each of networks")
-        for name in ("seeds", "trainability_seeds", "network_seeds", "dataset_seeds", "scales", "depths", "sizes"):
-            if not getattr(self, name):
-                raise InputError(f"{name} must not be empty")
+        for name in ("seeds", "trainability_seeds", "network_seeds", "dataset_seeds", "depths", "sizes", "eps"):
+            _require(bool(getattr(self, name)), f"{name} must not be empty")
         for shown, of in (("shown_depths", "depths"), ("shown_sizes", "sizes"), ("shown_eps", "eps")):
-            if not set(getattr(self, shown)) <= set(getattr(self, of)):
-                raise InputError(f"{shown} must be some of {of}")
-        if unknown := set(self.claimed) - set(CLAIMED):
-            raise InputError(f"claimed has {', '.join(unknown)}; known: {', '.join(CLAIMED)}")
-        if not {1.0, HE, self.large_scale} <= set(self.scales):
-            raise InputError("scales must contain 1 (LeCun), 1.4142135623730951 (He) and large_scale")
+            _require(set(getattr(self, shown)) <= set(getattr(self, of)), f"{shown} must be some of {of}")
+        _require(0 in self.angles, "angles must contain 0: it is what the figures call IFA where they show one angle")
+        _require(len(self.networks) == len(self.network_lrs), "network_lrs must have one rate for each of networks")
+        _require({1.0, HE, self.large_scale} <= set(self.scales), f"scales must contain 1, {HE} (He) and large_scale")
+        _require(set(self.claimed) <= set(CLAIMED), f"claimed must be some of {', '.join(CLAIMED)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON types."""
@@ -118,6 +112,11 @@ class Profile:
                 raise InputError(f"--set {setting}: it must be NAME=VALUE with NAME one of {', '.join(types)}")
             changes[name] = _parse(name, text, types[name])
         return dataclasses.replace(self, **changes)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
 
 
 def _parse(name: str, text: str, kind: str) -> Any:

@@ -37,7 +37,8 @@ def stop_early(metrics: DataFrame, patience: int) -> DataFrame:
         rows = run.sort_values("epoch")
         best = rows["test_accuracy"].cummax()
         last_gain = rows["epoch"].where(best > best.shift(fill_value=-1.0)).ffill()
-        parts.append(rows[(rows["epoch"] - last_gain).shift(fill_value=0) < patience])
+        waited = (rows["epoch"] - last_gain).shift(fill_value=0)  # at the end of the epoch before
+        parts.append(rows[waited.cummax() < patience])
     return pd.concat(parts, ignore_index=True)
 
 

@@ -141,11 +141,12 @@ def _density_panel(axes: Axes, shown: list[Series], *, label: bool = True) -> Da
     widths = [WIDTH * float(np.ptp(single.nodes)) for single in spectra]
     threshold = min(widths)
     ends = min(float(s.nodes.min()) for s in spectra) - 4 * max(widths), max(float(s.nodes.max()) for s in spectra)
-    limits = ends[0], ends[1] + 4 * max(widths)
+    limits = ends[0], 1.15 * ends[1] + 4 * max(widths)
     axes.set_xscale("symlog", linthresh=threshold, linscale=0.5)
     top = 0.0
     for one, single, width in zip(shown, spectra, widths, strict=True):
-        near = threshold * np.sinh(np.linspace(*np.arcsinh(np.array(limits) / threshold), 600))
+        first, last = (float(np.arcsinh(end / threshold)) for end in limits)
+        near = threshold * np.sinh(np.linspace(first, last, 600))
         far = np.arange(limits[0], limits[1], width / 2)
         grid = np.unique(np.concatenate([near, far]))
         value = single.density(grid, width=width).value

@@ -1,6 +1,7 @@
 """Panels that several of the paper's figures have: curves over epochs, values per rule, values against the angle."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,10 +26,10 @@ def tidy(panels: Mapping[str, DataFrame]) -> DataFrame:
     return table[["panel", *table.columns.drop("panel")]]
 
 
-def mosaic(pattern: str, height: float, width: float = DOUBLE, **options: object) -> tuple[Figure, dict[str, Axes]]:
+def mosaic(pattern: str, height: float, width: float = DOUBLE, **options: Any) -> tuple[Figure, dict[str, Axes]]:
     """Return a figure and its panels by letter, e.g. ``"aab;ccc"``."""
     figure = Figure(figsize=(width, height))
-    return figure, figure.subplot_mosaic(pattern, **options)  # type: ignore[arg-type]
+    return figure, figure.subplot_mosaic(pattern, **options)
 
 
 def last_rows(metrics: DataFrame, keys: Sequence[str] = ()) -> DataFrame:
@@ -51,7 +52,7 @@ def layers_of(metrics: DataFrame) -> list[str]:
 
 
 def curves(axes: Axes, frame: DataFrame, column: str, label: str, *, scale: float = 1.0) -> DataFrame:
-    """Draw ``column`` over epochs, a line per rule and angle with a band of one s.d. over seeds; return what is drawn."""
+    """Draw ``column`` over epochs, a line per rule and angle with a band of one s.d. over seeds; return it all."""
     drawn = []
     for one in series_of(frame[frame[column].notna()], along="epoch"):
         points = over_seeds(one.frame, "epoch", column)
@@ -79,7 +80,7 @@ def angle_curves(axes: Axes, metrics: DataFrame, layer: str) -> DataFrame:
     return drawn
 
 
-def _identity(one: Series) -> dict[str, object]:
+def _identity(one: Series) -> dict[str, Any]:
     row = one.frame.iloc[0]
     return {"rule": row["rule"], "angle": row["angle"]}
 

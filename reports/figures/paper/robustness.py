@@ -1,11 +1,12 @@
 """Figures 6, 7 and S11 to S13: corrupted images and adversarial attacks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from pandas import DataFrame
 
@@ -34,7 +35,8 @@ def corruptions(tables: Tables) -> list[Drawn]:
         rows = 2 if len(images) > 8 else 1
         height = 0.62 + 0.125 * len(names)
         figure = Figure(figsize=(DOUBLE, 1.0 * rows + max(2.4, height) + 0.4))
-        top, bottom = figure.subfigures(2, 1, height_ratios=[1.0 * rows, max(2.4, height)])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[1.0 * rows, max(2.4, height)])
+        top, bottom = parts
         _thumbnails(top, {"clean": images["clean"], **{name: images[name] for name in names}}, rows)
         left, right = bottom.subplots(1, 2, width_ratios=[1.35, 1])
         drawn["b"], image = _heat(left, cells[cells["severity"] >= 1], names)
@@ -71,25 +73,27 @@ def _means(summary: DataFrame) -> DataFrame:
     ]
 
 
-def _thumbnails(figure: object, images: dict[str, NDArray[np.uint8]], rows: int) -> None:
+def _thumbnails(figure: SubFigure, images: dict[str, NDArray[np.uint8]], rows: int) -> None:
     columns = -(-len(images) // rows)
-    grid = figure.subplots(rows, columns, squeeze=False)  # type: ignore[attr-defined]
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
     for axes, (name, picture) in zip(grid.ravel(), images.items(), strict=False):
         axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(name.replace("_", " ").replace(" ", "\n", 1), fontsize=5.5, pad=2)
-    figure.suptitle(r"$\bf{a}$  the first test image", x=0.01, ha="left", fontsize=7)  # type: ignore[attr-defined]
+    figure.suptitle(r"$\bf{a}$  the first test image", x=0.01, ha="left", fontsize=7)
 
 
-def _heat(axes: Axes, cells: DataFrame, names: Sequence[str], limits: dict[str, float] | None = None,
+def _heat(axes: Axes, cells: DataFrame, names: Sequence[str], limits: tuple[float, float] | None = None,
           *, labelled: bool = True) -> tuple[DataFrame, ScalarMappable]:  # fmt: skip
     """Draw mean accuracy over seeds: a row per corruption, a column per rule and angle."""
     table = cells.assign(place=panels.place_of(cells))
     grid = 100 * table.pivot_table(index="corruption", columns="place", values="accuracy", aggfunc="mean")
     grid = grid.reindex(index=list(names))
-    image = axes.imshow(grid.to_numpy(float), cmap="viridis", aspect="auto", **(limits or {}))
-    ends = {panels.BP_AT: "BP", panels.FA_AT: "FA"}
+    image = axes.imshow(grid.to_numpy(float), cmap="viridis", aspect="auto")
+    if limits is not None:
+        image.set_clim(*limits)
+    ends: dict[Any, str] = {panels.BP_AT: "BP", panels.FA_AT: "FA"}
     axes.set_xticks(range(len(grid.columns)), [ends.get(at, f"{at:g}") for at in grid.columns])
     axes.set_yticks(range(len(names)), [layout.plain(name.replace("_", " ")) for name in names] if labelled else [])
     axes.tick_params(length=0)
@@ -121,7 +125,10 @@ def severities(tables: Tables) -> list[Drawn]:
     def draw() -> Figure:
         height = 0.5 + 0.125 * len(names)
         figure, axes = panels.mosaic("ab;cd;ee", 2 * height + 3.0, height_ratios=[height, height, 2.0])
-        limits = {"vmin": 100 * float(cells["accuracy"].min()), "vmax": 100 * float(cells["accuracy"].max())}
+        means_of_cells = (
+            100 * cells.groupby(["corruption", "severity", "rule", "angle"], dropna=False)["accuracy"].mean()
+        )
+        limits = float(means_of_cells.min()), float(means_of_cells.max())
         for index, level in enumerate(levels):
             panel = axes["abcd"[index]]
             rows = cells[cells["severity"] == level]
@@ -161,7 +168,8 @@ def _by_level(axes: Axes, frame: DataFrame, name: str) -> DataFrame:
         axes.plot(angles["place"], angles["value"], color=shade, linewidth=0.9, marker=_MARKERS[index % 5],
                   label=name.format(level))  # fmt: skip
     panels.angle_axis(axes, table["place"])
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=len(levels), columnspacing=0.8, handlelength=1.4,
+                borderpad=0.1)  # fmt: skip
     return frame
 
 

@@ -1,6 +1,7 @@
 """Tables S1 and S2, and the table of claims."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
@@ -32,7 +33,7 @@ def _accuracies(metrics: DataFrame, column: str, title: str, more: Sequence[str]
     columns = [*keys, "seed", "epoch", "train_accuracy", "test_accuracy", "test_loss"]
     rows = []
     for key, group in final.groupby(keys, sort=False, dropna=False):
-        named = dict(zip(keys, key, strict=True))
+        named: dict[str, Any] = dict(zip(keys, key, strict=True))
         cells = {column: name_of(str(named[column])), **{name: named[name] for name in more}}
         cells["rule"] = rule_name(str(named["rule"]), named["angle"])
         for name in ("train_accuracy", "test_accuracy"):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -60,14 +61,15 @@ def _epochs(metrics: DataFrame) -> int:
 
 def _two_grids(axes: Sequence[Axes], best: DataFrame) -> tuple[list[DataFrame], ScalarMappable]:
     """Draw the accuracy of FA and of IFA over forward and backward scale, on one scale of colours."""
-    limits = {"vmin": 100 * float(best["value"].min()), "vmax": 100 * float(best["value"].max())}
+    means = 100 * best.groupby(["rule", "forward", "backward"])["value"].mean()
+    low, high = float(means.min()), float(means.max())
     drawn = []
     for index, (panel, rule) in enumerate(zip(axes, ("fa", "ifa"), strict=True)):
         rows = best[best["rule"] == rule]
         grid = 100 * rows.pivot_table(index="backward", columns="forward", values="value", aggfunc="mean", dropna=False)
-        image = panel.imshow(grid.to_numpy(float), cmap="viridis", origin="lower", aspect="auto", **limits)
+        image = panel.imshow(grid.to_numpy(float), cmap="viridis", origin="lower", aspect="auto", vmin=low, vmax=high)
         for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
-            share = (value - limits["vmin"]) / max(limits["vmax"] - limits["vmin"], 1e-9)
+            share = (value - low) / max(high - low, 1e-9)
             text = f"{value:.0f}" if np.isfinite(value) else "×"  # noqa: RUF001
             panel.text(column, row, text, ha="center", va="center", fontsize=6,
                        color="black" if share > BRIGHT else "white")  # fmt: skip
@@ -80,7 +82,7 @@ def _two_grids(axes: Sequence[Axes], best: DataFrame) -> tuple[list[DataFrame], 
     return drawn, image
 
 
-def _scale_name(value: float) -> str:
+def _scale_name(value: Any) -> str:
     return next((name for known, name in _NAMES.items() if math.isclose(known, value)), f"{value:g}")
 
 

@@ -17,6 +17,7 @@ from reports.targets.target import Drawn, Tables
 from training.data import source
 
 _PHASE_COLOURS = {"forward": "#b9c4d6", "error": "#7a93bd", "update": "#3f5f95", "transport": "#d55e00"}
+_UNITS = ((1e6, "millions"), (1e3, "thousands"), (1, "numbers"))
 # Values per image: a description of the data is all that a count from shapes needs.
 _PIXELS = {"digits": 64, "mnist": 784, "cifar10": 3072, "cifar100": 3072, "svhn": 3072, "stl10": 27648}
 
@@ -69,7 +70,8 @@ def _learning(metrics: DataFrame, counts: DataFrame) -> Drawn:
 
 
 def _memory_panel(axes: Axes, counts: DataFrame) -> DataFrame:
-    totals = counts.assign(value=(counts["reads"] + counts["writes"]) / 1e6)
+    unit, word = next((size, word) for size, word in _UNITS if counts["reads"].sum() > 3 * size)
+    totals = counts.assign(value=(counts["reads"] + counts["writes"]) / unit)
     table = totals.groupby(["rule", "phase"], sort=False)[["reads", "writes", "value"]].sum().reset_index()
     rules = list(dict.fromkeys(table["rule"]))
     for place, rule in enumerate(rules):
@@ -82,7 +84,7 @@ def _memory_panel(axes: Axes, counts: DataFrame) -> DataFrame:
         axes.text(left, place, f" {left:.3g}", va="center", fontsize=6)
     most = float(table.groupby("rule")["value"].sum().max())
     axes.set_yticks(range(len(rules)), [rule_name(rule) for rule in rules])
-    axes.set(xlabel="reads + writes (millions of values)", ylim=(len(rules) - 0.4, -1.15), xlim=(0, 1.16 * most))
+    axes.set(xlabel=f"reads + writes ({word} of values)", ylim=(len(rules) - 0.4, -1.15), xlim=(0, 1.16 * most))
     axes.grid(axis="y", visible=False)
     axes.legend(loc="upper left", ncols=4, columnspacing=1, handlelength=1, borderaxespad=0.1)
     return table
