@@ -52,9 +52,11 @@ def data_error(
         resamples: bootstrap resamples of the groups. probes: random probes for the trace of every group.
         progress: called with (vectors done, vectors in all).
 
-    The interval of the eigenvalues is the basic one: reflected percentiles, which take out the upward bias of extreme
-    eigenvalues of a noisy matrix. The interval of the trace is Student's over groups and holds the error of
-    its probes too.
+    Both intervals are Student's over groups, about the value found: that of an eigenvalue with the bootstrap's
+    standard error, that of the trace with the spread of the groups' traces and the error of its probes. The extreme
+    eigenvalues of a noisy matrix are biased upwards; yet taking out the bias that the resamples show, by reflected
+    percentiles or by subtraction, covers less often (``docs/calibration.md``): a sample short of hard cases has too
+    low an eigenvalue and too little spread, and a correction moves its interval further down.
 
     Raises:
         InputError: fewer than 10 groups, or fewer than 10 resamples.
@@ -71,13 +73,10 @@ def data_error(
     counts /= counts.sum(dim=1, keepdim=True)
     means = torch.einsum("bg,gij->bij", counts, matrices)
     found = _ordered(torch.linalg.eigvalsh(means), pairs.ends)[:, :k]
-    widen = (groups / (groups - 1)) ** 0.5
-    quantiles = torch.tensor([0.975, 0.025], dtype=torch.float64)
-    low, high = pairs.values - widen * (torch.quantile(found, quantiles, dim=0) - pairs.values)
+    errors = found.std(dim=0) * (groups / (groups - 1)) ** 0.5
     return DataError(
         eigenvalues=[
-            Estimate(value=float(v), ci_low=float(a), ci_high=float(b))
-            for v, a, b in zip(pairs.values, low, high, strict=True)
+            _student(value, error, groups) for value, error in zip(pairs.values.tolist(), errors.tolist(), strict=True)
         ],
         trace=_trace_interval(trace, weights, traces),
         n_groups=groups,
@@ -126,5 +125,10 @@ def _trace_interval(trace: Trace, weights: Tensor, traces: Tensor) -> Estimate:
     groups = len(weights)
     over_groups = float(((weights * (traces - weights @ traces)) ** 2).sum()) * groups / (groups - 1)
     over_probes = float(trace.samples.var()) / trace.n_probes
-    half = float(stats.t.ppf(0.975, groups - 1)) * (over_groups + over_probes) ** 0.5
-    return Estimate(value=trace.value, ci_low=trace.value - half, ci_high=trace.value + half)
+    return _student(trace.value, (over_groups + over_probes) ** 0.5, groups)
+
+
+def _student(value: float, error: float, groups: int) -> Estimate:
+    """Return ``value`` with its 95 % interval, given a standard error that so many groups have shown."""
+    half = float(stats.t.ppf(0.975, groups - 1)) * error
+    return Estimate(value=value, ci_low=value - half, ci_high=value + half)

@@ -16,6 +16,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = Batch | Iterable[Batch]
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Reduction: TypeAlias = Literal["mean", "sum"]
+Transform: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def loss_reduction(loss: Loss, reduction: Reduction | None = None) -> Reduction:
@@ -47,17 +48,28 @@ class Batches:
             time (a ``DataLoader`` with ``shuffle=False``, a list).
         batch_size: samples a batch when ``data`` is one pair; all of them if None. Batches given by an iterable
             are used as they come.
+        transform: applied to the inputs of each batch on ``device`` as it is read, such as the normalisation of
+            uint8 images, which takes four times their memory.
 
     Iterating raises :class:`InputError` where a pass does not repeat the first one: products over different
     data do not belong to one matrix.
     """
 
-    def __init__(self, data: Data, *, batch_size: int | None = None, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        data: Data,
+        *,
+        batch_size: int | None = None,
+        transform: Transform | None = None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"the batch size is {batch_size}; it must be at least 1")
         self.device = device
         self.dtype = dtype
         self.batch_size = batch_size
+        self.transform = transform
         self._pair = tensor_pair(data)
         self._data = data
         self._seen: list[tuple[int, float, float]] = []
@@ -90,6 +102,8 @@ class Batches:
                 continue
             moved = self._move(inputs), self._move(targets)
             self._check_repeats(count, moved)
+            if self.transform is not None:
+                moved = self._move(self.transform(moved[0])), moved[1]
             count += 1
             yield moved
         if count == 0:

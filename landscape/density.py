@@ -180,7 +180,7 @@ def spectral_density(
     """Estimate the spectral density of the Hessian of the mean loss of ``model`` over ``data``.
 
     See :func:`slq_density`, and :class:`HessianOperator` for the data and for ``params, hessian, reduction,
-    batch_size, memory_budget, group``.
+    batch_size, memory_budget, transform, group``.
 
     Example:
         >>> import torch, landscape

@@ -87,7 +87,7 @@ def top_eigenpairs(
     """Return the ``k`` extreme eigenpairs of the Hessian of the mean loss of ``model`` over ``data``.
 
     See :func:`extreme_eigenpairs` for the method and its arguments, :class:`HessianOperator` for the data and for
-    ``params, hessian, reduction, batch_size, memory_budget, group``.
+    ``params, hessian, reduction, batch_size, memory_budget, transform, group``.
 
     Example:
         >>> import torch, landscape

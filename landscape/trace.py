@@ -84,7 +84,7 @@ def trace(
 
     A Krylov space of ``deflate`` products is treated exactly. See :func:`hutchinson_trace` for
     the rest, and :class:`HessianOperator` for the data and for ``params, hessian, reduction, batch_size,
-    memory_budget, group``.
+    memory_budget, transform, group``.
 
     Example:
         >>> import torch, landscape

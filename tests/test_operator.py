@@ -57,6 +57,24 @@ def test_gauss_newton_equals_its_definition(name):
     )
 
 
+@pytest.mark.parametrize("budget", [None, 0], ids=["kept", "recomputed"])
+def test_bytes_are_normalised_batch_by_batch(mlp, budget):
+    images = torch.randint(0, 256, mlp.pair[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    seen = []
+
+    def normalise(inputs: Tensor) -> Tensor:
+        seen.append((inputs.dtype, len(inputs)))
+        return inputs.double() / 255 - 0.5
+
+    options = {"batch_size": 7, "memory_budget": budget}
+    whole = HessianOperator(mlp.model, mlp.loss, (normalise(images), mlp.pair[1]), **options)
+    seen.clear()
+    bytewise = HessianOperator(mlp.model, mlp.loss, (images, mlp.pair[1]), transform=normalise, **options)
+    assert torch.equal(bytewise.product(identity(whole)), whole.product(identity(whole)))
+    assert max(count for _, count in seen) == 7
+    assert {dtype for dtype, _ in seen} == {torch.uint8}
+
+
 def test_averaging_batches_would_be_wrong_by_far(mlp):
     """The trap: the mean over batches of 7, 4 and 1 samples is another matrix."""
     faulty = torch.stack(

@@ -48,7 +48,7 @@ def make_operator(args: argparse.Namespace, subject: "Subject", *, groups: int |
     from landscape.distributed import join, shard
 
     processes = join()
-    inputs, targets, batch_size = subject.inputs(), subject.labels, args.batch_size
+    inputs, targets, batch_size = subject.images, subject.labels, args.batch_size
     if groups is not None:
         generator = torch.Generator().manual_seed(args.seed)
         order = torch.randperm(len(targets), generator=generator).to(targets.device)
@@ -64,6 +64,7 @@ def make_operator(args: argparse.Namespace, subject: "Subject", *, groups: int |
         hessian=args.hessian,
         batch_size=batch_size,
         memory_budget=None if args.memory is None else args.memory * 1e9,
+        transform=subject.normalise,  # batch by batch: the samples stay bytes
         group=processes,
     )
 
