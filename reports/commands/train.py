@@ -1,4 +1,4 @@
-"""``analyze train``: one run, or one for each seed and angle."""
+"""``analyze train``: one run, or one for each combination of seeds, angles, learning rates and the like."""
 
 import argparse
 import itertools
@@ -16,6 +16,11 @@ from reports.commands.common import (
 from training.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Literal
+
+    from tqdm import tqdm
+
     from training.config import TrainConfig
     from training.loop import Report
     from training.runs import RunFolder
@@ -79,13 +84,26 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive_int, default=128, metavar="N", help="samples a step (default: 128)"
     )
     group.add_argument("--optimiser", choices=("adam", "sgd"), default="adam", help="(default: adam, betas .9 .999)")
-    group.add_argument("--lr", type=positive_float, default=1e-4, help="learning rate (default: 1e-4)")
+    group.add_argument(
+        "--lr",
+        "--lrs",
+        dest="lrs",
+        nargs="+",
+        type=positive_float,
+        default=[1e-4],
+        metavar="LR",
+        help="learning rate, one run each (default: 1e-4)",
+    )
     group.add_argument("--momentum", type=float, default=0.9, help="sgd: momentum (default: 0.9)")
     group.add_argument(
         "--weight-decay",
+        "--weight-decays",
+        dest="weight_decays",
+        nargs="+",
         type=float,
-        default=0.0,
-        help="L2 penalty on weight matrices and plastic feedback (default: 0)",
+        default=[0.0],
+        metavar="WD",
+        help="L2 penalty on weight matrices and plastic feedback, one run each (default: 0)",
     )
     group.add_argument(
         "--first-epoch-weight-decay",
@@ -119,6 +137,14 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seed of weights, feedback and data order, one run each; 0..9 is a range (default: 0)",
     )
+    group.add_argument(
+        "--stack",
+        type=stack_size,
+        default="auto",
+        metavar="N",
+        help="train up to N networks of one architecture at once, to the results of single runs up to rounding; auto: "
+        "as many as the memory holds, 1 where single runs are faster (default: auto)",
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -151,11 +177,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train what is asked for, one run after the other, and print a table of the results."""
+    """Train what is asked for, in stacks where that is faster, and print a table of the results."""
     from reports.subjects import find_data_root
     from training.data import load_dataset
     from training.device import resolve_device
-    from training.loop import train
+    from training.loop import train_many
 
     configs = make_configs(args)
     folders = run_folders(configs, args.out)
@@ -169,17 +195,19 @@ def run(args: argparse.Namespace) -> None:
         subset_seed=args.subset_seed,
         device=device,
     )
-    finished = []
-    for config, folder in zip(configs, folders, strict=True):
-        show = None if args.quiet else EpochLines(folder, config.epochs)
-        finished.append(
-            train(config, data, folder, data_root=None if args.dataset == "digits" else root, progress=show)
-        )
+    finished = train_many(
+        list(zip(configs, folders, strict=True)),
+        data,
+        stack=args.stack,
+        data_root=None if args.dataset == "digits" else root,
+        progress=None if args.quiet else TrainingDisplay(args.epochs),
+        report_plan=None if args.quiet else lambda line: print(line, file=sys.stderr, flush=True),
+    )
     print(summary(finished))
 
 
 def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
-    """Return one config for each angle and seed.
+    """Return one config for each combination of what was given several times.
 
     Raises:
         InputError: a value out of range; several angles for a rule that has none; an unknown rule.
@@ -195,16 +223,20 @@ def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
         name: getattr(args, name)
         for name in (
             *("rule", "expansion", "dataset", "train_size", "subset_seed", "hidden", "epochs", "batch_size"),
-            *("optimiser", "lr", "momentum", "weight_decay", "first_epoch_weight_decay", "lr_steps", "lr_gamma"),
-            "precision",
+            *("optimiser", "momentum", "first_epoch_weight_decay", "lr_steps", "lr_gamma", "precision"),
             *("checkpoint_every", "snapshot_every", "snapshot_dtype"),
         )
     }
-    seeds = list(dict.fromkeys(itertools.chain.from_iterable(args.seeds)))
-    angles = list(dict.fromkeys(args.angles))
+    swept: dict[str, list[Any]] = {
+        "angle": args.angles,
+        "lr": args.lrs,
+        "weight_decay": args.weight_decays,
+        "seed": list(itertools.chain.from_iterable(args.seeds)),
+    }
+    once = [list(dict.fromkeys(values)) for values in swept.values()]
     return [
-        TrainConfig(**fixed, model=args.network, angle=angle, seed=seed)
-        for angle, seed in itertools.product(angles, seeds)
+        TrainConfig(**fixed, model=args.network, **dict(zip(swept, values, strict=True)))
+        for values in itertools.product(*once)
     ]
 
 
@@ -212,13 +244,19 @@ def run_folders(configs: "list[TrainConfig]", out: Path | None) -> list[Path]:
     """Return the folder of each run: ``out`` itself for one run, ``out/NAME`` for several."""
     if len(configs) == 1 and out is not None:
         return [out]
-    return [(out or Path("runs")) / run_name(config) for config in configs]
+    varied = [name for name, _ in NAMED if len({getattr(config, name) for config in configs}) > 1]
+    return [(out or Path("runs")) / run_name(config, varied) for config in configs]
 
 
-def run_name(config: "TrainConfig") -> str:
-    """Return e.g. ``cifar10-ifa45-seed0``."""
+# Fields that a run's name tells where the runs of one command differ in them; angle and seed it tells always.
+NAMED = (("lr", "lr"), ("weight_decay", "wd"))
+
+
+def run_name(config: "TrainConfig", varied: "Collection[str]" = ()) -> str:
+    """Return e.g. ``cifar10-ifa45-seed0``, or ``cifar10-ifa45-lr0.001-seed0`` if ``lr`` is ``varied``."""
     angle = f"{config.angle:g}" if config.rule == "ifa" else ""
-    return f"{config.dataset}-{config.rule}{angle}-seed{config.seed}"
+    values = "".join(f"-{short}{getattr(config, name):g}" for name, short in NAMED if name in varied)
+    return f"{config.dataset}-{config.rule}{angle}{values}-seed{config.seed}"
 
 
 def summary(runs: "list[RunFolder]") -> str:
@@ -249,19 +287,47 @@ def seed_range(text: str) -> list[int]:
     return list(range(low, high + 1))
 
 
-class EpochLines:
-    """Shows one line an epoch on stderr, with the time left."""
+def stack_size(text: str) -> "int | Literal['auto']":
+    """Parse ``auto`` or a number of networks."""
+    return "auto" if text == "auto" else positive_int(text)
 
-    def __init__(self, folder: Path, epochs: int) -> None:
-        self.folder = folder
+
+class TrainingDisplay:
+    """Shows on stderr where training stands: a bar on a terminal, a line an epoch in a log."""
+
+    def __init__(self, epochs: int) -> None:
         self.epochs = epochs
+        self._bar: tqdm | None = None
 
     def __call__(self, report: "Report") -> None:
+        if sys.stderr.isatty():
+            self._draw(report)
+        elif report.ends_epoch:
+            print(
+                f"{self._place(report)}  {self._metrics(report)}  {report.seconds_left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _place(self, report: "Report") -> str:
+        others = f" and {report.networks - 1} more" if report.networks > 1 else ""
+        return f"{report.name}{others}: epoch {report.epoch}/{self.epochs}"
+
+    def _metrics(self, report: "Report") -> str:
         row = report.metrics
-        left = row["seconds"] / report.step * (report.total_steps - report.step)
-        print(
-            f"{self.folder.name}: epoch {report.epoch}/{self.epochs}  loss {row['train_loss']:.4f}  "
-            f"train {row['train_accuracy']:.4f}  test {row['test_accuracy']:.4f}  {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
+        return f"loss {row['train_loss']:.4f}  train {row['train_accuracy']:.4f}  test {row['test_accuracy']:.4f}"
+
+    def _draw(self, report: "Report") -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            form = "{desc} {bar} {percentage:3.0f} %  {postfix}"
+            self._bar = tqdm(total=report.total_steps, leave=False, bar_format=form, dynamic_ncols=True)
+        self._bar.n = report.step
+        self._bar.set_description_str(self._place(report), refresh=False)
+        self._bar.set_postfix_str(
+            f"{self._metrics(report)}  {tqdm.format_interval(report.seconds_left)} left", refresh=True
         )
+        if report.step >= report.total_steps:
+            self._bar.close()
+            self._bar = None
