@@ -129,3 +129,9 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"needs Ray: pip install 'alignscape\[ray\]'"):
         execute([Train(config=TrainConfig())], RunStore(tmp_path), executor="ray")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nowhere"])
+def test_an_address_where_no_cluster_is_fails_at_once(tmp_path, address):
+    with pytest.raises(InputError, match=f"no Ray cluster at {address}: .*ray start --head"):
+        execute([Train(config=TrainConfig())], RunStore(tmp_path), executor="ray", ray_address=address)

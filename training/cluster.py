@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from training.worker import Task, Worker
 
 EXECUTORS = ("serial", "ray")
 OBJECT_STORE_BYTES = 80_000_000  # Ray's least: results go through the run store
+KNOCK_SECONDS = 10.0
 LONGEST_TEMPORARY = 40  # characters; Ray's sockets lie 65 deeper, and the kernel's limit is 107
 
 
@@ -168,8 +170,20 @@ def start_ray(address: str | None) -> tuple[Any, bool]:
         ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **local, **quiet)
         return ray, True
     try:
+        knock(address)  # Ray itself tries for minutes, and ends the process if nobody answers
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"no Ray cluster at {address}: {reason} (start one: ray start --head)") from error
     return ray, True
+
+
+def knock(address: str) -> None:
+    """Connect to ``HOST:PORT`` and hang up; other forms of address are left to Ray.
+
+    Raises:
+        OSError: nothing answers.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
