@@ -18,7 +18,7 @@ from scipy import stats
 from robustness.comparison import holm, rank_sum
 
 LEVEL = 0.05
-HOLDS, FAILS, UNDECIDED, COUNTED = "holds", "does not hold", "undecided", "holds (counted)"
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 COMPARABLE = 2.0  # percentage points within which accuracies count as comparable
 POINT = 1.0  # percentage points, or degrees: the smallest difference that matters
 FACTOR = math.log10(1.1)  # ten per cent, of quantities compared on a logarithmic scale
@@ -43,6 +43,7 @@ class Finding:
     p: float = math.nan
     smallest_p: float = math.nan  # the least p that so many runs can give
     n: str
+    decided_by: str  # rank-sum test, permutation test, interval or count
     verdict: str
 
 
@@ -56,7 +57,7 @@ def claims_table(tables: Tables, *, accesses: Mapping[str, float]) -> DataFrame:
     """
     frame = DataFrame([asdict(finding) for finding in _findings(tables, accesses)])
     frame.insert(int(frame.columns.get_loc("p")) + 1, "p_holm", np.nan)  # type: ignore[arg-type]
-    tested = frame.index[frame["p"].notna()]
+    tested = frame.index[frame["p"].notna() & frame["decided_by"].str.endswith("test")]
     frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p"].tolist())
     return frame
 
@@ -118,8 +119,9 @@ def _fewer_accesses(accesses: Mapping[str, float]) -> Finding:
         effect_size=saved / accesses["bp"],
         ci_low=saved,
         ci_high=saved,
-        n="counted",
-        verdict=COUNTED if saved > 0 else FAILS,
+        n="",
+        decided_by="count",
+        verdict=HOLDS if saved > 0 else FAILS,
     )
 
 
@@ -235,7 +237,7 @@ def greater(
     """
     about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": groups}
     if not min(len(first), len(second)):
-        return _unknown(about, first, second)
+        return _unknown({**about, "decided_by": "rank-sum test"}, first, second)
     difference, low, high = welch(first, second)
     test = rank_sum(first, second)
     if test.smallest_p >= LEVEL:
@@ -253,6 +255,7 @@ def greater(
         p=test.p_value,
         smallest_p=test.smallest_p,
         n=_counts(first, second),
+        decided_by="rank-sum test",
         verdict=verdict,
     )
 
@@ -265,7 +268,7 @@ def equal(
     about: dict[str, Any] = {"claim": claim, "section": section, "groups": groups}
     statistic = f"{statistic} (within ±{margin:g})"
     if not min(len(first), len(second)):
-        return _unknown({**about, "statistic": statistic}, first, second)
+        return _unknown({**about, "statistic": statistic, "decided_by": "interval"}, first, second)
     difference, low, high = welch(first, second)
     test = rank_sum(first, second)
     verdict = HOLDS if -margin < low and high < margin else FAILS if high < -margin or low > margin else UNDECIDED
@@ -279,6 +282,7 @@ def equal(
         p=test.p_value,
         smallest_p=test.smallest_p,
         n=_counts(first, second),
+        decided_by="interval",
         verdict=verdict,
     )
 
@@ -290,7 +294,7 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
     angle, value = rows["angle"].to_numpy(float), rows["value"].to_numpy(float)
     about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": "IFA, all angles"}
     if len(np.unique(angle)) < 3 or len(np.unique(value)) < 2:
-        return _unknown(about, value, value)
+        return _unknown({**about, "decided_by": "permutation test"}, value, value)
     rho = float(stats.spearmanr(angle, value).statistic)
     least = _least_trend_p(angle)
     p = max(_permutation_p(angle, value), least)
@@ -306,6 +310,7 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
         p=p,
         smallest_p=least,
         n=str(len(value)),
+        decided_by="permutation test",
         verdict=verdict,
     )
 

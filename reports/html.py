@@ -22,6 +22,7 @@ from pandas import DataFrame
 from reports.collect import Batch, Table, batches, find_tables
 from reports.figures import against_angle
 from reports.overview import overview, quantities
+from reports.paper_page import DATA_ROWS, by_target, planes_of, saved_picture, short_provenance
 from reports.raster import palette_of, rasterise
 from reports.sections import SECTIONS, Section
 from reports.style import save
@@ -85,6 +86,8 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     """
     folder = Path(folder)
     tables = find_tables(folder)
+    paper = [table for table in tables if "target" in table.provenance]
+    tables = [table for table in tables if "target" not in table.provenance]
     analyses = {table.kind: batches(tables, table.kind) for table in tables}
     present = [section for section in SECTIONS if analyses.get(section.kind)]
     sections = []
@@ -97,12 +100,16 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     first = {kind: found[0].frame for kind, found in analyses.items() if found}
     summary = overview(first)
     surfaces = [one for batch in analyses.get("surface", []) for one in surface_payload(batch.frame)]
+    turned = next((table for table in reversed(paper) if not surfaces and "surface" in planes_of(table)), None)
+    if turned is not None:
+        surfaces = surface_payload(planes_of(turned)["surface"])
     page = _environment().get_template("page.html.j2").render(
         title=f"Analysis of {folder.resolve().name}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("alignscape"),
         overview=None if summary is None else _rendered(summary),
         by_angle=_by_angle(quantities(first), folder),
+        paper=[_target(name, own, folder, turned) for name, own in by_target(paper)],
         sections=sections,
         others=others,
         surfaces=surfaces,
@@ -143,6 +150,28 @@ def _section(section: Section, tables: list[Table], found: list[Batch], folder: 
         "grids": [
             _grid(table, folder, unfolded=len(own) == 1 and len(table.frame) <= OPEN_ROWS) for table in more + own
         ],
+    }
+
+
+def _target(name: str, tables: list[Table], folder: Path, turned: Table | None) -> dict[str, Any]:
+    """Return a figure or table of the paper: heading, figures, the table itself or the numbers behind the figure."""
+    pictures = [picture for table in tables if (picture := saved_picture(table, folder)) is not None]
+    drawn = {table.name for table in tables if table.path.with_suffix(".png").is_file()}
+    grids = []
+    for table in tables:
+        is_table = not pictures and table is tables[0]
+        rows = MOST_ROWS if is_table else DATA_ROWS
+        grids.append(_grid(table, folder, unfolded=is_table and len(table.frame) <= OPEN_ROWS, rows=rows))
+    about = tables[0].provenance
+    return {
+        "id": f"target-{name}",
+        "name": name,
+        "heading": about.get("title", name),
+        "text": "" if drawn else about.get("caption", ""),
+        "profile": about.get("profile", {}),
+        "pictures": pictures,
+        "grids": grids,
+        "surfaces": turned in tables,
     }
 
 
@@ -189,7 +218,7 @@ def _png_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _grid(table: Table, folder: Path, *, unfolded: bool = False) -> Grid:
+def _grid(table: Table, folder: Path, *, unfolded: bool = False, rows: int = MOST_ROWS) -> Grid:
     files = [table.path, *table.companions]
     return Grid(
         name=table.name,
@@ -197,8 +226,8 @@ def _grid(table: Table, folder: Path, *, unfolded: bool = False) -> Grid:
         rows_in_all=len(table.frame),
         unfolded=unfolded,
         files=[{"name": p.name, "link": quote(p.relative_to(folder).as_posix())} for p in files],
-        provenance=_flat(table.provenance),
-        **_rendered(table.frame.head(MOST_ROWS)),
+        provenance=_flat(short_provenance(table.provenance)),
+        **_rendered(table.frame.head(rows)),
     )
 
 

@@ -60,7 +60,7 @@ def _by(metrics: DataFrame, column: str, title: str, pairs: list[tuple[str, str]
             drawn[layout.letter(place)] = points.assign(**{column: value})
             layout.title(upper, name_of(str(value)), place)
             shown = final[final[column] == value][["checkpoint", "rule", "angle", "seed", "epoch", "value", column]]
-            ends = panels.rules_panel(lower, shown, "final test accuracy (%)", pairs)
+            ends = panels.rules_panel(lower, shown, "final test accuracy (%)", pairs, counts=count < 3)
             drawn[layout.letter(count + place)] = ends
             layout.title(lower, "", count + place)
             if count > 2:

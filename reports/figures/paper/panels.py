@@ -85,12 +85,15 @@ def _identity(one: Series) -> dict[str, Any]:
     return {"rule": row["rule"], "angle": row["angle"]}
 
 
-def rules_panel(axes: Axes, frame: DataFrame, label: str, pairs: Iterable[tuple[str, str]]) -> DataFrame:
+def rules_panel(
+    axes: Axes, frame: DataFrame, label: str, pairs: Iterable[tuple[str, str]], *, counts: bool = True
+) -> DataFrame:
     """Draw ``value`` of every run by rule: dots, mean and one s.d., and the rank-sum tests of ``pairs``.
 
     Args:
         frame: columns ``rule, angle, seed, value``.
         pairs: labels such as ``("BP", "IFA 0°")``.
+        counts: write the numbers of runs beside each p.
     """
     series = series_of(frame)
     values = {one.label: one.frame["value"].to_numpy(float) for one in series}
@@ -108,7 +111,7 @@ def rules_panel(axes: Axes, frame: DataFrame, label: str, pairs: Iterable[tuple[
     axes.grid(axis="x", visible=False)
     places = {one.label: place for place, one in enumerate(series)}
     tests = [(places[a], places[b], test_of(values[a], values[b])) for a, b in pairs if {a, b} <= places.keys()]
-    _brackets(axes, [(a, b, test) for a, b, test in tests if test is not None])
+    _brackets(axes, [(a, b, p_text(test, counts=counts)) for a, b, test in tests if test is not None])
     return frame.assign(quantity=label)
 
 
@@ -118,20 +121,20 @@ def test_of(first: np.ndarray, second: np.ndarray) -> RankSumTest | None:
     return rank_sum(first, second) if min(len(first), len(second)) > 1 else None
 
 
-def p_text(test: RankSumTest) -> str:
+def p_text(test: RankSumTest, *, counts: bool = True) -> str:
     """Return e.g. ``p = 0.10 (n = 3, 3)``."""
     p = f"p = {test.p_value:.2g}" if test.p_value >= 1e-4 else "p < 0.0001"
-    return f"{p} (n = {test.n_first}, {test.n_second})"
+    return f"{p} (n = {test.n_first}, {test.n_second})" if counts else p
 
 
-def _brackets(axes: Axes, tests: Sequence[tuple[int, int, RankSumTest]]) -> None:
+def _brackets(axes: Axes, tests: Sequence[tuple[int, int, str]]) -> None:
     """Draw a bracket with its p above the data for each test, in room made for them."""
     low, high = axes.get_ylim()
     step = 0.13 * (high - low)
-    for number, (first, second, test) in enumerate(sorted(tests, key=lambda one: abs(one[0] - one[1]))):
+    for number, (first, second, text) in enumerate(sorted(tests, key=lambda one: abs(one[0] - one[1]))):
         at, tick = high + (number + 0.25) * step, 0.15 * step
         axes.plot([first, first, second, second], [at - tick, at, at, at - tick], color=GREY, linewidth=0.7)
-        axes.text((first + second) / 2, at + 0.08 * step, p_text(test), ha="center", va="bottom", fontsize=5.5)
+        axes.text((first + second) / 2, at + 0.08 * step, text, ha="center", va="bottom", fontsize=5.5)
     axes.set_ylim(low, high + (len(tests) + 0.5 * bool(tests)) * step)
 
 
