@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from training import loop
+from training.checkpoint import load_checkpoint
 from training.cluster import execute, gpu_share
 from training.config import TrainConfig
+from training.data import load_dataset
 from training.errors import InputError
 from training.jobs import Analysis, DataFiles, Train
+from training.loop import train
 from training.store import RunStore
 from training.sweep import ATTEMPTS, Sweep
 from training.worker import Worker
@@ -46,9 +51,10 @@ class Crew:
     """A crew of ``size`` that notes what it is given and returns the last begun first; ``fate`` maps a job's label to
     the results of its attempts, before it is carried out for good."""
 
-    def __init__(self, worker: Worker, size: int, fate: dict[str, list]) -> None:
-        self.worker, self.size, self.fate = worker, size, fate
+    def __init__(self, worker: Worker, size: int, fate: dict[str, list] | None = None) -> None:
+        self.worker, self.size, self.fate = worker, size, fate or {}
         self.begun: list[str] = []
+        self.tasks: list[list[str]] = []
         self.in_hand: list = []
 
     @property
@@ -57,6 +63,7 @@ class Crew:
 
     def begin(self, task) -> None:
         assert self.idle > 0
+        self.tasks.append([job.label for _, job in task])
         self.begun += [job.label for _, job in task]
         self.in_hand.append(task)
 
@@ -64,9 +71,8 @@ class Crew:
         if not self.in_hand:
             return []
         task = self.in_hand.pop()
-        label = task[0][1].label
-        if self.fate.get(label):
-            fate = self.fate[label].pop(0)
+        if fates := next((self.fate[job.label] for _, job in task if self.fate.get(job.label)), None):
+            fate = fates.pop(0)
             return [(task, None if fate is None else [fate] * len(task))]
         return [(task, self.worker.perform(task))]
 
@@ -81,7 +87,7 @@ def test_needs_come_first_and_the_second_call_computes_nothing(store, tmp_path):
     calls = []
     summary = execute([every, *each, *each], store, progress=lambda *call: calls.append(call))
     assert str(summary) == "runs: 3 computed, 0 reused; analyses: 4 computed, 0 reused"
-    assert calls == [(i, 7) for i in range(1, 8)]
+    assert calls == [(i, 7) for i in (3, 4, 5, 6, 7)]  # the runs as a stack
     accuracies = every.entry(store).read_table().accuracy.tolist()
     assert accuracies == [job.entry(store).read_table().accuracy[0] for job in each]
     assert str(execute([every, *each], store)) == "runs: 0 computed, 3 reused; analyses: 0 computed, 4 reused"
@@ -124,7 +130,7 @@ def test_a_failure_takes_only_what_needs_it(store, tmp_path):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_jobs_of_dead_workers_are_begun_again_and_no_others(store, tmp_path, size):
-    runs = [run_job(seed=seed) for seed in range(4)]
+    runs = [run_job(seed=seed, hidden=(8 + seed,)) for seed in range(4)]  # no two in one stack
     sweep = Sweep([measure(tmp_path, run) for run in runs], store, None)
     crew = Crew(Worker(store), size, {"run digits-bp-seed2": [None, None], "acc of digits-bp-seed1": [None]})
     sweep.run(crew)
@@ -140,7 +146,7 @@ def test_jobs_of_dead_workers_are_begun_again_and_no_others(store, tmp_path, siz
 
 
 def test_a_job_that_always_kills_its_worker_fails_in_the_end(store, tmp_path):
-    sweep = Sweep([measure(tmp_path, run_job()), run_job(seed=1)], store, None)
+    sweep = Sweep([measure(tmp_path, run_job()), run_job(seed=1, hidden=())], store, None)
     sweep.run(Crew(Worker(store), 2, {"run digits-bp-seed0": [None] * ATTEMPTS}))
     found = reasons(sweep.summary)
     assert found["run digits-bp-seed0"] == f"its worker died {ATTEMPTS} times; is there memory enough for it?"
@@ -150,11 +156,72 @@ def test_a_job_that_always_kills_its_worker_fails_in_the_end(store, tmp_path):
 
 def test_a_job_in_another_hand_is_left_to_it(store, tmp_path, monkeypatch):
     monkeypatch.setattr("training.sweep.BUSY_SECONDS", 0.05)
-    sweep = Sweep([run_job(), run_job(seed=1)], store, None)
+    sweep = Sweep([run_job(), run_job(seed=1, hidden=())], store, None)
     crew = Crew(Worker(store), 1, {"run digits-bp-seed0": ["busy", "reused"]})
     sweep.run(crew)
     assert crew.begun == ["run digits-bp-seed0", "run digits-bp-seed1", "run digits-bp-seed0"]
     assert str(sweep.summary).startswith("runs: 1 computed, 1 reused")
+
+
+def labels(*seeds: int) -> list[str]:
+    return [f"run digits-bp-seed{seed}" for seed in seeds]
+
+
+def test_networks_of_one_architecture_go_as_a_stack(store):
+    """The worker knows how many fit; the rest is handed out again, and no more is handed out together after that."""
+    runs = [run_job(seed=seed) for seed in range(5)] + [run_job(seed=9, hidden=(7,))]
+    crew = Crew(Worker(store, stack=2), 1)
+    sweep = Sweep(runs, store, None)
+    sweep.run(crew)
+    assert crew.tasks == [labels(0, 1, 2, 3, 4), labels(2, 3), labels(4), labels(9)]
+    assert str(sweep.summary).startswith("runs: 6 computed, 0 reused")
+    alone = train(runs[3].config, load_dataset("digits", train_size=50), store.root / "alone")
+    ours, theirs = (load_checkpoint(run.checkpoint).model for run in (alone, runs[3].folder(store)))
+    for name, weights in ours.items():
+        torch.testing.assert_close(theirs[name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_every_worker_gets_its_part_of_a_stack(store):
+    crew = Crew(Worker(store), 2)
+    Sweep([run_job(seed=seed) for seed in range(5)], store, None).run(crew)
+    assert crew.tasks == [labels(0, 1, 2), labels(3, 4)]
+
+
+def test_after_a_second_death_each_network_of_a_stack_goes_alone(store):
+    crew = Crew(Worker(store), 1, {"run digits-bp-seed1": [None, None]})
+    sweep = Sweep([run_job(seed=seed) for seed in range(3)], store, None)
+    sweep.run(crew)
+    assert crew.tasks == [labels(0, 1, 2)] * 2 + [labels(0), labels(1), labels(2)]
+    assert sweep.summary.lost == 2
+
+
+def test_what_a_dead_worker_had_committed_is_not_done_again(store):
+    class Dying(Worker):
+        """Commits what it was given, and dies before it can say so."""
+
+        def perform(self, task):
+            super().perform(task)
+            return None
+
+    crew = Crew(Dying(store), 1)
+    sweep = Sweep([run_job(seed=seed) for seed in range(3)], store, None)
+    sweep.run(crew)
+    assert crew.tasks == [labels(0, 1, 2)]
+    assert str(sweep.summary).startswith("runs: 3 computed, 0 reused")
+
+
+def test_one_failure_in_a_stack_is_told_of_each_that_has_no_result(store, monkeypatch):
+    whole = loop.train_many
+
+    def breaks(jobs, data, **options):
+        whole(jobs[:1], data, stack=1)
+        raise ArithmeticError("no luck")
+
+    monkeypatch.setattr(loop, "train_many", breaks)
+    summary = execute([run_job(seed=seed) for seed in range(3)], store)
+    assert summary.computed["runs"] == 1
+    assert [failure.job.label for failure in summary.failed] == labels(1, 2)
+    assert all(failure.reason.startswith("ArithmeticError: no luck") for failure in summary.failed)
 
 
 def test_data_that_change_behind_their_time_stamp_are_noticed(store, monkeypatch):

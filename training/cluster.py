@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.errors import InputError
 from training.jobs import Job
@@ -30,6 +30,7 @@ def execute(
     ray_address: str | None = None,
     workers: int | None = None,
     device: str = "auto",
+    stack: int | Literal["auto"] = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Carry out ``work`` and all it needs, but for what the store has; every result is committed as it comes.
@@ -44,6 +45,7 @@ def execute(
         ray_address: of a running Ray cluster (``"auto"`` finds the one on this machine); None starts one here.
         workers: number of actors; more than there are GPUs share them.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        stack: networks that train together; ``"auto"``: what the memory holds, and 1 where stacks are slower.
         progress: called with (jobs finished, jobs that were missing).
 
     Raises:
@@ -55,9 +57,8 @@ def execute(
     if not sweep.jobs:
         return sweep.summary
     store.create()
-    crew: Crew = (
-        RayCrew(store, device, ray_address, workers) if executor == "ray" else SerialCrew(Worker(store, device))
-    )
+    worker = Worker(RunStore(store.root.resolve()), device, stack)
+    crew: Crew = RayCrew(worker, ray_address, workers) if executor == "ray" else SerialCrew(worker)
     try:
         sweep.run(crew)
     finally:
@@ -72,21 +73,21 @@ class RayCrew:
     actor itself comes back when Ray has found it a place.
     """
 
-    def __init__(self, store: RunStore, device: str, address: str | None, workers: int | None) -> None:
+    def __init__(self, worker: Worker, address: str | None, workers: int | None) -> None:
         self.ray, self.owns_ray = start_ray(address)
-        self.store = store
+        self.store = worker.store
         resources = self.ray.cluster_resources()
-        gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
+        gpus = 0 if worker.device == "cpu" else int(resources.get("GPU", 0))
         cpus = max(int(resources.get("CPU", 1)), 1)
-        count = workers or gpus or cpus
+        self.size = count = workers or gpus or cpus
         share = {"num_gpus": gpu_share(gpus, count)} if gpus else {}
         options = {**share, "num_cpus": min(1.0, cpus / count), "max_restarts": -1}
-        self.actor_class = self.ray.remote(Worker).options(**options)
+        actor_class = self.ray.remote(Worker).options(**options)
         self.starting: dict[Any, Any] = {}  # answer to come -> actor
         self.working: dict[Any, tuple[Any, Task]] = {}  # result to come -> actor, task
         self.free: list[Any] = []
         for _ in range(count):
-            self._await(self.actor_class.remote(RunStore(store.root.resolve()), device))
+            self._await(actor_class.remote(worker.store, worker.device, worker.stack))
 
     @property
     def idle(self) -> int:
@@ -124,7 +125,7 @@ class RayCrew:
             raise InputError(f"a worker cannot start: {str(error).strip().splitlines()[-1]}") from error
         if identity != self.store.identity:
             raise InputError(
-                f"a worker finds another store, or none, at {self.store.root.resolve()}: "
+                f"a worker finds another store, or none, at {self.store.root}: "
                 "--store must lie on a file system that all nodes share"
             )
         self.free.append(actor)

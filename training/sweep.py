@@ -9,9 +9,10 @@ from typing import Protocol
 from training.errors import InputError
 from training.jobs import Job, Train
 from training.store import RunStore
-from training.worker import Result, Task, Worker
+from training.worker import FAILED, Result, Task, Worker
 
 ATTEMPTS = 4  # times that a job may take its worker down with it (out of memory, say) before it counts as failed
+ATTEMPTS_TOGETHER = 2  # of them in a stack; then each network goes alone
 LONG_SECONDS = 60.0
 BUSY_SECONDS = 1.0  # between two looks at a job that another process has in hand
 
@@ -46,6 +47,8 @@ class Summary:
 class Crew(Protocol):
     """Workers, however many and wherever they are."""
 
+    size: int
+
     @property
     def idle(self) -> int:
         """Number of workers with nothing to do."""
@@ -68,6 +71,7 @@ class SerialCrew:
     """This process."""
 
     def __init__(self, worker: Worker) -> None:
+        self.size = 1
         self.worker = worker
         self.task: Task | None = None
 
@@ -103,6 +107,8 @@ class Sweep:
         self.not_before: dict[str, float] = {}  # job that another process has in hand -> time to look again
         self.attempts: Counter[str] = Counter()
         self.running = 0
+        self.stack_sizes: dict[str, int] = {}  # group -> networks that went together
+        self._groups: dict[str, str] = {}
         self._seen: set[str] = set()
         for job in work:
             self._add(job)
@@ -111,7 +117,7 @@ class Sweep:
     def run(self, crew: Crew) -> None:
         """Have ``crew`` carry out everything that can be."""
         while self.ready or self.running:
-            while crew.idle and (task := self._next_task()):
+            while crew.idle and (task := self._next_task(crew)):
                 self.running += 1
                 crew.begin(task)
             for task, results in crew.finished(timeout=self._patience() if crew.idle else LONG_SECONDS):
@@ -139,14 +145,42 @@ class Sweep:
         if not self.missing[key]:
             self.ready.append(key)
 
-    def _next_task(self) -> Task | None:
-        now = time.monotonic()
+    def _next_task(self, crew: Crew) -> Task | None:
         for _ in range(len(self.ready)):
             key = self.ready.popleft()
-            if self.not_before.get(key, 0) <= now:
-                return ((key, self.jobs[key]),)
+            if self._is_due(key):
+                return tuple((member, self.jobs[member]) for member in [key, *self._companions(key, crew)])
             self.ready.append(key)
         return None
+
+    def _is_due(self, key: str) -> bool:
+        return self.not_before.get(key, 0) <= time.monotonic()
+
+    def _companions(self, key: str, crew: Crew) -> list[str]:
+        """Take from the ready jobs those that may train in one stack with ``key``: no more than this worker's part of
+        them, nor than went together before."""
+        if not isinstance(self.jobs[key], Train) or self.attempts[key] >= ATTEMPTS_TOGETHER:
+            return []
+        group = self._group(key)
+        fitting = [
+            other
+            for other in self.ready
+            if self._group(other) == group and self._is_due(other) and self.attempts[other] < ATTEMPTS_TOGETHER
+        ]
+        part = -(-(len(fitting) + 1) // max(crew.size - self.running, 1))
+        chosen = fitting[: min(part, self.stack_sizes.get(group, part)) - 1]
+        taken = set(chosen)
+        self.ready = deque(other for other in self.ready if other not in taken)
+        return chosen
+
+    def _group(self, key: str) -> str:
+        """Return what the networks of a stack have in common; of an analysis, nothing with any."""
+        if key not in self._groups:
+            from training.stack_size import stack_key
+
+            job = self.jobs[key]
+            self._groups[key] = f"{job.data_root} {stack_key(job.config)}" if isinstance(job, Train) else ""
+        return self._groups[key]
 
     def _patience(self) -> float:
         """Return the seconds until a job that another process had in hand is worth another look."""
@@ -157,12 +191,18 @@ class Sweep:
         if results is None:
             self._begin_again(task)
             return
+        if "deferred" in results:
+            self.stack_sizes[self._group(task[0][0])] = len(results) - results.count("deferred")
+            later = [key for (key, _), result in zip(task, results, strict=True) if result == "deferred"]
+            self.ready.extendleft(reversed(later))
         for (key, job), result in zip(task, results, strict=True):
+            if result == "deferred":
+                continue
             if result == "busy":
                 self.not_before[key] = time.monotonic() + BUSY_SECONDS
                 self.ready.append(key)
-            elif result.startswith("failed: "):
-                self._fail(key, result.removeprefix("failed: "))
+            elif result.startswith(FAILED):
+                self._fail(key, result.removeprefix(FAILED))
             else:
                 (self.summary.computed if result == "computed" else self.summary.reused)[kind(job)] += 1
                 self._finish(key)
@@ -170,9 +210,12 @@ class Sweep:
 
     def _begin_again(self, task: Task) -> None:
         self.summary.lost += 1
-        for key, _ in task:
+        for key, job in reversed(task):
             self.attempts[key] += 1
-            if self.attempts[key] < ATTEMPTS:
+            if job.is_done(self.store):  # it had committed that one
+                self.summary.computed[kind(job)] += 1
+                self._finish(key)
+            elif self.attempts[key] < ATTEMPTS:
                 self.ready.appendleft(key)
             else:
                 self._fail(key, f"its worker died {ATTEMPTS} times; is there memory enough for it?")

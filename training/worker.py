@@ -2,22 +2,27 @@
 
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from training.data_digests import data_options, forget_digests
 from training.errors import InputError
 from training.files import write_text
 from training.jobs import Analysis, Job, Train
-from training.store import RunStore, remove_folder, run_state
+from training.store import FOLDER_DIGITS, RunStore, remove_folder, run_state
 
 if TYPE_CHECKING:
     from training.data import Dataset
 
-# "computed", "reused" (it was there), "busy" (another process has it), or "failed: " and the reason.
+# "computed", "reused" (it was there), "busy" (another process has it), "deferred" (the stack has its size without it),
+# or FAILED and the reason.
 Result = str
+FAILED = "failed: "
+FINISHED = ("complete", "diverged")
 
 Task = tuple[tuple[str, Job], ...]  # keys and jobs: one analysis, or trainings that go as a stack
 
@@ -30,6 +35,7 @@ class Worker:
 
     store: RunStore
     device: str = "auto"
+    stack: "int | Literal['auto']" = "auto"  # networks that train together
     _data: "dict[Any, tuple[Dataset, str]]" = field(default_factory=dict)
 
     def identity(self) -> str | None:
@@ -37,38 +43,71 @@ class Worker:
         return self.store.identity
 
     def perform(self, task: Task) -> list[Result]:
-        """Carry out one analysis, or a stack of trainings on one data set; return a result for each job.
+        """Carry out one analysis, or trainings that may go as a stack; return a result for each job.
 
         An error of a job is its result; being killed is not.
         """
-        return [self._guarded(key, job) for key, job in task]
+        if isinstance(task[0][1], Train):
+            return self._train([(key, job) for key, job in task if isinstance(job, Train)])
+        return [self._guarded([key], partial(self._analyse, job)) for key, job in task if isinstance(job, Analysis)]
 
-    def _guarded(self, key: str, job: Job) -> Result:
-        report = self.store.root / "failed" / f"{key[:16]}.txt"
+    def _guarded(self, keys: Sequence[str], carry_out: Callable[[], Any]) -> Any:
+        """Return what ``carry_out`` returns, or for an error its reason, of which the traceback is kept by keys."""
+        reports = [self.store.root / "failed" / f"{key[:FOLDER_DIGITS]}.txt" for key in keys]
         try:
-            result = self._train(key, job) if isinstance(job, Train) else self._analyse(job)
+            result = carry_out()
         except InputError as error:
-            return f"failed: {error}"
+            return f"{FAILED}{error}"
         except Exception as error:
-            write_text(report, f"{job}\n\n{traceback.format_exc()}")
+            for report in reports:
+                write_text(report, traceback.format_exc())
             reason = (str(error).splitlines() or [""])[0]
-            return f"failed: {type(error).__name__}: {reason} (traceback in {report})"
-        report.unlink(missing_ok=True)
+            return f"{FAILED}{type(error).__name__}: {reason} (traceback in {reports[0]})"
+        for report in reports:
+            report.unlink(missing_ok=True)
         return result
 
-    def _train(self, key: str, job: Train) -> Result:
-        from training.loop import train
+    def _train(self, task: list[tuple[str, Train]]) -> list[Result]:
+        """Train as many of ``task`` as should go together, and leave the rest for later."""
+        size = self._guarded([task[0][0]], partial(self._stack_size, task))
+        if isinstance(size, str):  # it failed, and the next may not
+            return [size] + ["deferred"] * (len(task) - 1)
+        results: dict[str, Result] = {key: "deferred" for key, _ in task}
+        with ExitStack() as locks:
+            mine = []
+            for key, job in task[:size]:
+                if not locks.enter_context(self.store.locked(key, wait=False)):
+                    results[key] = "busy"
+                elif (state := run_state(self.store.run(key))) in FINISHED:
+                    results[key] = "reused"
+                else:
+                    if state == "damaged":
+                        remove_folder(self.store.run(key).path)
+                    mine.append((key, job))
+            if mine:
+                reason = self._guarded([key for key, _ in mine], partial(self._train_together, mine))
+                for key, _ in mine:
+                    results[key] = "computed" if run_state(self.store.run(key)) in FINISHED else reason
+        return [results[key] for key, _ in task]
 
-        with self.store.locked(key, wait=False) as held:
-            if not held:
-                return "busy"
-            run = self.store.run(key)
-            if (state := run_state(run)) in ("complete", "diverged"):
-                return "reused"
-            if state == "damaged":
-                remove_folder(run.path)
-            train(job.config, self._dataset(job, key), run.path, data_root=job.data_root)
-            return "computed"
+    def _stack_size(self, task: list[tuple[str, Train]]) -> int:
+        from training.checkpoint import DataInfo
+        from training.network import Network
+        from training.stack_size import choose_size
+
+        key, job = task[0]
+        data = self._dataset(job, key)
+        if len(task) == 1:
+            return 1
+        network = Network(job.config, data, DataInfo.of(data), self.store.run(key))
+        return choose_size(network, data, len(task), self.stack).size
+
+    def _train_together(self, task: list[tuple[str, Train]]) -> None:
+        from training.loop import train_many
+
+        jobs = [(job.config, self.store.run(key).path) for key, job in task]
+        job = task[0][1]
+        train_many(jobs, self._dataset(job, task[0][0]), stack=len(jobs), data_root=job.data_root)
 
     def _analyse(self, job: Analysis) -> Result:
         entry = job.entry(self.store)
