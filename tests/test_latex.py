@@ -1,0 +1,49 @@
+"""LaTeX tables: escaped, of one width, and compiled where there is a LaTeX."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.latex import LONG_ROWS, escape, latex_table
+
+NASTY = r"50 % of $x_1 & \frac{a}{b} # ~ ^ < > | 30° ±ε √2"
+
+
+def test_every_special_character_is_escaped():
+    text = escape(NASTY)
+    bare = re.sub(r"\\[a-zA-Z]+(\{\})?|\\[%$&#_{}]|\$\^\{\\circ\}\$|\$\\[a-z]+\$", "", text)
+    assert not set(bare) & set("%&#_~^\\<>|$"), bare
+
+
+def test_rows_have_the_columns_of_the_head():
+    frame = pd.DataFrame({"a_b": [1.5, np.nan, -1e-7], "text": ["x & y", None, "100%"], "n": [1, 2, 3]})
+    lines = latex_table(frame, caption="50 % of it", label="tab:x").splitlines()
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert [len(re.split(r"(?<!\\)&", row)) for row in rows] == [3] * 4
+    assert rows[1].startswith(r"1.5 & x \& y & 1")
+    assert rows[2].startswith(" &  & 2")
+    assert r"$-1 \times 10^{-7}$" in rows[3]
+    assert r"\begin{tabular}{rlr}" in lines
+
+
+def test_a_long_table_breaks_over_pages():
+    frame = pd.DataFrame({"x": range(LONG_ROWS + 1)})
+    assert r"\begin{longtable}" in latex_table(frame, caption="", label="t")
+    assert r"\begin{tabular}" in latex_table(frame[:-1], caption="", label="t")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex on the PATH")
+def test_it_compiles(tmp_path):
+    frame = pd.DataFrame({"claim_1": [NASTY] * 3, "p": [0.01, np.nan, 1e-9]})
+    tables = (
+        latex_table(frame, caption=NASTY, label="tab:a"),
+        latex_table(pd.concat([frame] * 20), caption="", label="b"),
+    )
+    document = r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}" + "\n".join(tables)
+    (tmp_path / "t.tex").write_text(document + r"\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120).returncode == 0
