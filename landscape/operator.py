@@ -76,7 +76,7 @@ class HessianOperator:
 
     Raises:
         InputError: NaN or infinite weights or loss, no matching parameter, no sample, data that cannot be read
-            twice, a loss that is not a scalar.
+            twice, a loss that is not a scalar or has no gradient to any parameter of the model.
 
     Example:
         >>> import torch
@@ -108,6 +108,7 @@ class HessianOperator:
         self._model, self._loss, self._hessian, self._group = model, loss, hessian, group
         self._reduction = loss_reduction(loss, reduction)
         self._parameters, self._tensors = _frozen_copies(model, params)
+        self._whole = params is None
         first = next(iter(self._parameters.values()))
         self.dtype, self.device = first.dtype, first.device
         self.dim = sum(p.numel() for p in self._parameters.values())
@@ -171,18 +172,24 @@ class HessianOperator:
     def _first_pass(self) -> None:
         """Keep the graphs that fit, and sum the loss and its gradient on the way."""
         room = self._budget
-        samples, loss, index = 0, 0.0, -1
+        samples, loss, index, differentiable = 0, 0.0, -1, False
         gradient = torch.zeros(self.dim, dtype=self.dtype, device=self.device)
         for index, batch in enumerate(self._batches):
             graph, count = self._graph(batch), len(batch[0])
             scale = count if self._reduction == "mean" else 1
             samples, loss = samples + count, loss + graph.loss * scale
             gradient += scale * self._flat(graph.gradient)
+            differentiable = differentiable or any(part is not None for part in graph.gradient)
             size = graph.nbytes() if room > 0 else 0
             room -= size
             if room > 0:
                 graph.gradient = []
                 self._kept[index] = graph, count
+        if not differentiable and self._whole:
+            raise InputError(
+                "the loss has no gradient to the parameters: it does not depend on them, or something in the model "
+                "detaches, rounds to integers or runs without autograd"
+            )
         self._all_kept = len(self._kept) == index + 1
         sums = all_sum(torch.tensor([samples, loss], dtype=torch.float64, device=self.device), self._group)
         self.n_samples = int(sums[0])

@@ -136,6 +136,31 @@ def test_bad_input_is_one_line_and_writes_nothing(run, tmp_path, capsys, flags, 
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("command", ["hessian", "spectrum", "surface"])
+@pytest.mark.parametrize(("scale", "message"), [(float("nan"), "NaN"), (1e30, "the loss is not finite")])
+def test_weights_that_have_no_curvature(run, tmp_path, capsys, command, scale, message):
+    content = torch.load(run / "ckpt.pt", weights_only=True)
+    content["model"] = {name: tensor * scale for name, tensor in content["model"].items()}
+    torch.save(content, tmp_path / "bad.pt")
+    assert main([command, str(tmp_path / "bad.pt"), "--out", str(tmp_path / "new"), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("analyze: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_more_eigenvalues_than_parameters_are_all_there_are(run, tmp_path):
+    name = next(name for name, p in load_subject(run, split="train").model.named_parameters() if p.ndim == 1)
+    flags = ["--params", name, "--k", "500", "--out", str(tmp_path), "--quiet"]
+    assert main(["hessian", str(run), *flags]) == 0
+    frame = pd.read_csv(tmp_path / "hessian.csv")
+    values = frame.loc[frame["quantity"] == "eigenvalue", "value"]
+    size = dict(load_subject(run, split="train").model.named_parameters())[name].numel()
+    assert len(values) == size
+    assert values.sum() == pytest.approx(frame["value"].iloc[0], rel=1e-3)  # the trace
+
+
 def test_every_epoch_of_a_checkpoint_file(run, tmp_path, capsys):
     assert main(["hessian", str(run / "ckpt.pt"), "--every-epoch", "--out", str(tmp_path)]) == 2
     assert "--checkpoint-every 1" in capsys.readouterr().err

@@ -212,6 +212,10 @@ class TestBadInput:
         with pytest.raises(InputError, match="not finite"):
             HessianOperator(mlp.model, mlp.loss, (inputs * float("inf"), targets))
 
+    def test_loss_without_gradient(self, mlp):
+        with pytest.raises(InputError, match="no gradient to the parameters"):
+            HessianOperator(mlp.model, lambda outputs, targets: mlp.loss(outputs.detach(), targets), mlp.batches)
+
     def test_empty_filter(self, mlp):
         with pytest.raises(InputError, match=r"matching conv\*"):
             HessianOperator(mlp.model, mlp.loss, mlp.batches, params=["conv*"])
