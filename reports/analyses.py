@@ -246,7 +246,6 @@ def corruptions(
         subject.model,
         open_corrupted_set(inputs["set"].parent),
         normalise=subject.normalise,
-        clean=(subject.images, subject.labels),
         seed=seed,
     )
     _write(found.summary(), folder, "summary.csv")
