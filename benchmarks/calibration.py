@@ -96,82 +96,100 @@ def covers(estimate: Estimate, truth: float) -> bool:
     return estimate.ci_low <= truth <= estimate.ci_high
 
 
-Trial = Callable[[Oracle, int], list[bool]]
+Trial = Callable[[Oracle, int], list[list[bool]]]
+"""Of one net and seed: for each row of the table that the trial fills, whether its intervals cover."""
 
 
-def trace_trial(*, deflated: bool, tol: float, max_probes: int, first_seed: int) -> Trial:
+def trace_trial(*, tol: float, max_probes: int, first_seed: int, deflate: str = "nothing") -> Trial:
     """Return a trial of the trace's interval; rows have seeds of their own, so that they err independently."""
 
-    def trial(oracle: Oracle, seed: int) -> list[bool]:
+    def trial(oracle: Oracle, seed: int) -> list[list[bool]]:
         operator = DenseOperator(oracle.matrix)
-        span = extreme_eigenpairs(operator, 5, seed=seed).vectors if deflated else None
-        found = hutchinson_trace(operator, deflate=span, tol=tol, max_probes=max_probes, seed=first_seed + seed)
-        return [covers(found, float(oracle.spectrum.sum()))]
+        span = None
+        if deflate != "nothing":
+            pairs = extreme_eigenpairs(operator, 5, seed=first_seed + seed, keep_basis=deflate == "krylov space")
+            span = pairs.vectors if pairs.basis is None else pairs.basis
+        found = hutchinson_trace(operator, deflate=span, tol=tol, max_probes=max_probes, seed=first_seed + seed + 1000)
+        return [[covers(found, float(oracle.spectrum.sum()))]]
 
     return trial
 
 
-def residual_trial(oracle: Oracle, seed: int) -> list[bool]:
+def residual_trial(oracle: Oracle, seed: int) -> list[list[bool]]:
     """Whether an eigenvalue lies within the residual of each of the top 5, found loosely."""
     pairs = extreme_eigenpairs(DenseOperator(oracle.matrix), 5, tol=3e-2, seed=seed)
     distance = (pairs.values[:, None] - oracle.spectrum).abs().amin(dim=1)
-    return (distance <= pairs.residuals + 1e-12).tolist()
+    return [(distance <= pairs.residuals + 1e-12).tolist()]
 
 
-def density_trial(*, probes: int, cumulative: bool) -> Trial:
-    """Return a trial of the pointwise bands over a grid that spans the bulk and the outliers."""
+def density_trial(*, probes: int) -> Trial:
+    """Return a trial of the pointwise bands, density and cumulative, over a grid that spans bulk and outliers."""
 
-    def trial(oracle: Oracle, seed: int) -> list[bool]:
+    def trial(oracle: Oracle, seed: int) -> list[list[bool]]:
         found = slq_density(DenseOperator(oracle.matrix), steps=80, probes=probes, seed=seed)
         spectrum = oracle.spectrum.numpy()
         width = 0.01 * (spectrum[-1] - spectrum[0])
         grid = np.concatenate([np.linspace(spectrum[0], 5 * width, 15), spectrum[-5:]])
         noise = stats.norm(scale=width)
-        truth = (noise.cdf if cumulative else noise.pdf)(grid[:, None] - spectrum).mean(axis=1)
-        band = (found.cumulative if cumulative else found.density)(grid, width=width)
-        return ((band.low <= truth + 1e-12) & (truth <= band.high + 1e-12)).tolist()
+        rows = []
+        for function, curve in ((noise.pdf, found.density), (noise.cdf, found.cumulative)):
+            truth, band = function(grid[:, None] - spectrum).mean(axis=1), curve(grid, width=width)
+            rows.append(((band.low <= truth + 1e-12) & (truth <= band.high + 1e-12)).tolist())
+        return rows
 
     return trial
 
 
-def zero_trial(oracle: Oracle, seed: int) -> list[bool]:
+def negative_trial(oracle: Oracle, seed: int) -> list[list[bool]]:
     """Whether the interval of the share below minus one width holds the true share."""
     found = slq_density(DenseOperator(oracle.matrix), steps=80, probes=3, seed=seed)
-    return [covers(found.share_below(-found.width), float((oracle.spectrum < -found.width).double().mean()))]
+    return [[covers(found.share_below(-found.width), float((oracle.spectrum < -found.width).double().mean()))]]
 
 
-def data_trial(*, of_trace: bool) -> Trial:
-    """Return a trial of the intervals over samples: is the whole population's value inside?"""
+def sample_trial(oracle: Oracle, seed: int) -> list[list[bool]]:
+    """Whether the intervals over samples hold the values of the whole population: 5 eigenvalues and the trace.
 
-    def trial(oracle: Oracle, seed: int) -> list[bool]:
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randint(len(oracle.labels), (600,), generator=generator)
-        data = oracle.inputs[chosen], oracle.labels[chosen]
-        operator = HessianOperator(oracle.model, nn.CrossEntropyLoss(), data, batch_size=15)
-        pairs = extreme_eigenpairs(operator, 3, tol=1e-3, seed=seed, keep_basis=not of_trace)
-        trace = hutchinson_trace(operator, deflate=pairs.vectors, seed=10_000 + seed, max_probes=18)
-        found = data_error(operator, pairs, trace, resamples=300, probes=6, seed=20_000 + seed)
-        if of_trace:
-            return [covers(found.trace, float(oracle.population.sum()))]
-        truth = oracle.population.flip(0)[:3].tolist()
-        return [covers(e, t) for e, t in zip(found.eigenvalues, truth, strict=True)]
-
-    return trial
+    As ``analyze hessian --bootstrap`` computes them, with fewer probes: 600 samples drawn with replacement, 40 groups.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(oracle.labels), (600,), generator=generator)
+    data = oracle.inputs[chosen], oracle.labels[chosen]
+    operator = HessianOperator(oracle.model, nn.CrossEntropyLoss(), data, batch_size=15)
+    pairs = extreme_eigenpairs(operator, 5, tol=1e-3, seed=seed, keep_basis=True)
+    trace = hutchinson_trace(operator, deflate=pairs.basis, seed=10_000 + seed, max_probes=18)
+    found = data_error(operator, pairs, trace, resamples=300, probes=6, seed=20_000 + seed)
+    truth = oracle.population.flip(0)[:5].tolist()
+    eigenvalues = [[covers(e, t)] for e, t in zip(found.eigenvalues, truth, strict=True)]
+    return [*eigenvalues, [covers(found.trace, float(oracle.population.sum()))]]
 
 
-TRIALS: dict[str, Trial] = {
-    "trace, 30 probes": trace_trial(deflated=False, tol=1e-9, max_probes=30, first_seed=10_000),
-    "trace, 30 probes, deflated": trace_trial(deflated=True, tol=1e-9, max_probes=30, first_seed=30_000),
-    "trace, stopped at 10 %": trace_trial(deflated=False, tol=0.1, max_probes=2000, first_seed=50_000),
-    "trace, stopped at 10 %, deflated": trace_trial(deflated=True, tol=0.1, max_probes=2000, first_seed=70_000),
-    "density band, 1 probe": density_trial(probes=1, cumulative=False),
-    "density band, 5 probes": density_trial(probes=5, cumulative=False),
-    "cumulative band, 1 probe": density_trial(probes=1, cumulative=True),
-    "cumulative band, 5 probes": density_trial(probes=5, cumulative=True),
-    "share of negative eigenvalues (a)": zero_trial,
-    "eigenvalue within residual (a)": residual_trial,
-    "top 3 eigenvalues over samples (b)": data_trial(of_trace=False),
-    "trace over samples (b)": data_trial(of_trace=True),
+ROWS: dict[tuple[str, ...], Trial] = {
+    ("trace, 30 probes",): trace_trial(tol=1e-9, max_probes=30, first_seed=10_000),
+    ("trace, 30 probes, deflated by 5 eigenvectors",): trace_trial(
+        tol=1e-9, max_probes=30, first_seed=30_000, deflate="eigenvectors"
+    ),
+    ("trace, 30 probes, deflated by the Krylov space",): trace_trial(
+        tol=1e-9, max_probes=30, first_seed=90_000, deflate="krylov space"
+    ),
+    ("trace, stopped at 10 %",): trace_trial(tol=0.1, max_probes=2000, first_seed=50_000),
+    ("trace, stopped at 10 %, deflated by 5 eigenvectors",): trace_trial(
+        tol=0.1, max_probes=2000, first_seed=70_000, deflate="eigenvectors"
+    ),
+    ("trace, as `analyze hessian` does it: Krylov space, stopped at 2 %",): trace_trial(
+        tol=0.02, max_probes=200, first_seed=110_000, deflate="krylov space"
+    ),
+    ("density band, 1 probe", "cumulative band, 1 probe"): density_trial(probes=1),
+    ("density band, 5 probes", "cumulative band, 5 probes"): density_trial(probes=5),
+    (
+        "1st eigenvalue over samples (b)",
+        "2nd eigenvalue over samples (b)",
+        "3rd eigenvalue over samples (b)",
+        "4th eigenvalue over samples (b)",
+        "5th eigenvalue over samples (b)",
+        "trace over samples (b)",
+    ): sample_trial,
+    ("*bound*: share of negative eigenvalues (a)",): negative_trial,
+    ("*bound*: eigenvalue within its residual (a)",): residual_trial,
 }
 
 
@@ -183,15 +201,18 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     nets = list(oracles())
-    names = [n for n in TRIALS if args.only is None or any(text in n for text in args.only)]
-    print("| interval | " + " | ".join(net.name for net in nets) + " |")
+    print("| 95 % interval | " + " | ".join(net.name for net in nets) + " |")
     print("|---|" + "---|" * len(nets))
-    for name in names:
-        rates = []
-        for net in nets:
-            covered = np.array([TRIALS[name](net, seed) for seed in range(args.seeds)], dtype=float)
-            rates.append(f"{covered.mean():.3f}")
-        print(f"| {name} | " + " | ".join(rates) + " |", flush=True)
+    for names, trial in ROWS.items():
+        wanted = [args.only is None or any(text in name for text in args.only) for name in names]
+        if not any(wanted):
+            continue
+        rates = [
+            [np.mean(row) for row in zip(*(trial(net, s) for s in range(args.seeds)), strict=True)] for net in nets
+        ]
+        for place, name in enumerate(names):
+            if wanted[place]:
+                print(f"| {name} | " + " | ".join(f"{of_net[place]:.3f}" for of_net in rates) + " |", flush=True)
 
 
 if __name__ == "__main__":
