@@ -1,150 +1,300 @@
-"""How fast the trainer is: ours, a loop written by hand, and the usual PyTorch loop, side by side in one run.
+"""How fast the trainer is, side by side in one run with the usual PyTorch loop and with the floor.
 
-    python benchmarks/train.py [--data-root DIR] [--samples 12800] [--rounds 5] [--device cpu]
+    python benchmarks/train.py [--device cpu] [--data-root DIR] [--case mlp small] [--stacks 8] [--rounds 5]
+    python benchmarks/train.py --break-even        # where stacks begin to pay on a CPU
 
-Every contender trains the paper's MLP (3072-512-512-10, batch 128, Adam) by backpropagation on the same samples
-(CIFAR-10 if ``--data-root`` is given, random bytes otherwise: the work is the same) for one pass a round; rounds
-alternate between the contenders, and the median counts.
+Every contender trains the same network by backpropagation on the same samples with Adam; rounds of a fixed number of
+steps alternate between the contenders, and the median counts. Cases: ``mlp`` is the paper's 3072-512-512-10 with
+mini-batches of 128 (CIFAR-10 if ``--data-root`` is given, random bytes otherwise: the work is the same), ``small`` is
+64-64-64-10 with 32 on random bytes.
 
-* ``products + Adam``: the floor: the eight matrix products of a step on fixed inputs and ``Adam(fused=True)`` only.
-* ``hand-written``: forward and backward as explicit products, ``Adam(fused=True)``, data in memory as floats.
-* ``alignscape``: what ``analyze train`` runs: uint8 data, normalisation, metrics, resumable.
-* ``usual loop``: ``DataLoader`` over a ``TensorDataset`` of floats, autograd, ``Adam`` with its defaults.
+* ``tutorial, W workers``: torchvision's CIFAR10 with ToTensor and Normalize, a DataLoader, ``Adam(parameters, lr)``.
+* ``tensors``: the same loop over a TensorDataset of floats that are normalised already.
+* ``alignscape, E``: what ``analyze train`` runs, E networks as a stack; E = 1 is a run alone.
+* ``floor, E``: the matrix products of a step on fixed inputs and fused Adam, nothing else.
+
+``x usual`` compares a network's steps a second with the faster of the usual loops, ``x tutorial`` with the fastest
+tutorial loop; ``of floor`` with the floor at the same E.
 """
 
 import argparse
+import dataclasses
+import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision import datasets, transforms
 
+from training.captured import CapturedStep
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise, Split, load_dataset
 from training.loop import Trainer
 from training.models import MLP
+from training.network import Network
+from training.optimiser import StackOptimiser
+from training.precision import products
+from training.runs import RunFolder
+from training.stack_size import CPU_BREAK_EVEN
 
-BATCH = 128
-CONFIG = TrainConfig(dataset="cifar10", batch_size=BATCH, epochs=1000)
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A network and its data."""
+
+    shape: tuple[int, int, int]
+    hidden: tuple[int, int]
+    batch: int
+    samples: int  # of the real data set: steps an epoch follow from it
+    tests: int
+
+    def config(self, precision: str = "fp32") -> TrainConfig:
+        return TrainConfig(dataset="cifar10", hidden=self.hidden, batch_size=self.batch, precision=precision)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (torch.Size(self.shape).numel(), *self.hidden, 10)
 
 
-def make_data(root: Path | None, samples: int, device: str) -> Dataset:
-    """Real CIFAR-10, or random bytes of its shape."""
-    if root is not None:
-        return load_dataset("cifar10", root, train_size=samples, device=device)
+CASES = {
+    "mlp": Case(shape=(3, 32, 32), hidden=(512, 512), batch=128, samples=50_000, tests=10_000),
+    "small": Case(shape=(1, 8, 8), hidden=(64, 64), batch=32, samples=1437, tests=360),
+}
+EPOCHS = 30  # of the projection
+
+
+@dataclass
+class Contender:
+    """``run(steps)`` takes so many steps with each of ``networks`` networks."""
+
+    run: Callable[[int], None]
+    networks: int = 1
+
+
+def random_data(case: Case, device: str) -> Dataset:
+    """Random bytes of the shape of the case's data."""
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (samples, 3, 32, 32), dtype=torch.uint8, generator=random)
-    split = Split(images=images, labels=torch.randint(10, (samples,), generator=random)).to(device)
-    return Dataset(name="cifar10", train=split, test=split, mean=(0.5,) * 3, std=(0.25,) * 3, classes=10)
+
+    def split(n: int) -> Split:
+        images = torch.randint(256, (n, *case.shape), dtype=torch.uint8, generator=random)
+        return Split(images=images, labels=torch.randint(10, (n,), generator=random)).to(device)
+
+    ones = (1.0,) * case.shape[0]
+    mean, std = (tuple(value * x for x in ones) for value in (0.5, 0.25))
+    return Dataset(name="random", train=split(case.samples), test=split(case.tests), mean=mean, std=std, classes=10)
 
 
-def backward_by_hand(model: MLP, x0: Tensor, labels: Tensor) -> None:
-    """The eight products of a step of a three-layer MLP, and the gradients where Adam looks for them."""
-    l0, l1, l2 = model.layers
-    x1 = torch.addmm(l0.bias, x0, l0.weight.T).relu_()
-    x2 = torch.addmm(l1.bias, x1, l1.weight.T).relu_()
-    delta2 = torch.addmm(l2.bias, x2, l2.weight.T).softmax(1)
-    delta2[torch.arange(len(labels), device=labels.device), labels] -= 1
-    delta2 /= len(labels)
-    delta1 = (delta2 @ l2.weight).mul_(x2 > 0)
-    delta0 = (delta1 @ l1.weight).mul_(x1 > 0)
-    for layer, delta, x in ((l0, delta0, x0), (l1, delta1, x1), (l2, delta2, x2)):
-        layer.weight.grad, layer.bias.grad = delta.T @ x, delta.sum(0)
-
-
-def floor_contender(data: Dataset) -> Callable[[], None]:
-    model = MLP(3072, (512, 512), 10).to(data.train.labels.device)
-    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    inputs = Normalise(data.mean, data.std).to(data.train.labels.device)(data.train.images[:BATCH]).flatten(1)
-    labels = data.train.labels[:BATCH]
-
-    @torch.no_grad()
-    def epoch() -> None:
-        for _ in range(len(data.train) // BATCH):
-            backward_by_hand(model, inputs, labels)
-            adam.step()
-
-    return epoch
-
-
-def hand_written_contender(data: Dataset) -> Callable[[], None]:
-    device = data.train.labels.device
-    model = MLP(3072, (512, 512), 10).to(device)
-    adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    inputs = Normalise(data.mean, data.std).to(device)(data.train.images).flatten(1)
-
-    @torch.no_grad()
-    def epoch() -> None:
-        for batch in torch.randperm(len(inputs), device=device).split(BATCH):
-            backward_by_hand(model, inputs[batch], data.train.labels[batch])
-            adam.step()
-
-    return epoch
-
-
-def alignscape_contender(data: Dataset) -> Callable[[], None]:
-    trainer = Trainer(CONFIG, data, DataInfo.of(data))
-    return lambda: trainer._train_until_pause(None, pause_at=float("inf"))
-
-
-def usual_contender(data: Dataset) -> Callable[[], None]:
-    device = data.train.labels.device
-    model: nn.Module = MLP(3072, (512, 512), 10).to(device)
+def usual_step(case: Case, device: str) -> Callable[[Tensor, Tensor], None]:
+    """The training step of every tutorial."""
+    model: nn.Module = MLP(case.widths[0], case.hidden, 10).to(device)
     adam = torch.optim.Adam(model.parameters(), lr=1e-4)
+
+    def step(inputs: Tensor, labels: Tensor) -> None:
+        adam.zero_grad()
+        F.cross_entropy(model(inputs.to(device)), labels.to(device)).backward()
+        adam.step()
+
+    return step
+
+
+def usual(case: Case, device: str, loader: "DataLoader[tuple[Tensor, Tensor]]") -> Contender:
+    """The usual loop over ``loader``, epoch after epoch."""
+    step = usual_step(case, device)
+
+    def batches() -> Iterable[tuple[Tensor, Tensor]]:
+        while True:
+            yield from loader
+
+    stream = iter(batches())
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step(*next(stream))
+
+    return Contender(run)
+
+
+def tensors(case: Case, data: Dataset, device: str) -> Contender:
     inputs = Normalise(data.mean, data.std).to(device)(data.train.images).cpu()
-    loader = DataLoader(TensorDataset(inputs, data.train.labels.cpu()), batch_size=BATCH, shuffle=True)
-
-    def epoch() -> None:
-        for x, labels in loader:
-            adam.zero_grad()
-            F.cross_entropy(model(x.to(device)), labels.to(device)).backward()
-            adam.step()
-
-    return epoch
+    loaded = TensorDataset(inputs, data.train.labels.cpu())
+    return usual(case, device, DataLoader(loaded, batch_size=case.batch, shuffle=True))
 
 
-def measure(contenders: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each contender over alternating rounds, after a warm-up."""
+def tutorial(case: Case, data: Dataset, device: str, workers: int) -> Contender:
+    # torchvision's own class around the samples at hand, so that random bytes run through the same code as files.
+    pictures = datasets.CIFAR10.__new__(datasets.CIFAR10)
+    images = data.train.images.cpu()
+    pictures.data = images.permute(0, 2, 3, 1).contiguous().numpy()
+    pictures.targets = data.train.labels.tolist()
+    pictures.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
+    pictures.target_transform = None
+    loader = DataLoader(
+        pictures, batch_size=case.batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    return usual(case, device, loader)
+
+
+def alignscape(case: Case, data: Dataset, networks: int, precision: str) -> tuple[Contender, Trainer]:
+    info = DataInfo.of(data)
+    configs = [dataclasses.replace(case.config(precision), seed=seed) for seed in range(networks)]
+    trainer = Trainer([Network(config, data, info, RunFolder(Path())) for config in configs], data)
+    steps_per_epoch = trainer.steps_per_epoch - 1  # whole mini-batches only, as the other contenders
+
+    def run(steps: int) -> None:
+        epoch = 1 + trainer.stack.step // steps_per_epoch
+        trainer.stack.start_epoch(epoch)
+        for index in range(steps):
+            trainer.stack.train_step(epoch, index % steps_per_epoch)
+
+    return Contender(run, networks), trainer
+
+
+def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender:
+    """The products of a step of E three-layer MLPs on fixed inputs, and fused Adam, captured like ours on a GPU."""
+    device = data.train.labels.device
+    widths = case.widths
+    random = torch.Generator().manual_seed(0)
+    lead = (networks,) if networks > 1 else ()
+    weights = [
+        (0.02 * torch.randn(*lead, out, n, generator=random)).to(device) for n, out in itertools.pairwise(widths)
+    ]
+    parameters = {str(i): weight for i, weight in enumerate(weights)}
+    adam = StackOptimiser([case.config()] * networks, parameters)
+    x0 = torch.randn(*lead, case.batch, widths[0], generator=random).to(device)
+    low = torch.bfloat16 if precision == "bf16" else torch.float32
+
+    @torch.no_grad()
+    def body(_: Tensor) -> None:
+        w0, w1, w2 = (weight.to(low) for weight in weights)
+        x = x0.to(low)
+        x1 = (x @ w0.mT).relu_()
+        x2 = (x1 @ w1.mT).relu_()
+        delta2 = (x2 @ w2.mT).softmax(-1)
+        delta1 = delta2 @ w2
+        delta0 = delta1 @ w1
+        gradients = (delta0.mT @ x, delta1.mT @ x1, delta2.mT @ x2)
+        adam.step({str(i): g.float() for i, g in enumerate(gradients)})
+
+    step, batch = CapturedStep(body), torch.zeros(1, device=device)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step(batch)
+
+    return Contender(run, networks)
+
+
+def measure(contenders: dict[str, Contender], steps: int, rounds: int, device: str) -> dict[str, float]:
+    """Median seconds a step of each contender, all its networks together, over alternating rounds after a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(rounds + 1):
-        for name, epoch in contenders.items():
+        for name, contender in contenders.items():
+            count = max(8, steps // contender.networks)
+            if device == "cuda":
+                torch.cuda.synchronize()
             start = time.perf_counter()
-            epoch()
+            contender.run(count)
             if device == "cuda":
                 torch.cuda.synchronize()
             if round_number:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append((time.perf_counter() - start) / count)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def compare(name: str, args: argparse.Namespace) -> None:
+    """Measure one case and print its table."""
+    case, device = CASES[name], args.device
+    real = name == "mlp" and args.data_root is not None
+    data = load_dataset("cifar10", args.data_root, device=device) if real else random_data(case, device)
+    contenders = {
+        **({f"tutorial, {w} workers": tutorial(case, data, device, w) for w in (0, 2)} if name == "mlp" else {}),
+        "tensors": tensors(case, data, device),
+    }
+    usual_names = list(contenders)
+    trainers = {}
+    for networks in (1, *args.stacks):
+        label = f"alignscape, {networks}"
+        contenders[label], trainers[label] = alignscape(case, data, networks, args.precision)
+        contenders[f"floor, {networks}"] = floor(case, data, networks, args.precision)
+    with products(args.precision):
+        seconds = measure(contenders, args.steps, args.rounds, device)
+    rates = {key: contenders[key].networks / value for key, value in seconds.items()}  # network steps a second
+    fastest = max(rates[key] for key in usual_names)
+    pictures = max((rates[key] for key in usual_names if key.startswith("tutorial")), default=float("nan"))
+    threads = torch.get_num_threads()
+    where = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {threads} threads"
+    shape = "-".join(map(str, case.widths))
+    print(
+        f"\n{name}: {shape}, batch {case.batch}, {args.precision}; {where}; torch {torch.__version__}; "
+        f"medians of {args.rounds} rounds"
+    )
+    print(f"{'':22}{'networks':>9}{'ms/network':>12}{'steps/s':>10}{'x usual':>9}{'x tutorial':>12}{'of floor':>10}")
+    for key, rate in rates.items():
+        same = rates.get(key.replace("alignscape", "floor"))
+        of_floor = f"{rate / same:10.2f}" if key.startswith("alignscape") and same else ""
+        versus = f"{rate / fastest:9.2f}{rate / pictures:12.2f}"
+        print(f"{key:22}{contenders[key].networks:9}{1000 / rate:12.3f}{rate:10.0f}{versus}{of_floor}")
+    for key, trainer in trainers.items():
+        project(key, case, trainer, seconds[key])
+
+
+def project(name: str, case: Case, trainer: Trainer, step_seconds: float) -> None:
+    """Print what a run of so many epochs costs each network, evaluation and metrics included."""
+    start = time.perf_counter()
+    trainer._end_epoch()
+    evaluation = time.perf_counter() - start
+    networks = len(trainer.stack.networks)
+    total = EPOCHS * (trainer.steps_per_epoch * step_seconds + evaluation) / networks
+    print(f"{name}: {EPOCHS} epochs of {case.samples} samples, evaluated after each: {total:.2f} s a network")
+
+
+def break_even(args: argparse.Namespace) -> None:
+    """Print how much faster a stack is than single networks, by the multiply-adds of a network's step."""
+    print(f"cpu, {torch.get_num_threads()} threads; a stack is chosen below {CPU_BREAK_EVEN:.0e} multiply-adds")
+    print(f"{'inputs':>7}{'hidden':>8}{'batch':>7}{'multiply-adds':>15}{'ms alone':>10}{'x at 4':>8}{'x at 16':>9}")
+    for side, hidden, batch in (
+        *((8, 32, 32), (8, 64, 32), (8, 64, 128), (8, 256, 64)),
+        *((28, 64, 64), (28, 256, 128), (28, 512, 64), (32, 512, 128)),
+    ):
+        case = Case(
+            shape=(3 if side == 32 else 1, side, side), hidden=(hidden, hidden), batch=batch, samples=4096, tests=10
+        )
+        data = random_data(case, "cpu")
+        contenders = {str(e): alignscape(case, data, e, "fp32")[0] for e in (1, 4, 16)}
+        seconds = measure(contenders, args.steps, args.rounds, "cpu")
+        work = 3 * batch * sum(n * out for n, out in itertools.pairwise(case.widths))
+        gains = [seconds["1"] / (seconds[str(e)] / e) for e in (4, 16)]
+        line = f"{case.widths[0]:7}{hidden:8}{batch:7}{work:15.1e}{1000 * seconds['1']:10.2f}"
+        print(f"{line}{gains[0]:8.2f}{gains[1]:9.2f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="folder with CIFAR-10 (default: random bytes)")
-    parser.add_argument("--samples", type=int, default=12_800, help="samples a round (default: 12800)")
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    args = parser.parse_args()
-    data = make_data(args.data_root, args.samples, args.device)
-    contenders = {
-        "products + Adam": floor_contender(data),
-        "hand-written": hand_written_contender(data),
-        "alignscape": alignscape_contender(data),
-        "usual loop": usual_contender(data),
-    }
-    seconds = measure(contenders, args.rounds, args.device)
-    steps = args.samples / BATCH
-    print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {args.device}, medians of {args.rounds} rounds"
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="(default: all)")
+    parser.add_argument("--stacks", nargs="*", type=int, help="stack sizes (default: 8, on a GPU 8 64)")
+    parser.add_argument(
+        "--steps", type=int, default=100, help="steps a round; a stack of E: a round of 1/E (default: 100)"
     )
-    print(f"{'':16} {'steps/s':>8} {'ms/step':>8} {'/ floor':>8} {'/ hand-written':>15}")
-    for name, value in seconds.items():
-        ratios = value / seconds["products + Adam"], value / seconds["hand-written"]
-        print(f"{name:16} {steps / value:8.0f} {1000 * value / steps:8.2f} {ratios[0]:8.2f} {ratios[1]:15.2f}")
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16"), help="of ours and the floor")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--break-even", action="store_true", help="measure where stacks begin to pay on this CPU")
+    args = parser.parse_args()
+    if args.stacks is None:
+        args.stacks = [8, 64] if args.device == "cuda" else [8]
+    if args.break_even:
+        break_even(args)
+        return
+    for name in args.case:
+        compare(name, args)
 
 
 if __name__ == "__main__":
