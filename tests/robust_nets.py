@@ -86,15 +86,18 @@ def feedback_aligned(rule: str = "fa", epochs: int = 12) -> tuple[nn.Module, nn.
     plain = build_model(config, (1, 8, 8), 10)
     learner = make_rule(config)
     learner.initialise(plain)
-    twin = learner.wrap(plain)
+    twin = learner.wrap(plain, (1, 8, 8))
     images, labels = digits()
     inputs = Normalise()(images)
-    optimiser = torch.optim.Adam(twin.parameters(), lr=config.lr)
+    parameters = dict(twin.named_parameters())
+    optimiser = torch.optim.Adam(parameters.values(), lr=config.lr)
     generator = torch.Generator().manual_seed(0)
     for _ in range(epochs * 8):
         rows = torch.randint(0, 1000, (128,), generator=generator)
         optimiser.zero_grad()
-        learner.objective(twin, inputs[rows], labels[rows]).objective.backward()
+        step = learner.objective(twin, inputs[rows], labels[rows])
+        for name, update in learner.gradients(parameters, step).items():
+            parameters[name].grad = update
         optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return nn.Sequential(Normalise(), plain).eval(), nn.Sequential(Normalise(), learner.attack_path(twin)).eval()

@@ -31,7 +31,7 @@ def make(rule: str = "fa") -> Checkpoint:
     config = TrainConfig(rule=rule, hidden=(6, 5), angle=30 if rule == "ifa" else 0)
     learning_rule, model = make_rule(config), build_model(config, (1, 8, 8), 10)
     learning_rule.initialise(model)
-    plain, feedback = split_state(model, learning_rule.wrap(model))
+    plain, feedback = split_state(model, learning_rule.wrap(model, (1, 8, 8)))
     return Checkpoint(config=config, data=INFO, model=plain, feedback=feedback, epoch=2, step=9, metrics={"a": 0.5})
 
 

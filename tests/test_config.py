@@ -24,6 +24,8 @@ def test_fields_that_did_not_exist_yet_take_their_defaults():
 
 
 OTHER = {
+    "alignment": "exact", "feedback_density": 0.5, "forward_scale": 1.0, "backward_scale": 1.0, "mirror_rate": 0.5,
+    "mirror_decay": 0.5,
     "rule": "fa", "angle": 10.0, "expansion": 3, "dataset": "mnist", "train_size": 10, "subset_seed": 1, "model": "x",
     "hidden": (4,), "epochs": 1, "batch_size": 2, "optimiser": "sgd", "lr": 1.0, "momentum": 0.1, "weight_decay": 0.1,
     "first_epoch_weight_decay": 0.1, "lr_steps": (1,), "lr_gamma": 0.5, "seed": 1, "checkpoint_every": 1,
@@ -52,6 +54,8 @@ DEFAULTS = {
     "model": "mlp", "hidden": [512, 512], "epochs": 30, "batch_size": 128, "optimiser": "adam", "lr": 1e-4,
     "momentum": 0.9, "weight_decay": 0.0, "first_epoch_weight_decay": None, "lr_steps": [], "lr_gamma": 0.1, "seed": 0,
     "checkpoint_every": 0, "snapshot_every": 0, "snapshot_dtype": "float32", "precision": "fp32",
+    "alignment": "gaussian", "feedback_density": 1.0, "forward_scale": 2**0.5, "backward_scale": 2**0.5,
+    "mirror_rate": 0.02, "mirror_decay": 0.01,
 }  # fmt: skip
 
 
@@ -59,6 +63,9 @@ DEFAULTS = {
     ("field", "value", "message"),
     [
         ("angle", 181, r"angle is 181; it must lie in \[0, 180\] degrees"),
+        ("alignment", "close", "alignment is 'close'; known: gaussian, exact"),
+        ("feedback_density", 0, r"feedback_density is 0; it must lie in \(0, 1\]"),
+        ("forward_scale", -1, "forward_scale is -1; it must be positive"),
         ("lr", 0, "lr is 0; it must be positive"),
         ("batch_size", 0, "batch_size is 0; it must be at least 1"),
         ("weight_decay", -1, "must not be negative"),

@@ -85,7 +85,7 @@ class Checkpoint:
             InputError: as :meth:`plain_model`; feedback tensors that are missing or do not fit.
         """
         model = build_model(self.config, self.data.input_shape, self.data.classes)
-        twin = make_rule(self.config).wrap(model)
+        twin = make_rule(self.config).wrap(model, self.data.input_shape)
         load_weights(twin, {**self.model, **self.feedback})
         return twin.eval()
 

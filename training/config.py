@@ -11,6 +11,7 @@ from training.errors import InputError
 OPTIMISERS = ("adam", "sgd")
 SNAPSHOT_DTYPES = ("float32", "float16")
 PRECISIONS = ("fp32", "tf32", "bf16")
+ALIGNMENTS = ("gaussian", "exact")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,13 @@ class TrainConfig:
 
     rule: str = "bp"
     angle: float = 0.0  # degrees between W and B at the start; `ifa` only
+    alignment: str = "gaussian"  # `ifa`: rows at `angle` in expectation, or exactly
     expansion: int = 10  # k of the (k out)-dimensional middle of `pfa`
+    feedback_density: float = 1.0  # share of the feedback weights that exist; `fa`, `dfa`, `pfa` and `pfa-o`
+    forward_scale: float = 2**0.5  # weights start from N(0, forward_scale^2 / fan_in): sqrt 2 is He, 1 LeCun
+    backward_scale: float = 2**0.5  # the same for random feedback
+    mirror_rate: float = 0.02  # `wm`: what a step of the mirror adds to the feedback
+    mirror_decay: float = 0.01  # `wm`: share of the feedback that a step of the mirror takes away
     dataset: str = "digits"
     train_size: int | None = None  # samples; None = the whole train split
     subset_seed: int = 0  # which samples, when train_size is given; smaller subsets are contained in larger ones
@@ -51,13 +58,17 @@ class TrainConfig:
         for name in ("hidden", "lr_steps"):  # lists come from JSON and from the command line
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _require(self.optimiser in OPTIMISERS, f"optimiser is {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
+        _require(self.alignment in ALIGNMENTS, f"alignment is {self.alignment!r}; known: {', '.join(ALIGNMENTS)}")
         _require(self.precision in PRECISIONS, f"precision is {self.precision!r}; known: {', '.join(PRECISIONS)}")
         _require(
             self.snapshot_dtype in SNAPSHOT_DTYPES,
             f"snapshot_dtype is {self.snapshot_dtype!r}; known: {', '.join(SNAPSHOT_DTYPES)}",
         )
         _require(0 <= self.angle <= 180, f"angle is {self.angle}; it must lie in [0, 180] degrees")
-        _require(self.lr > 0, f"lr is {self.lr}; it must be positive")
+        for name in ("lr", "forward_scale", "backward_scale", "mirror_rate"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("feedback_density", "mirror_decay"):
+            _require(0 < getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
         for name in ("expansion", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("epochs", "momentum", "weight_decay", "checkpoint_every", "snapshot_every"):

@@ -31,7 +31,7 @@ class Network:
         self.model = build_model(config, data.input_shape, data.classes)
         self.rule.initialise(self.model)
         self.model.to(data.train.labels.device)
-        self.twin = self.rule.wrap(self.model)
+        self.twin = self.rule.wrap(self.model, data.input_shape)
         self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         self.step = 0

@@ -23,7 +23,7 @@ Sizes = int | Literal["auto"]
 # What networks of one stack may differ in: what only sets their starting point, what the optimiser takes by network,
 # what they keep. Any other field, those to come included, keeps networks apart.
 FREE_FIELDS = {
-    *("seed", "angle", "alignment", "forward_scale", "backward_scale", "feedback_density"),
+    *("seed", "angle", "alignment", "forward_scale", "backward_scale"),
     *("lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay"),
     *("checkpoint_every", "snapshot_every", "snapshot_dtype", "snapshot_sketch"),
 }

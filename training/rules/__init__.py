@@ -1,12 +1,20 @@
 """Learning rules: one short file each behind one interface."""
 
+import dataclasses
+
 from training.config import TrainConfig
 from training.errors import InputError
 from training.rules.base import Rule, Step
+from training.rules.brsf import BatchRandomSignFeedback
 from training.rules.dfa import DirectFeedbackAlignment
 from training.rules.fa import FeedbackAlignment
+from training.rules.frsf import FixedRandomSignFeedback
 from training.rules.ifa import InitialFeedbackAlignment
+from training.rules.kp import KolenPollack
 from training.rules.pfa import ProductFeedbackAlignment
+from training.rules.pfa_o import OrthogonalProductFeedbackAlignment
+from training.rules.usf import UniformSignFeedback
+from training.rules.wm import WeightMirror
 
 RULES: dict[str, type[Rule]] = {
     rule.name: rule
@@ -16,6 +24,12 @@ RULES: dict[str, type[Rule]] = {
         InitialFeedbackAlignment,
         DirectFeedbackAlignment,
         ProductFeedbackAlignment,
+        OrthogonalProductFeedbackAlignment,
+        UniformSignFeedback,
+        FixedRandomSignFeedback,
+        BatchRandomSignFeedback,
+        KolenPollack,
+        WeightMirror,
     )
 }
 
@@ -31,4 +45,12 @@ def make_rule(config: TrainConfig) -> Rule:
     return RULES[config.rule](config)
 
 
-__all__ = ["RULES", "Rule", "Step", "make_rule"]
+def idle_options(config: TrainConfig) -> list[str]:
+    """Return the options of other rules that ``config`` sets although its own rule does not read them."""
+    read = set(RULES[config.rule].options)
+    theirs = {option for rule in RULES.values() for option in rule.options} - read
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return sorted(option for option in theirs if getattr(config, option) != defaults[option])
+
+
+__all__ = ["RULES", "Rule", "Step", "idle_options", "make_rule"]

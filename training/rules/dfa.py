@@ -1,64 +1,95 @@
 """Direct feedback alignment (Nokland 2016): the output error goes straight to each hidden layer."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.config import TrainConfig
 from training.errors import InputError
-from training.rules.base import Rule, Step, first_linear, he_normal, linear_layers, replace_linear
-from training.rules.feedback import DirectFeedbackLinear, DirectInputPath
+from training.rules.base import Rule, Step, wrapped_layers
+from training.rules.feedback import DirectFeedback, DirectInputPath, Layer, WrappedLayer
+from training.rules.initial import bernoulli, normal
+from training.rules.taps import learn_from_first, recording
+from training.rules.wrapping import try_forward
 
 
 class DirectFeedbackAlignment(Rule):
     """``e F_l`` with e (N, classes) the gradient of the loss by the logits and F_l (classes, n_l) fixed.
 
-    F_l ~ N(0, 2 / n_l): what the last layer's W starts from, and so the scale of the signal that BP would send to a
-    layer of n_l units. The first layer's F leads to the pixels and serves the ``feedback`` mode of an attack only.
+    n_l are the values that go into layer l, and F_l ~ N(0, 2 / n_l): what the last layer's W starts from, and so the
+    scale of the signal that BP would send there. The signal teaches what lies between the layer before and this one
+    (normalisation too), and stops there: a parameter that several signals reach, along a skip connection, learns from
+    the first. The first layer's F leads to the pixels and serves the ``feedback`` mode of an attack only.
     """
 
     name: ClassVar[str] = "dfa"
     summary: ClassVar[str] = "direct feedback alignment: the output error goes straight to each layer"
+    options: ClassVar[tuple[str, ...]] = ("feedback_density",)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        classes = list(linear_layers(model).values())[-1].out_features
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self._owned: dict[tuple[str, ...], list[list[str]]] = {}  # of these parameters, those that each tap teaches
 
-        def direct(name: str, layer: nn.Linear) -> nn.Module:
-            feedback = he_normal((classes, layer.in_features), self.stream("feedback", name))
-            return DirectFeedbackLinear(layer, feedback.to(layer.weight))
+    def wrap(self, model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
+        twin = super().wrap(model, input_shape)
+        layers = _direct_layers(twin)
+        with recording() as taps:
+            logits = try_forward(twin, input_shape)
+        names = {id(layer.feedback): name for name, layer in layers.items()}
+        ends = [*(tap.activation for tap in taps), logits]
+        weights = {name: layer.weight for name, layer in layers.items()}
+        _, owned = learn_from_first(weights, ends, [torch.zeros_like(end) for end in ends])
+        for tap, taught in zip(taps, owned[:-1], strict=True):
+            for name in taught:
+                layers[name].teacher = names[id(tap.feedback)]
+        return twin
 
-        return replace_linear(model, direct)
+    def layer(self, layer: Layer) -> WrappedLayer | None:
+        shape = (layer.use.classes, layer.use.input_shape.numel())
+        feedback = normal(shape, self.config.backward_scale, self.stream("feedback", layer.name))
+        if (density := self.config.feedback_density) < 1:
+            feedback *= bernoulli(shape, density, self.stream("mask", layer.name))
+        return DirectFeedback(layer, feedback.to(layer.plain.weight))
 
     def objective(self, twin: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
-        """The local objective sum of block_output * (e F): inside a block its gradient is DFA's update."""
-        logits = twin(inputs)
+        with recording() as taps:
+            logits = twin(inputs)
         loss = F.cross_entropy(logits, labels)
-        error = logits.detach().softmax(1) - F.one_hot(labels, logits.shape[1])  # (N, classes)
-        objective = loss
-        for layer in _direct_layers(twin).values():
-            objective = objective + layer.local_objective(error / len(labels))
-        return Step(objective, loss, logits)
+        error = (logits.detach().softmax(1) - F.one_hot(labels, logits.shape[1])) / len(labels)  # (N, classes)
+        signals = [(error @ tap.feedback).view_as(tap.activation) for tap in taps]
+        return Step(loss, loss, logits, tuple(tap.activation for tap in taps), tuple(signals))
+
+    def gradients(self, parameters: Mapping[str, Tensor], step: Step) -> dict[str, Tensor | None]:
+        ends, signals = (*step.taps, step.objective), (*step.signals, torch.ones_like(step.objective))
+        names = tuple(parameters)
+        found, self._owned[names] = learn_from_first(parameters, ends, signals, self._owned.get(names))
+        return found
 
     def attack_path(self, twin: nn.Module) -> nn.Module:
-        return DirectInputPath(twin, _direct_layers(twin)[first_linear(twin)].feedback)
+        first = next(layer for layer in _direct_layers(twin).values() if not layer.sends_down)
+        return DirectInputPath(twin, first.feedback)
 
     def backward_weights(self, twin: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
         """W_l against F_l^T F_{l-1} (Refinetti et al. 2021): what W_l would have to be for BP's signal to be DFA's.
-        The last layer's counterpart is F_{l-1} itself."""
+        The last layer's counterpart is F_{l-1} itself. Without layers whose outputs are pooled before they are taught:
+        theirs is not a matrix of the shape of W."""
         layers = _direct_layers(twin)
-        names = list(layers)
         pairs = {}
-        for name, above in zip(names, [*names[1:], None], strict=True):
-            if name == first_linear(twin):
+        for name, layer in layers.items():
+            if not layer.sends_down:
                 continue
-            below_f = layers[name].feedback  # (classes, in)
-            counterpart = below_f if above is None else layers[above].feedback.T @ below_f
-            pairs[name] = (layers[name].weight.detach(), counterpart)
+            identity = torch.eye(layer.use.classes).to(layer.weight)
+            counterpart = layer.counterpart(identity if layer.teacher is None else layers[layer.teacher].feedback)
+            if counterpart is not None:
+                pairs[name] = (layer.weight.detach(), counterpart)
         return pairs
 
 
-def _direct_layers(twin: nn.Module) -> dict[str, DirectFeedbackLinear]:
-    layers = {n: m for n, m in twin.named_modules() if isinstance(m, DirectFeedbackLinear)}
+def _direct_layers(twin: nn.Module) -> dict[str, DirectFeedback]:
+    layers = {name: layer for name, layer in wrapped_layers(twin).items() if isinstance(layer, DirectFeedback)}
     if not layers:
-        raise InputError("dfa needs a network with Linear layers")
+        raise InputError("dfa needs a network with Linear or Conv2d layers")
     return layers

@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from training.rules.base import Rule, he_normal, replace_linear
-from training.rules.feedback import FeedbackLinear
+from training.rules.base import Rule
+from training.rules.feedback import FixedFeedback, Layer, WrappedLayer
+from training.rules.initial import bernoulli
 
 
 class FeedbackAlignment(Rule):
@@ -17,10 +18,14 @@ class FeedbackAlignment(Rule):
 
     name: ClassVar[str] = "fa"
     summary: ClassVar[str] = "feedback alignment: errors return through fixed random weights"
+    options: ClassVar[tuple[str, ...]] = ("feedback_density",)
 
-    def feedback(self, name: str, layer: nn.Linear) -> Tensor:
-        """Draw B (out, in) of the layer called ``name``, on its device."""
-        return he_normal(layer.weight.shape, self.stream("feedback", name)).to(layer.weight)
+    def feedback(self, name: str, layer: nn.Linear | nn.Conv2d) -> Tensor:
+        """Draw B, of the shape of W, of the layer called ``name``, on its device."""
+        feedback = self.draw(layer.weight, "feedback", name)
+        if (density := self.config.feedback_density) < 1:  # of a fixed B the mask can be a part
+            feedback *= bernoulli(feedback.shape, density, self.stream("mask", name)).to(feedback)
+        return feedback
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        return replace_linear(model, lambda name, layer: FeedbackLinear(layer, self.feedback(name, layer)))
+    def layer(self, layer: Layer) -> WrappedLayer | None:
+        return FixedFeedback(layer, self.feedback(layer.name, layer.plain))

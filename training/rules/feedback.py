@@ -1,155 +1,142 @@
-"""Layers with the parameters of the plain ones and another backward pass: the signal sent down goes through a
-feedback matrix in place of the transposed forward weights.
+"""Layers with the parameters of the plain ones and another backward pass.
 
-``W`` and ``B`` are (out, in) and ``delta`` is (N, out), already multiplied by the derivative of the activation.
-The weight gradient is always ``delta^T x``. The functions are written with ``setup_context`` and
-``generate_vmap_rule``, so that ``torch.func.vmap(grad(...))`` trains many networks with them at once.
+Fixed feedback is a buffer called ``feedback``: the optimiser does not see it, and it is never decayed. Plastic feedback
+is a parameter called ``feedback_plastic``: it is trained, and decayed, with the weights. A checkpoint keeps both.
 """
 
-from typing import Any
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from training.rules.functions import DirectInputFunction, FeedbackFunction, ProductFeedbackFunction
+from training.rules.operations import operation_of
+from training.rules.taps import record
+from training.rules.wrapping import Use
 
 
-class FeedbackLinearFunction(torch.autograd.Function):
-    """``x W^T + b`` forward; ``delta B`` backward (Lillicrap et al. 2016, eq. 2)."""
+class Layer(NamedTuple):
+    """A weight layer of the plain network, as a rule gets to see it."""
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor) -> Tensor:
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, _, _, feedback = inputs
-        ctx.save_for_backward(x, feedback)
-
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        x, feedback = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        return (
-            delta @ feedback if needs_x else None,
-            delta.flatten(0, -2).T @ x.flatten(0, -2) if needs_weight else None,
-            delta.flatten(0, -2).sum(0) if needs_bias else None,
-            None,
-        )
+    name: str
+    plain: nn.Linear | nn.Conv2d
+    use: Use  # what flows through it
 
 
-class ProductFeedbackLinearFunction(torch.autograd.Function):
-    """``x W^T + b`` forward; ``(delta B) R`` backward, and ``R`` learns from ``(delta B)^T x``
-    (Li et al. 2024, "Deep Learning without Weight Symmetry", arXiv 2405.20594)."""
+class WrappedLayer(nn.Module):
+    """What stands in the place of a Linear or Conv2d: its very parameters, so that training this trains the plain
+    network. ``sends_down`` is whether anything below it learns from the signal it sends there."""
 
-    generate_vmap_rule = True
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.weight = layer.plain.weight
+        self.bias = layer.plain.bias
+        self.operation, self.padding = operation_of(layer.plain)
+        self.sends_down = not layer.use.first
 
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, fixed: Tensor, plastic: Tensor) -> Tensor:
-        return F.linear(x, weight, bias)
+    def padded(self, x: Tensor) -> Tensor:
+        """Return ``x`` with the padding that the operation does not do itself."""
+        return x if self.padding is None else self.padding(x)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, _, _, fixed, plastic = inputs
-        ctx.save_for_backward(x, fixed, plastic)
+    def forward(self, x: Tensor) -> Tensor:
+        return FeedbackFunction.apply(self.padded(x), self.weight, self.bias, self.backward_weight(), self.operation)
 
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        x, fixed, plastic = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, _, needs_plastic = ctx.needs_input_grad
-        delta_mid = delta @ fixed if needs_x or needs_plastic else None  # (N, k out)
-        return (
-            delta_mid @ plastic if delta_mid is not None and needs_x else None,
-            delta.flatten(0, -2).T @ x.flatten(0, -2) if needs_weight else None,
-            delta.flatten(0, -2).sum(0) if needs_bias else None,
-            None,
-            delta_mid.flatten(0, -2).T @ x.flatten(0, -2) if delta_mid is not None and needs_plastic else None,
-        )
+    def backward_weight(self) -> Tensor:
+        """The matrix, of the shape of W, in the place of W on the way down."""
+        raise NotImplementedError
 
 
-class WrappedLinear(nn.Module):
-    """What stands in the place of a linear layer: its very parameters, so that training this trains the plain
-    network, and a fixed ``feedback`` buffer, which the optimiser does not see and a checkpoint keeps."""
+class FixedFeedback(WrappedLayer):
+    """The signal goes down through ``feedback`` B, of the shape of W, which no gradient moves."""
 
     feedback: Tensor
 
-    def __init__(self, plain: nn.Linear, feedback: Tensor) -> None:
-        super().__init__()
-        self.weight = plain.weight
-        self.bias = plain.bias
+    def __init__(self, layer: Layer, feedback: Tensor) -> None:
+        super().__init__(layer)
         self.register_buffer("feedback", feedback)
 
-
-class FeedbackLinear(WrappedLinear):
-    """A linear layer whose error signal goes down through ``feedback`` B (out, in)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return FeedbackLinearFunction.apply(x, self.weight, self.bias, self.feedback)
-
     def backward_weight(self) -> Tensor:
-        """The matrix (out, in) in the place of W on the way down."""
         return self.feedback
 
 
-class ProductFeedbackLinear(WrappedLinear):
-    """A linear layer whose error signal goes down through ``feedback`` B (out, k out), fixed, then
-    ``feedback_plastic`` R (k out, in), which learns."""
+class SignFeedback(WrappedLayer):
+    """The signal goes down through ``feedback`` times sign(W); ``feedback`` is a magnitude for each weight, or one."""
 
-    def __init__(self, plain: nn.Linear, fixed: Tensor, plastic: Tensor) -> None:
-        super().__init__(plain, fixed)
-        self.feedback_plastic = nn.Parameter(plastic)
+    feedback: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        return ProductFeedbackLinearFunction.apply(x, self.weight, self.bias, self.feedback, self.feedback_plastic)
+    def __init__(self, layer: Layer, magnitude: Tensor) -> None:
+        super().__init__(layer)
+        self.register_buffer("feedback", magnitude)
 
     def backward_weight(self) -> Tensor:
-        """The path B R (out, in) in the place of W on the way down."""
-        return self.feedback @ self.feedback_plastic.detach()
+        return self.feedback * self.weight.detach().sign()
 
 
-class DirectFeedbackLinear(WrappedLinear):
-    """A linear layer that cuts the signal to its input, and remembers that input for the direct one.
+class LearnedFeedback(WrappedLayer):
+    """The signal goes down through ``feedback_plastic`` B, of the shape of W, which gets the gradient of W."""
 
-    ``feedback`` F (classes, in) carries the output error straight to the block below. The rule's objective adds
-    ``(input * (e F)).sum()``, whose gradient inside that block is exactly DFA's (Nokland 2016, eq. 3); nothing
-    else crosses the cut, so skip connections cannot count a signal twice.
-    """
+    def __init__(self, layer: Layer, feedback: Tensor) -> None:
+        super().__init__(layer)
+        self.feedback_plastic = nn.Parameter(feedback)
 
-    def __init__(self, plain: nn.Linear, feedback: Tensor) -> None:
-        super().__init__(plain, feedback)
-        self.tap: Tensor | None = None
+    def backward_weight(self) -> Tensor:
+        return self.feedback_plastic
+
+
+class ProductFeedback(WrappedLayer):
+    """The signal goes down through ``feedback`` B, fixed, from outputs to a middle, then ``feedback_plastic`` R, which
+    learns. Where ``feedback_mask`` is given, R acts only where it is 1."""
+
+    feedback: Tensor
+    feedback_mask: Tensor | None
+
+    def __init__(self, layer: Layer, fixed: Tensor, plastic: Tensor, mask: Tensor | None = None) -> None:
+        super().__init__(layer)
+        self.register_buffer("feedback", fixed)
+        self.feedback_plastic = nn.Parameter(plastic)
+        self.register_buffer("feedback_mask", mask)
+
+    def plastic(self) -> Tensor:
+        """R where its mask lets it act."""
+        return self.feedback_plastic if self.feedback_mask is None else self.feedback_plastic * self.feedback_mask
 
     def forward(self, x: Tensor) -> Tensor:
-        self.tap = x
-        return F.linear(x.detach(), self.weight, self.bias)
+        tensors = (self.padded(x), self.weight, self.bias, self.feedback, self.plastic())
+        return ProductFeedbackFunction.apply(*tensors, self.operation)
 
-    def local_objective(self, error: Tensor) -> Tensor:
-        """Return ``sum(input * (e F))`` for ``error`` e (N, classes), and forget the input: an error of one batch
-        must never meet the activations of another."""
-        tap, self.tap = self.tap, None
-        if tap is None:
-            raise RuntimeError("local_objective needs a forward pass before each call")
-        return (tap * (error @ self.feedback).detach()).sum()
+    def backward_weight(self) -> Tensor:
+        return self.operation.path(self.feedback, self.plastic())
 
 
-class DirectInputFunction(torch.autograd.Function):
-    """Pass logits through; send their gradient to the pixels through F (classes, pixels) directly."""
+class DirectFeedback(WrappedLayer):
+    """A layer that cuts the signal to its input, and records that input for the direct one.
 
-    @staticmethod
-    def forward(x: Tensor, logits: Tensor, feedback: Tensor) -> Tensor:
-        return logits.clone()
+    ``feedback`` F (classes, values of the input) carries the output error straight to what made the input, in place of
+    all that the cut withholds (Nokland 2016, eq. 3).
+    """
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, _, feedback = inputs
-        ctx.shape = x.shape
-        ctx.save_for_backward(feedback)
+    feedback: Tensor
 
-    @staticmethod
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
-        (feedback,) = ctx.saved_tensors
-        return (error @ feedback).view(ctx.shape), None, None
+    def __init__(self, layer: Layer, feedback: Tensor) -> None:
+        super().__init__(layer)
+        self.use = layer.use
+        self.register_buffer("feedback", feedback)
+        self.teacher: str | None = None  # the layer through whose F these weights learn; None: the loss itself
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.sends_down:
+            record(x, self.feedback)
+        return self.operation.forward(self.padded(x.detach()), self.weight, self.bias)
+
+    def counterpart(self, above: Tensor) -> Tensor | None:
+        """Return what W would have to be for BP's signal to be DFA's: ``F_above^T F`` (Refinetti et al. 2021).
+
+        For a convolution it is the nearest convolution to that, up to a factor: the mean over the positions. ``above``
+        is (classes, values); None if these are not this layer's outputs, but pooled ones, say.
+        """
+        if above.shape[1] != self.use.output_shape.numel():
+            return None
+        delta, x = above.unflatten(1, self.use.output_shape), self.feedback.unflatten(1, self.use.input_shape)
+        return self.operation.weight_gradient(delta, self.padded(x), self.weight)
 
 
 class DirectInputPath(nn.Module):

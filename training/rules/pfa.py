@@ -4,10 +4,11 @@ import math
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from training.rules.base import Rule, first_linear, he_normal, replace_linear
-from training.rules.feedback import ProductFeedbackLinear
+from training.rules.base import Rule
+from training.rules.feedback import Layer, ProductFeedback, WrappedLayer
+from training.rules.initial import bernoulli, normal
 
 
 class ProductFeedbackAlignment(Rule):
@@ -17,22 +18,35 @@ class ProductFeedbackAlignment(Rule):
     with the optimiser, learning rate and decay of W. Once the large decay of the first epoch has made both forget
     their start, R ~ B^T W and the path B R ~ B B^T W: an angle of arccos(1 / sqrt(1 + 1/k)) to W. The first layer is
     left plain, since nothing is sent below it and its B and R would be the largest of all.
+
+    Of a convolution B is 1 x 1, (out, k out / groups, 1, 1), and R is (k out, in / groups, kh, kw). Masks of
+    ``feedback_density`` act on B and R at every use.
     """
 
     name: ClassVar[str] = "pfa"
     summary: ClassVar[str] = "product feedback alignment: a fixed and a plastic matrix in series"
+    options: ClassVar[tuple[str, ...]] = ("expansion", "feedback_density")
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        first = first_linear(model)
+    def expansion(self) -> int:
+        """k, the width of the middle in outputs."""
+        return self.config.expansion
 
-        def product(name: str, layer: nn.Linear) -> nn.Module | None:
-            if name == first:
-                return None
-            middle = self.config.expansion * layer.out_features
-            bound = math.sqrt(3 / middle)  # variance 1 / (k out)
-            uniform = torch.rand(layer.out_features, middle, generator=self.stream("feedback", name))
-            plastic = he_normal((middle, layer.in_features), self.stream("plastic", name))
-            fixed = (2 * uniform - 1) * bound
-            return ProductFeedbackLinear(layer, fixed.to(layer.weight), plastic.to(layer.weight))
+    def layer(self, layer: Layer) -> WrappedLayer | None:
+        if layer.use.first:
+            return None
+        weight = layer.plain.weight
+        groups = getattr(layer.plain, "groups", 1)
+        middle = self.expansion() * len(weight)
+        fixed = self.fixed(layer.name, len(weight), middle // groups, groups)
+        fixed = fixed.reshape(*fixed.shape, *[1] * (weight.ndim - 2)).to(weight)
+        plastic = normal((middle, *weight.shape[1:]), self.config.backward_scale, self.stream("plastic", layer.name))
+        plastic, mask = plastic.to(weight), None
+        if (density := self.config.feedback_density) < 1:
+            fixed *= bernoulli(fixed.shape, density, self.stream("mask", layer.name)).to(weight)
+            mask = bernoulli(plastic.shape, density, self.stream("plastic mask", layer.name)).to(weight)
+        return ProductFeedback(layer, fixed, plastic, mask)
 
-        return replace_linear(model, product)
+    def fixed(self, name: str, out: int, middle: int, groups: int) -> Tensor:
+        """Draw B (out, middle of a group): uniform, variance 1 / middle, so that E[B B^T] = I within a group."""
+        uniform = torch.rand(out, middle, generator=self.stream("feedback", name))
+        return (2 * uniform - 1) * math.sqrt(3 / middle)

@@ -1,0 +1,30 @@
+"""Uniform sign-concordant feedback (Liao et al. 2016; Moskovitz et al. 2018): the error goes down through signs."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from training.rules.base import Rule
+from training.rules.feedback import Layer, SignFeedback, WrappedLayer
+from training.rules.initial import fan_in
+
+
+class UniformSignFeedback(Rule):
+    """``delta B`` with B = s sign(W) and s = sqrt(2 / fan_in), the standard deviation that W starts with: B has the
+    scale of W then, and so has the signal. The signs follow W; the size never does.
+
+    The first layer is left plain, since nothing is sent below it.
+    """
+
+    name: ClassVar[str] = "usf"
+    summary: ClassVar[str] = "uniform sign-concordant feedback: the signs of the weights, one magnitude"
+
+    def magnitude(self, layer: Layer) -> Tensor:
+        """Return |B| of a layer, before its run starts: one number, or one for each weight."""
+        return torch.tensor(self.config.backward_scale / fan_in(layer.plain.weight.shape) ** 0.5)
+
+    def layer(self, layer: Layer) -> WrappedLayer | None:
+        if layer.use.first:
+            return None
+        return SignFeedback(layer, self.magnitude(layer).to(layer.plain.weight))

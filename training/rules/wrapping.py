@@ -1,0 +1,119 @@
+"""Which modules a rule can wrap, what flows through them, and the exchange of layers for those with feedback."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from training.errors import InputError
+
+NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # batch and instance norm of any dimension are _NormBase
+
+
+class Use(NamedTuple):
+    """What flows through a layer for one image."""
+
+    input_shape: torch.Size  # without the batch
+    output_shape: torch.Size
+    first: bool  # nothing below it has parameters
+    classes: int  # outputs of the whole network
+
+
+def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return the Linear and Conv2d layers of ``model`` by name, in order of registration.
+
+    Normalisation layers may have parameters too: they learn from the gradient within their block under every rule.
+
+    Raises:
+        InputError: another module has parameters of its own, or two layers share a weight; it is named.
+    """
+    layers: dict[str, nn.Linear | nn.Conv2d] = {}
+    owners: dict[int, str] = {}
+    for name, module in model.named_modules():
+        if _is_plain(module):
+            layers[name] = module
+            if (other := owners.setdefault(id(module.weight), name)) != name:
+                raise InputError(f"no rule can wrap module {name}: it shares its weight with {other}")
+        elif next(module.parameters(recurse=False), None) is not None and not isinstance(module, NORMALISATIONS):
+            raise InputError(
+                f"no rule can wrap module {name or '(root)'} ({type(module).__name__}): only Linear, Conv2d and "
+                "normalisation layers may have parameters"
+            )
+    return layers
+
+
+def _is_plain(module: nn.Module) -> Any:
+    """Whether ``module`` is a Linear or Conv2d that computes what these compute: a subclass may not."""
+    forward = type(module).forward
+    return (isinstance(module, nn.Linear) and forward is nn.Linear.forward) or (
+        isinstance(module, nn.Conv2d) and forward is nn.Conv2d.forward
+    )
+
+
+def uses(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Use]:
+    """Return what flows through each weight layer of ``model``, in order of execution, for images of ``input_shape``.
+
+    Raises:
+        InputError: the model cannot take such images; it does not give one logit for each class.
+    """
+    flows: dict[str, tuple[torch.Size, torch.Size, bool]] = {}
+
+    def hook(name: str) -> Any:
+        def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            flows.setdefault(name, (inputs[0].shape[1:], output.shape[1:], not inputs[0].requires_grad))
+
+        return note
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in weight_layers(model).items()]
+    try:
+        logits = try_forward(model, input_shape)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: Use(*flow, classes=logits.shape[1]) for name, flow in flows.items()}
+
+
+def try_forward(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
+    """Return the logits (1, classes) of ``model`` in evaluation mode for one black image; nothing in it changes.
+
+    Raises:
+        InputError: the model fails on it, or returns something else than a matrix of logits.
+    """
+    some = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.empty(0))
+    modes = [(module, module.training) for module in model.modules()]
+    shape = " x ".join(str(side) for side in input_shape)
+    try:
+        model.eval()
+        with torch.enable_grad():
+            logits = model(torch.zeros(1, *input_shape, dtype=some.dtype, device=some.device))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{type(model).__name__} cannot take images of {shape}: {reason}") from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"{type(model).__name__} gives {got} for one image of {shape}; logits (1, classes) are needed")
+    return logits
+
+
+def replace_layers(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
+    """Return a copy of ``model``'s module tree that shares its parameters and buffers, with layers exchanged.
+
+    A layer that stands in the tree under several names is exchanged under all of them.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, memo=dict(shared))
+    places: dict[int, list[str]] = {}
+    for name, module in twin.named_modules(remove_duplicate=False):
+        places.setdefault(id(module), []).append(name)
+    for name, replacement in replacements.items():
+        if not name:
+            return replacement  # the network is this one layer
+        for place in places[id(twin.get_submodule(name))]:
+            twin.set_submodule(place, replacement)
+    return twin
