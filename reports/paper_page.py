@@ -26,7 +26,8 @@ def by_target(tables: Sequence[Table]) -> list[tuple[str, list[Table]]]:
     order = {name: place for place, name in enumerate(TARGETS)}
     names = {str(table.provenance["target"]) for table in tables}
     ordered = sorted(names, key=lambda name: (order.get(name, len(order)), name))
-    return [(name, [table for table in tables if table.provenance["target"] == name]) for name in ordered]
+    first = sorted(tables, key=lambda table: (table.kind != table.provenance["target"], table.kind))
+    return [(name, [table for table in first if table.provenance["target"] == name]) for name in ordered]
 
 
 def saved_picture(table: Table, folder: Path) -> dict[str, Any] | None:

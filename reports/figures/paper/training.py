@@ -63,7 +63,7 @@ def _learning(metrics: DataFrame, counts: DataFrame) -> Drawn:
     figure = draw()
     return Drawn(
         title="Alignment, learning and cost",
-        caption="IFA starts aligned and stays closer to its feedback than FA comes to it.",
+        caption="Angles between forward and feedback weights, accuracy, and what an update reads and writes.",
         table=panels.tidy(drawn),
         figure=figure,
     )
