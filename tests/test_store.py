@@ -419,3 +419,22 @@ def test_a_killed_training_shows_as_interrupted_and_goes_on(store):
         .drop(columns="seconds")
         .equals(pd.read_csv(folder / "metrics.csv").drop(columns="seconds"))
     )
+
+
+def test_train_into_a_store(capsys, tmp_path):
+    """`analyze train --store` gives each run its key, and leaves alone what is there."""
+    flags = ["train", "--hidden", "8", "--epochs", "1", "--train-size", "60", "--store", str(tmp_path), "--quiet"]
+    assert main([*flags, "--seeds", "0", "1"]) == 0
+    assert capsys.readouterr().err == "2 trained, 0 there already\n"
+    assert main([*flags, "--seeds", "0..2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "1 trained, 2 there already\n"
+    keys = [row["key"] for row in rows(capsys, RunStore(tmp_path))]
+    assert len(keys) == 3
+    assert all(f"/runs/{key}" in captured.out for key in keys)
+    with pytest.raises(SystemExit, match="1"):
+        main([*flags, "--network", "gpt"])
+    assert "unknown model 'gpt'" in capsys.readouterr().err
+    assert main([*flags, "--out", str(tmp_path / "x")]) == 2
+    assert main(["train", "--executor", "ray"]) == 2
+    assert "needs --store" in capsys.readouterr().err

@@ -8,13 +8,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from training.errors import InputError
 from training.jobs import Job
 from training.store import RunStore
 from training.sweep import Crew, Outcome, SerialCrew, Summary, Sweep
 from training.worker import Task, Worker
+
+if TYPE_CHECKING:
+    from training.loop import Progress
 
 EXECUTORS = ("serial", "ray")
 OBJECT_STORE_BYTES = 80_000_000  # Ray's least: results go through the run store
@@ -32,6 +35,7 @@ def execute(
     device: str = "auto",
     stack: int | Literal["auto"] = "auto",
     progress: Callable[[int, int], None] | None = None,
+    training_progress: "Progress | None" = None,
 ) -> Summary:
     """Carry out ``work`` and all it needs, but for what the store has; every result is committed as it comes.
 
@@ -47,6 +51,7 @@ def execute(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         stack: networks that train together; ``"auto"``: what the memory holds, and 1 where stacks are slower.
         progress: called with (jobs finished, jobs that were missing).
+        training_progress: ``serial`` only: called as by ``train_many``, while networks train.
 
     Raises:
         InputError: unknown executor; Ray is not installed, or not where it was said to be.
@@ -58,7 +63,12 @@ def execute(
         return sweep.summary
     store.create()
     worker = Worker(RunStore(store.root.resolve()), device, stack)
-    crew: Crew = RayCrew(worker, ray_address, workers) if executor == "ray" else SerialCrew(worker)
+    crew: Crew
+    if executor == "ray":
+        crew = RayCrew(worker, ray_address, workers)
+    else:
+        worker.progress = training_progress
+        crew = SerialCrew(worker)
     try:
         sweep.run(crew)
     finally:

@@ -17,6 +17,7 @@ from training.store import FOLDER_DIGITS, RunStore, remove_folder, run_state
 
 if TYPE_CHECKING:
     from training.data import Dataset
+    from training.loop import Progress
 
 # "computed", "reused" (it was there), "busy" (another process has it), "deferred" (the stack has its size without it),
 # or FAILED and the reason.
@@ -36,6 +37,7 @@ class Worker:
     store: RunStore
     device: str = "auto"
     stack: "int | Literal['auto']" = "auto"  # networks that train together
+    progress: "Progress | None" = None  # while networks train
     _data: "dict[Any, tuple[Dataset, str]]" = field(default_factory=dict)
 
     def identity(self) -> str | None:
@@ -106,8 +108,9 @@ class Worker:
         from training.loop import train_many
 
         jobs = [(job.config, self.store.run(key).path) for key, job in task]
-        job = task[0][1]
-        train_many(jobs, self._dataset(job, task[0][0]), stack=len(jobs), data_root=job.data_root)
+        key, job = task[0]
+        data = self._dataset(job, key)
+        train_many(jobs, data, stack=len(jobs), data_root=job.data_root, progress=self.progress)
 
     def _analyse(self, job: Analysis) -> Result:
         entry = job.entry(self.store)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.commands.common import (
     add_data_arguments,
+    add_executor_arguments,
     add_run_arguments,
     non_negative_int,
     positive_float,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.loop import Report
     from training.runs import RunFolder
+    from training.sweep import Summary
 
 HELP = "train networks with a learning rule; write checkpoints, metrics and weight trajectories"
 
@@ -174,19 +176,42 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         out_help="run folder; with several seeds or angles, the folder of their run folders "
         "(default: runs/NAME). A run that was interrupted goes on, a complete one is left alone",
     )
+    sweep = parser.add_argument_group("sweeps")
+    sweep.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="keep the runs in this run store under their keys, see `analyze runs`; excludes --out (default: none)",
+    )
+    add_executor_arguments(sweep)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train what is asked for, in stacks where that is faster, and print a table of the results."""
+    """Train what is asked for, in stacks where that is faster, and print a table of the results.
+
+    Raises:
+        InputError: flags that exclude each other, and as ``train_many``.
+        SystemExit: status 1 when a run of a sweep failed.
+    """
+    if args.store is not None and args.out is not None:
+        raise InputError("--store and --out exclude each other: the store names its folders itself")
+    if args.store is None and args.executor != "serial":
+        raise InputError(f"--executor {args.executor} needs --store DIR, where its processes leave the runs")
     from reports.subjects import find_data_root
+    from reports.sweeps import train_in_store
     from training.data import load_dataset
     from training.device import resolve_device
     from training.loop import train_many
 
     configs = make_configs(args)
-    folders = run_folders(configs, args.out)
     device = resolve_device(args.device)
     root = find_data_root(args.data_root, Path())
+    show = None if args.quiet else TrainingDisplay(args.epochs)
+    if args.store is not None:
+        runs, counts = train_in_store(args, configs, None if args.dataset == "digits" else root, show)
+        show_sweep(runs, counts)
+        return
+    folders = run_folders(configs, args.out)
     data = load_dataset(
         args.dataset,
         root,
@@ -200,10 +225,25 @@ def run(args: argparse.Namespace) -> None:
         data,
         stack=args.stack,
         data_root=None if args.dataset == "digits" else root,
-        progress=None if args.quiet else TrainingDisplay(args.epochs),
+        progress=show,
         report_plan=None if args.quiet else lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(summary(finished))
+
+
+def show_sweep(runs: "list[RunFolder]", counts: "Summary") -> None:
+    """Print the table of a sweep's runs; what failed and the counts go to stderr.
+
+    Raises:
+        SystemExit: status 1 when a run failed.
+    """
+    if runs:
+        print(summary(runs))
+    for failure in counts.failed:
+        print(f"{failure.job.label}: {failure.reason}", file=sys.stderr)
+    print(f"{counts.computed['runs']} trained, {counts.reused['runs']} there already", file=sys.stderr)
+    if counts.failed:
+        raise SystemExit(1)
 
 
 def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":

@@ -1,0 +1,49 @@
+"""``analyze train --store``: runs under their keys, trained here or by Ray."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.commands.common import progress_bar
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+    from training.loop import Progress
+    from training.runs import RunFolder
+    from training.sweep import Summary
+
+
+def train_in_store(
+    args: argparse.Namespace,
+    configs: "Sequence[TrainConfig]",
+    root: Path | None,
+    training_progress: "Progress | None",
+) -> "tuple[list[RunFolder], Summary]":
+    """Train what the store ``args.store`` does not have; return the runs that are there in the end, in order.
+
+    Raises:
+        InputError: the data set cannot be read; Ray is missing.
+    """
+    from training.cluster import execute
+    from training.data import load_dataset
+    from training.jobs import Train
+    from training.store import RunStore
+
+    if args.download:
+        load_dataset(args.dataset, root, download=True)
+    store = RunStore(args.store)
+    jobs = [Train(config=config, data_root=None if root is None else root.resolve()) for config in configs]
+    runs = [job.folder(store) for job in jobs]  # fails at once where the data cannot be read
+    summary = execute(
+        jobs,
+        store,
+        executor=args.executor,
+        ray_address=args.ray_address,
+        workers=args.workers,
+        device=args.device,
+        stack=args.stack,
+        progress=progress_bar(args, "train", "run") if args.executor != "serial" else None,
+        training_progress=training_progress,
+    )
+    return [run for run in runs if run.is_done], summary
