@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from training import loop, stack_size
+from training.batched_linear import LARGE
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
 from training.errors import InputError
 from training.loop import train, train_many
+from training.models import MODELS
 from training.network import Network
 from training.rules import RULES
 from training.runs import RunFolder
@@ -60,13 +63,46 @@ def test_a_network_of_a_stack_ends_as_it_would_alone(digits, tmp_path, rule, opt
     configs = [
         config(**fields, seed=1, lr=lr, weight_decay=1e-3),
         config(**fields, seed=2, lr=lr / 2, first_epoch_weight_decay=1e-2),
-        config(**fields, seed=3, lr=lr, weight_decay=1e-3, angle=30 if rule == "ifa" else 0),
+        config(**fields, seed=3, lr=lr, forward_scale=1.0, backward_scale=1.2, angle=30 if rule == "ifa" else 0),
         config(**fields, seed=1, lr=lr, weight_decay=1e-3, lr_steps=(1,)),
     ]
     stacked = train_many(jobs_in(tmp_path / "stack", configs), digits, stack=4)
     for cfg, run in zip(configs, stacked, strict=True):
         alone = train(cfg, digits, tmp_path / f"alone-{run.path.name}")
         assert_close_runs(run, alone)
+
+
+class ResidualNet(nn.Module):
+    """Convolutions with BatchNorm, a skip connection, a strided convolution in groups, pooling, two Linear layers."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 4, 3, padding=1)
+        self.norm1, self.norm2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.block = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.down = nn.Conv2d(4, 8, 3, stride=2, groups=2)
+        self.hidden = nn.Linear(8, 12)
+        self.last = nn.Linear(12, classes)
+
+    def forward(self, x):
+        x = torch.relu(self.norm1(self.stem(x)))
+        x = torch.relu(x + self.norm2(self.block(x)))
+        x = torch.relu(self.down(x)).mean((2, 3))
+        return self.last(torch.relu(self.hidden(x)))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_convolutions_and_batch_norm_in_a_stack(digits, tmp_path, monkeypatch, rule):
+    """Running statistics and their counts are each network's own."""
+    monkeypatch.setitem(MODELS, "residual", lambda config, shape, classes: ResidualNet(shape[0], classes))
+    fields = {"rule": rule, "model": "residual", "epochs": 1, "optimiser": "sgd", "expansion": 2}
+    configs = [config(**fields, seed=seed, lr=lr) for seed, lr in enumerate((0.01, 0.02, 0.01))]
+    stacked = train_many(jobs_in(tmp_path / "stack", configs), digits, stack=3)
+    for cfg, run in zip(configs, stacked, strict=True):
+        assert_close_runs(run, train(cfg, digits, tmp_path / f"alone-{run.path.name}"))
+        model = load_checkpoint(run.checkpoint).model
+        assert model["norm2.num_batches_tracked"] == 13
+        assert not torch.equal(model["norm2.running_var"], torch.ones(4))
 
 
 def assert_same_run(ours, theirs):
@@ -125,7 +161,21 @@ def test_a_stack_killed_anywhere_ends_bit_identical(digits, tmp_path, monkeypatc
 
 
 def test_kill_9_of_the_command_with_a_stack(tmp_path):
-    flags = ["--rule", "fa", "--hidden", "32", "--train-size", "400", "--epochs", "80", "--seeds", "0..3", "--stack", "4", "--quiet"]
+    flags = [
+        "--rule",
+        "fa",
+        "--hidden",
+        "32",
+        "--train-size",
+        "400",
+        "--epochs",
+        "80",
+        "--seeds",
+        "0..3",
+        "--stack",
+        "4",
+        "--quiet",
+    ]
 
     def command(out):
         return [sys.executable, "-m", "reports.cli", "train", *flags, "--device", "cpu", "--out", str(tmp_path / out)]
@@ -296,6 +346,26 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32(digits, tmp_
         assert all(t.dtype == torch.float32 for t in half.model.values())
         assert 1e-6 < difference.abs().mean() < 2e-3, rule
         assert half.metrics["train_loss"] == pytest.approx(full.metrics["train_loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "dfa", "pfa", "usf"])
+def test_large_layers_learn_in_the_layout_of_their_weights(digits, tmp_path, rule):
+    """Above a size, the products of a stack are others; the gradients are those of each network alone."""
+    info, batch = DataInfo.of(digits), torch.arange(16)
+    configs = [config(rule=rule, hidden=(300, 260), seed=seed, expansion=2) for seed in range(2)]
+    alone = [Stack([Network(cfg, digits, info, RunFolder(tmp_path))], digits) for cfg in configs]
+    stack = Stack([Network(cfg, digits, info, RunFolder(tmp_path)) for cfg in configs], digits)
+
+    def gradients(stack, batch):
+        step = stack._evaluate(stack.normalise(digits.train.images[batch]), digits.train.labels[batch])
+        return stack.rule.gradients(stack.parameters, step)
+
+    together = gradients(stack, torch.stack([batch, batch + 50]))
+    for e, (one, samples) in enumerate(zip(alone, (batch, batch + 50), strict=True)):
+        for name, gradient in gradients(one, samples).items():
+            torch.testing.assert_close(together[name][e], gradient, rtol=1e-4, atol=1e-6)
+    assert stack.parameters["layers.1.weight"][0].numel() >= LARGE
+    assert together["layers.1.weight"].is_contiguous()
 
 
 @pytest.mark.slow

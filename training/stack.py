@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from training.batched_linear import BatchedLinear
 from training.captured import CapturedStep
 from training.data import Dataset, Normalise
 from training.evaluate import evaluate, evaluate_stack
@@ -110,7 +111,8 @@ class Stack:
         if not self.stacked:
             return self.rule.objective(self.twin, inputs, labels)
         tensors = {f"twin.{name}": tensor for name, tensor in self.tensors.items()}
-        return vmap(lambda own, x, y: functional_call(self.objective, own, (x, y)))(tensors, inputs, labels)
+        with BatchedLinear():
+            return vmap(lambda own, x, y: functional_call(self.objective, own, (x, y)))(tensors, inputs, labels)
 
     def evaluate(self) -> list[tuple[float, float]]:
         """Return loss and accuracy of each network on the test split."""

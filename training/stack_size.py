@@ -110,8 +110,10 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     buffers = sum(b.nbytes for b in network.twin.buffers())
     moments = 2 if network.config.optimiser == "adam" else 1
     order = len(data.train) * 8
+    # A graph of the step on an epoch's last mini-batch, which may be smaller, has gradients of its own.
+    gradients = 2 if data.train.labels.is_cuda else 1
     # Twice the activations: the backward pass holds the gradients of some beside them.
-    return (2 + moments) * parameters + buffers + order + 2 * activation_bytes(network, data)
+    return (1 + gradients + moments) * parameters + buffers + order + 2 * activation_bytes(network, data)
 
 
 def activation_bytes(network: Network, data: Dataset) -> int:

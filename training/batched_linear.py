@@ -1,0 +1,37 @@
+"""Linear layers of a stack whose weight gradients need no transposition.
+
+For many networks at once torch makes a linear layer's weight gradient as ``x^T delta`` and returns it transposed, but a
+fused optimiser wants the layout of the weights: one more pass over memory, where a step of a large stack on a GPU is
+little else than passes over memory. ``delta^T x`` is born in the right layout.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from training.rules.functions import FeedbackFunction
+from training.rules.operations import LinearOperation
+
+# Weights in a layer above which this pays: for small layers the call costs more than the pass. On a CPU, stacks of
+# 64-64-64-10 were 1.5 times slower with it, of 784-512-512-10 1.2 times faster.
+LARGE = 2**16
+
+
+class BatchedLinear(TorchFunctionMode):
+    """While active, large linear layers that autograd follows go through :class:`FeedbackFunction`, with the weights
+    themselves in the place of the feedback: true gradients, from other products."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.linear and torch.is_grad_enabled() and not kwargs and len(args) == 3 and args[1].numel() >= LARGE:
+            x, weight, bias = args
+            return FeedbackFunction.apply(x, weight, bias, weight.detach(), LinearOperation())
+        return func(*args, **(kwargs or {}))
