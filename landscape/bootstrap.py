@@ -61,12 +61,14 @@ def data_error(
     Raises:
         InputError: fewer than 10 groups, or fewer than 10 resamples.
     """
+    if resamples < 10:
+        raise InputError(f"a bootstrap needs 10 resamples, not {resamples}")
     before, k = operator.n_products, len(pairs.values)
     basis = pairs.vectors if pairs.basis is None else pairs.basis.rows
     weights, matrices, traces = _by_group(operator, basis, probes, seed, progress)
     groups = len(weights)
-    if groups < 10 or resamples < 10:
-        raise InputError(f"a bootstrap needs 10 groups and 10 resamples, not {groups} and {resamples}")
+    if groups < 10:
+        raise InputError(f"a bootstrap needs 10 groups, not {groups}")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(0, groups, (resamples, groups), generator=generator)
     counts = torch.stack([torch.bincount(row, minlength=groups) for row in drawn]).double() * weights

@@ -392,9 +392,12 @@ class _Search:
         )
         if not converged:
             worst = float(residuals.max()) / self.scale
+            # The recurrence says converged, the products say otherwise: more of them will not help.
+            rough = self.n_converged == self.k
+            advice = "products are no more accurate than that: take float64 weights" if rough else "allow more products"
             warnings.warn(
                 f"the eigenvalues reached a relative residual of {worst:.1e}, not {self.tol:.1e}, in "
-                f"{pairs.n_products} products; allow more products, or a larger tolerance",
+                f"{pairs.n_products} products; {advice}, or a larger tolerance",
                 stacklevel=4,
             )
         return pairs

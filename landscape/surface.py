@@ -107,7 +107,16 @@ def surface(
     if origin is not None and origin.shape != (size,):
         raise InputError(f"the origin has shape {tuple(origin.shape)}, the parameters are {size}")
     plane_directions = check_plane(directions, size)
-    plane = PlaneLoss(model, loss, data, plane_directions, origin=origin, params=params, reduction=reduction)
+    plane = PlaneLoss(
+        model,
+        loss,
+        data,
+        plane_directions,
+        origin=origin,
+        params=params,
+        reduction=reduction,
+        batch_size=batch_size,
+    )
     expected = None if eigenvalues is None else torch.as_tensor(eigenvalues, dtype=torch.float64).cpu()
     dtype = plane.network.dtype
     rough_loss, rough_hessian = plane.pilot()

@@ -124,6 +124,7 @@ def test_spectrum(run, tmp_path, capsys):
     [
         (["--params", "conv*"], "no parameters matching conv*"),
         (["--probes", "1"], "at least 2"),
+        (["--bootstrap", "9"], "at least 10"),
         (["--check", "pyhessian", "--params", "*bias"], "cannot restrict"),
     ],
 )

@@ -117,9 +117,22 @@ def test_more_pairs_than_parameters():
 
 
 def test_giving_up_is_said():
-    with pytest.warns(UserWarning, match="relative residual"):
+    with pytest.warns(UserWarning, match="relative residual .* allow more products"):
         pairs = extreme_eigenpairs(with_spectrum(torch.linspace(-1, 1, 300)), 5, tol=1e-9, max_products=20)
     assert not pairs.converged
+
+
+def test_products_that_are_too_rough_for_the_tolerance_are_said():
+    class Rough(MatrixOperator):
+        def product(self, vectors: Tensor) -> Tensor:
+            return super().product(vectors).bfloat16().double()
+
+    exact = with_spectrum(SPECTRA["outliers"])
+    with pytest.warns(UserWarning, match="take float64 weights"):
+        pairs = extreme_eigenpairs(Rough(exact.matrix), 3, tol=1e-4)
+    assert not pairs.converged
+    assert pairs.n_products < 100
+    torch.testing.assert_close(pairs.values, extreme_eigenpairs(exact, 3).values, rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("name", list(cases()))

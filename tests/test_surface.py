@@ -245,6 +245,15 @@ def test_directions_keep_their_length():
 # -- samples --------------------------------------------------------------------------------------------------------
 
 
+def test_no_more_samples_at_once_than_asked_for():
+    model, (x, y) = build("mlp"), images(count=25)
+    sizes = []
+    hook = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    surface(model, LOSS, (x, y), plane_of(model), alphas=[-1.0, 1.0], batch_size=4)
+    hook.remove()
+    assert max(sizes) == 4
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_every_sample_counts_the_same_whatever_the_batches(reduction):
     model, (x, y) = build("conv"), images(count=25)

@@ -81,14 +81,18 @@ def run(args: argparse.Namespace) -> None:
     """Analyse every checkpoint, write ``hessian.csv`` and the figure, and print a table."""
     import pandas as pd
 
-    from landscape.distributed import leave
+    from landscape.distributed import join, leave
     from reports.figures import hessian as draw
     from reports.style import save
     from reports.tables import provenance, render, with_subject, write_table
 
     if args.probes < 2:
         raise InputError("--probes must be at least 2: one probe has no interval")
+    if args.bootstrap is not None and args.bootstrap < 10:
+        raise InputError("--bootstrap must be at least 10: fewer resamples show no spread")
     writes = writes_results(args)
+    if args.bootstrap is not None and join() is not None:
+        raise InputError("--bootstrap needs all samples in one process: leave out torchrun or --bootstrap")
     subjects: list[Subject] = []
     frames = []
     start: Tensor | None = None

@@ -1,7 +1,7 @@
 """Which corruptions there are: CIFAR-10-C's fifteen, and a small set of our own for images of about 8 x 8."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -87,32 +87,29 @@ def cifar_c(textures: FrostTextures) -> Definition:
     Frost cuts its crystals from ``textures`` (see :func:`~robustness.corruptions.frost.load_frost_textures`).
     """
     frost = partial(weather.frost, textures=textures.images)
-    listed = (
-        Corruption(name="gaussian_noise", category="noise", distort=noise.gaussian_noise, random=True),
-        Corruption(name="shot_noise", category="noise", distort=noise.shot_noise, random=True),
-        Corruption(name="impulse_noise", category="noise", distort=noise.impulse_noise, random=True),
-        Corruption(name="defocus_blur", category="blur", distort=blur.defocus_blur, random=False),
-        Corruption(name="glass_blur", category="blur", distort=blur.glass_blur, random=True),
-        Corruption(name="motion_blur", category="blur", distort=blur.motion_blur, random=True),
-        Corruption(name="zoom_blur", category="blur", distort=blur.zoom_blur, random=False),
-        Corruption(name="snow", category="weather", distort=weather.snow, random=True),
-        Corruption(
-            name="frost",
-            category="weather",
-            distort=frost,
-            random=True,
-            label="regenerated" if textures.official else "approximate",
-        ),
-        Corruption(name="fog", category="weather", distort=weather.fog, random=True),
-        Corruption(name="brightness", category="weather", distort=weather.brightness, random=False),
-        Corruption(name="contrast", category="digital", distort=digital.contrast, random=False),
-        Corruption(name="elastic_transform", category="digital", distort=digital.elastic_transform, random=True),
-        Corruption(name="pixelate", category="digital", distort=digital.pixelate, random=False),
-        Corruption(name="jpeg_compression", category="digital", distort=digital.jpeg_compression, random=False),
+    listed = _listed(
+        ("gaussian_noise", "noise", noise.gaussian_noise, True),
+        ("shot_noise", "noise", noise.shot_noise, True),
+        ("impulse_noise", "noise", noise.impulse_noise, True),
+        ("defocus_blur", "blur", blur.defocus_blur, False),
+        ("glass_blur", "blur", blur.glass_blur, True),
+        ("motion_blur", "blur", blur.motion_blur, True),
+        ("zoom_blur", "blur", blur.zoom_blur, False),
+        ("snow", "weather", weather.snow, True),
+        ("frost", "weather", frost, True),
+        ("fog", "weather", weather.fog, True),
+        ("brightness", "weather", weather.brightness, False),
+        ("contrast", "digital", digital.contrast, False),
+        ("elastic_transform", "digital", digital.elastic_transform, True),
+        ("pixelate", "digital", digital.pixelate, False),
+        ("jpeg_compression", "digital", digital.jpeg_compression, False),
+        label="regenerated",
     )
+    if not textures.official:
+        listed["frost"] = replace(listed["frost"], label="approximate")
     return Definition(
         title="CIFAR-C",
-        corruptions={corruption.name: corruption for corruption in listed},
+        corruptions=listed,
         image_shape=(32, 32, 3),
         details={"frost_textures": textures.source, "frost_textures_sha256": textures.digest()},
     )
@@ -120,16 +117,19 @@ def cifar_c(textures: FrostTextures) -> Definition:
 
 def small_images() -> Definition:
     """Return four corruptions whose constants are our own, for images of about 8 x 8. This is *not* CIFAR-10-C."""
-    listed = (
+    listed = _listed(
         ("gaussian_noise", "noise", small.gaussian_noise, True),
         ("gaussian_blur", "blur", small.gaussian_blur, False),
         ("contrast", "digital", small.contrast, False),
         ("pixelate", "digital", small.pixelate, False),
+        label="own definition",
     )
-    return Definition(
-        title="small-image corruptions (own definition)",
-        corruptions={
-            name: Corruption(name=name, category=category, distort=distort, random=random, label="own definition")
-            for name, category, distort, random in listed
-        },
-    )
+    return Definition(title="small-image corruptions (own definition)", corruptions=listed)
+
+
+def _listed(*rows: tuple[str, str, Distortion, bool], label: str) -> dict[str, Corruption]:
+    """Return the corruptions of (name, category, what distorts, whether it draws), by name."""
+    return {
+        name: Corruption(name=name, category=category, distort=distort, random=random, label=label)
+        for name, category, distort, random in rows
+    }
