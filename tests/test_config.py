@@ -47,6 +47,7 @@ def test_keys_outlive_new_fields():
     chosen = b'{"config":{"hidden":[7],"rule":"fa"},"data":"d"}'
     assert TrainConfig(rule="fa", hidden=(7,)).key("d") == hashlib.sha256(chosen).hexdigest()
     assert TrainConfig().to_dict().items() >= DEFAULTS.items()
+    assert TrainConfig(rule="ifa", angle=30).key("d") == TrainConfig(rule="ifa", angle=30.0).key("d")
 
 
 DEFAULTS = {

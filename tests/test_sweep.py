@@ -7,7 +7,7 @@ import torch
 
 from training import loop
 from training.checkpoint import load_checkpoint
-from training.cluster import execute, gpu_share
+from training.cluster import execute, share
 from training.config import TrainConfig
 from training.data import load_dataset
 from training.errors import InputError
@@ -285,8 +285,8 @@ def test_an_unknown_executor_is_refused(store):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "actors", "share"), [(4, 4, 1), (4, 2, 1), (4, 8, 1 / 2), (4, 9, 1 / 3), (1, 3, 1 / 3)]
+    ("units", "actors", "part"), [(4, 4, 1), (4, 2, 1), (4, 8, 0.5), (4, 9, 0.3333), (1, 7, 0.1428), (2, 3, 0.5)]
 )
-def test_actors_share_gpus_so_that_all_find_a_place(gpus, actors, share):
-    assert gpu_share(gpus, actors) == share
-    assert gpus * int(1 / share) >= actors
+def test_actors_share_gpus_so_that_all_find_a_place(units, actors, part):
+    assert share(units, actors) == part
+    assert units * (10_000 // round(10_000 * part)) >= actors

@@ -90,8 +90,8 @@ class RayCrew:
         gpus = 0 if worker.device == "cpu" else int(resources.get("GPU", 0))
         cpus = max(int(resources.get("CPU", 1)), 1)
         self.size = count = workers or gpus or cpus
-        share = {"num_gpus": gpu_share(gpus, count)} if gpus else {}
-        options = {**share, "num_cpus": min(1.0, cpus / count), "max_restarts": -1}
+        gpu = {"num_gpus": share(gpus, count)} if gpus else {}
+        options = {**gpu, "num_cpus": share(cpus, count), "max_restarts": -1}
         actor_class = self.ray.remote(Worker).options(**options)
         self.starting: dict[Any, Any] = {}  # answer to come -> actor
         self.working: dict[Any, tuple[Any, Task]] = {}  # result to come -> actor, task
@@ -153,9 +153,10 @@ class RayCrew:
         return task, results
 
 
-def gpu_share(gpus: int, actors: int) -> float:
-    """Return the part of a GPU that each of ``actors`` takes, so that all find a place."""
-    return 1 / math.ceil(actors / gpus)
+def share(units: int, actors: int) -> float:
+    """Return the part of a GPU or CPU that each of ``actors`` takes, so that all find a place; 1 at most. Ray counts in
+    units of 1e-4, and a seventh rounded up would leave room for six."""
+    return math.floor(1e4 / math.ceil(actors / units)) / 1e4
 
 
 def start_ray(address: str | None) -> tuple[Any, bool]:

@@ -79,10 +79,14 @@ class TrainConfig:
             "first_epoch_weight_decay must not be negative",
         )
         _require(all(width >= 1 for width in self.hidden), "every hidden layer needs at least 1 unit")
+        for field in dataclasses.fields(self):  # 30 and 30.0 are one angle, and must have one key
+            if field.type in (float, float | None) and isinstance(value := getattr(self, field.name), int):
+                object.__setattr__(self, field.name, float(value))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types (tuples become lists)."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:

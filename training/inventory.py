@@ -2,9 +2,11 @@
 
 import csv
 import time
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +56,35 @@ class Inventory:
         """Return runs and analyses."""
         return [*self.runs, *self.analyses]
 
+    @cached_property
+    def digests(self) -> dict[Path, list[str]]:
+        """The SHA-256 of each file of each complete run or analysis, by its folder."""
+        return {item.path: _file_digests(item) for item in self.items()}
+
+    @cached_property
+    def readers(self) -> dict[str, list[Entry]]:
+        """The analyses that read a file, by its SHA-256."""
+        found: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.analyses:
+            for digest in set(entry.definition.get("inputs", {}).values()):
+                found[digest].append(entry)
+        return found
+
     def dependants(self, items: Iterable[Item]) -> list[Entry]:
         """Return the analyses that read a file of ``items``, or of such an analysis, in this order."""
-        digests = {digest for item in items for digest in file_digests(item)}
-        found: list[Entry] = []
-        remaining = list(self.analyses)
-        while more := [e for e in remaining if digests.intersection(e.definition.get("inputs", {}).values())]:
-            found += more
-            remaining = [entry for entry in remaining if entry not in more]
-            digests = {digest for entry in more for digest in file_digests(entry)}
-        return found
+        found: dict[Path, Entry] = {}
+        waiting = deque(items)
+        while waiting:
+            for digest in self.digests[waiting.popleft().path]:
+                for entry in self.readers.get(digest, []):
+                    if entry.path not in found:
+                        found[entry.path] = entry
+                        waiting.append(entry)
+        return list(found.values())
 
     def unused(self) -> list[Entry]:
         """Return the analyses of which an input is no more in the store, so that nothing can ask for them."""
-        there = {digest for item in self.items() for digest in file_digests(item)}
+        there = {digest for digests in self.digests.values() for digest in digests}
         there |= {read_json(path).get("digest", "") for path in (self.store.root / "data").glob("*.json")}
         return [e for e in self.analyses if e.definition and not there.issuperset(e.definition["inputs"].values())]
 
@@ -138,7 +155,7 @@ def _run_problems(run: RunFolder, hashed: bool) -> list[str]:
     return problems if key.startswith(run.path.name) else [*problems, "config.json does not fit its key"]
 
 
-def file_digests(item: Item) -> list[str]:
+def _file_digests(item: Item) -> list[str]:
     """Return the SHA-256 of each file of a complete run or analysis."""
     meta = read_json(item.path / "done.json") if isinstance(item, RunFolder) else item.meta()
     return [file["sha256"] for file in meta.get("files", {}).values()]

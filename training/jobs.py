@@ -29,6 +29,9 @@ class Train:
     config: TrainConfig
     data_root: Path | None = None  # folder with the data set's files; no part of the key
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data_root", absolute(self.data_root))
+
     def file(self, name: str = "ckpt.pt") -> "JobFile":
         """Return a file of the run as an input of an analysis, e.g. ``checkpoints/epoch-0003.pt``."""
         return JobFile(self, name)
@@ -176,6 +179,9 @@ class DataFiles:
     name: str
     root: Path | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", absolute(self.root))
+
     def path(self, store: RunStore) -> Path:
         """Return the data root."""
         return self.root or Path()
@@ -196,3 +202,8 @@ class DataFiles:
     def label(self) -> str:
         """What a person calls it."""
         return self.name
+
+
+def absolute(path: Path | None) -> Path | None:
+    """Return ``path`` from the root of the file system: workers may stand in another folder."""
+    return None if path is None else Path(path).absolute()
