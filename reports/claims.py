@@ -380,9 +380,10 @@ def of(values: DataFrame, rule: str, angle: float = 0.0) -> Values:
 
 
 def moderate(values: DataFrame) -> Values:
-    """Return the finite values of IFA at moderate angles."""
+    """Return each seed's mean over IFA at moderate angles: networks of one seed start from the same feedback, and are
+    no independent runs."""
     rows = values[(values["rule"] == "ifa") & values["angle"].between(*MODERATE)]
-    found = rows["value"].to_numpy(np.float64)
+    found = rows.groupby("seed")["value"].mean().to_numpy(np.float64)
     return found[np.isfinite(found)]
 
 

@@ -79,7 +79,14 @@ def test_digest_moves_with_pixels_labels_and_shape():
     assert split.digest() == load_split("digits", "test").digest()
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
+def test_digits32_are_the_digits_in_larger_pixels():
+    small, large = (load_split(name, "test") for name in ("digits", "digits32"))
+    assert large.images.shape == (360, 1, 32, 32)
+    assert (large.images.unfold(2, 4, 4).unfold(3, 4, 4) == small.images[..., None, None]).all()
+    assert (large.labels == small.labels).all()
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("digits")])
 def test_missing_files_are_named(name, tmp_path):
     with pytest.raises(InputError, match=rf"{name} is not complete under .*missing .*{source(name).files['train'][0]}"):
         load_split(name, "train", tmp_path)
@@ -96,7 +103,7 @@ def test_damaged_files_are_refused(tmp_path):
 
 
 def test_unknown_data_set_lists_the_known_ones():
-    with pytest.raises(InputError, match="unknown data set 'imagenet'; known: digits, mnist, cifar10"):
+    with pytest.raises(InputError, match="unknown data set 'imagenet'; known: digits, digits32, mnist, cifar10"):
         load_dataset("imagenet")
 
 

@@ -1,6 +1,6 @@
 """Data sets as uint8 tensors that live on the device and are normalised there.
 
-Reading, layouts and checksums are torchvision's; ``digits`` comes with scikit-learn and needs no files. A data set
+Reading, layouts and checksums are torchvision's; ``digits`` come with scikit-learn and need no files. A data set
 is small enough to sit on the device whole (CIFAR-10: 184 MB), so there is no loader and no worker process.
 """
 
@@ -37,6 +37,8 @@ _CIFAR = "cifar-10-batches-py"
 # ones whose data is at hand with the data.
 SOURCES: dict[str, DataSource] = {
     "digits": DataSource(files={"train": (), "test": ()}, mean=(0.3051,), std=(0.3757,), classes=10),
+    # each pixel as a square of 4 x 4, for networks that need images of 32 x 32
+    "digits32": DataSource(files={"train": (), "test": ()}, mean=(0.3051,), std=(0.3757,), classes=10),
     "mnist": DataSource(
         files={
             "train": tuple(name.format("train") for name in _MNIST),
@@ -185,6 +187,9 @@ def load_split(name: str, split: str, root: str | Path | None = None, *, downloa
     files = source(name).files[split]
     if name == "digits":
         return _digits(split)
+    if name == "digits32":
+        small = _digits(split)
+        return Split(images=small.images.repeat_interleave(4, 2).repeat_interleave(4, 3), labels=small.labels)
     if root is None:
         raise InputError(f"{name} is read from files: give --data-root DIR (and --download to fetch it there)")
     if not download and (missing := [file for file in files if not (Path(root) / file).is_file()]):

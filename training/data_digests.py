@@ -16,7 +16,7 @@ def data_digest(store: RunStore, name: str, root: Path | None = None, **options:
     Raises:
         InputError: as ``load_dataset``.
     """
-    place = None if root is None or name == "digits" else str(Path(root).resolve())
+    place = None if root is None or name in ("digits", "digits32") else str(Path(root).resolve())
     asked = {"name": name, "root": place, **options}
     path = store.root / "data" / f"{name}-{canonical_key(asked)[:16]}.json"
     known = read_json(path)

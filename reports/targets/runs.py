@@ -109,7 +109,11 @@ def architectures(profile: Profile, root: Path | None) -> list[Network]:
         for rule in ("bp", "ifa", "fa"):
             for seed in profile.network_seeds:
                 fields: dict[str, Any] = {"model": name, "lr": lr, "weight_decay": profile.weight_decay}
-                fields |= {"epochs": profile.network_epochs, "train_size": profile.network_train_size}
+                fields |= {
+                    "dataset": profile.network_dataset,
+                    "epochs": profile.network_epochs,
+                    "train_size": profile.network_train_size,
+                }
                 one = _network(profile, root, rule, IFA, seed, **fields)
                 found.append(Network(one.train, {**one.columns, "network": name, "lr": lr}))
     return found

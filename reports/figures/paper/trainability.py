@@ -40,7 +40,7 @@ def trainability(tables: Tables) -> list[Drawn]:
         layout.title(axes["d"], "size of the training set", 3)
         series = panels.legend_of(figure, tables["depths"])
         text = f"Largest training accuracy of any epoch ({_epochs(tables['depths'])} epochs). a, b: scale s of the "
-        text += "initial N(0, s²/n): 1 is LeCun's, √2 is He's; × marks a run that diverged. "  # noqa: RUF001
+        text += "initial N(0, s²/n): 1 is LeCun's, √2 is He's. "
         layout.note(figure, text + panels.seeds_note(series, noun="Bars"))
         return figure
 
