@@ -62,6 +62,18 @@ def sweep(log: str, seconds: float) -> list:
     return [*map(analysis, runs), analysis(*runs)]
 
 
+def run_here(root: str, log: str, seconds: float = 0.02) -> None:
+    """Carry out the sweep in this process, on one thread."""
+    import torch
+
+    from training.cluster import execute
+    from training.store import RunStore
+
+    torch.set_num_threads(1)
+    summary = execute(sweep(log, seconds), RunStore(Path(root)))
+    assert not summary.failed, summary.failed
+
+
 if __name__ == "__main__":
     from training.cluster import execute
     from training.store import RunStore
