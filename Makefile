@@ -4,11 +4,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO   ?= demo
+SMOKE  ?= smoke
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo smoke test test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/analyze demo --out $(DEMO)
+
+# Every figure, table and claim of the paper on the bundled digits; what was made before is kept.
+smoke: $(VENV)/.installed
+	$(BIN)/analyze figures --profile smoke --latex --store $(SMOKE)/store --out $(SMOKE)/figures
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -n 2
