@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from landscape.data import Data, Loss, Reduction
+from landscape.data import Data, Loss, Reduction, Transform
 from landscape.plane import PlaneLoss, Progress
 from landscape.snapshots import Snapshots
 from landscape.trajectory import TrajectoryPCA
@@ -32,12 +32,13 @@ def path_losses(
     *,
     reduction: Reduction | None = None,
     batch_size: int | None = None,
+    transform: Transform | None = None,
     progress: Progress | None = None,
 ) -> PathLosses:
     """Evaluate the loss at every snapshot and at its projection onto the plane of the first two components.
 
     Args:
-        model, loss, data, reduction, batch_size, progress: as for :func:`landscape.surface.surface`.
+        model, loss, data, reduction, batch_size, transform, progress: as for :func:`landscape.surface.surface`.
         snapshots: the run or runs that ``pca`` was made of.
 
     Raises:
@@ -59,7 +60,14 @@ def path_losses(
         )
     rows = [(run, index) for run in series for index in range(len(run))]
     plane = PlaneLoss(
-        model, loss, data, pca.directions[:2], origin=pca.origin, reduction=reduction, batch_size=batch_size
+        model,
+        loss,
+        data,
+        pca.directions[:2],
+        origin=pca.origin,
+        reduction=reduction,
+        batch_size=batch_size,
+        transform=transform,
     )
     on_plane = plane.evaluate(pca.coordinates[:, :2]).losses
     true = plane.evaluate_elsewhere(lambda k: rows[k][0].vector(rows[k][1]), len(rows), progress=progress)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from landscape.data import Batch, Batches, Data, Loss, Reduction, loss_reduction, tensor_pair
+from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform, loss_reduction, tensor_pair
 from landscape.graphs import analysis_mode
 from landscape.plane_network import PlaneNetwork
 
@@ -45,6 +45,7 @@ class PlaneLoss:
         reduction: whether ``loss`` is a ``"mean"`` or ``"sum"`` over its batch; None reads ``loss.reduction``, and
             takes a plain function for a mean.
         batch_size: most samples evaluated together; what suits the device if None.
+        transform: applied to the inputs of every batch as it is read, such as the normalisation of uint8 images.
 
     Raises:
         InputError: origin not finite, or sizes that do not fit.
@@ -61,10 +62,13 @@ class PlaneLoss:
         params: Sequence[str] | None = None,
         reduction: Reduction | None = None,
         batch_size: int | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.network = PlaneNetwork(model, loss, directions, origin=origin, params=params)
         self.reduction = loss_reduction(loss, reduction)
-        self._batches = Batches(data, batch_size=_PROBE, device=self.network.device, dtype=self.network.dtype)
+        self._batches = Batches(
+            data, batch_size=_PROBE, transform=transform, device=self.network.device, dtype=self.network.dtype
+        )
         inputs, targets = next(iter(self._batches))
         with analysis_mode(model):
             self.network.try_on((inputs[:_PROBE], targets[:_PROBE]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.centre import ALIKE, KINKED, SAME, stencil
-from landscape.data import Data, Loss, Reduction
+from landscape.data import Data, Loss, Reduction, Transform
 from landscape.directions import check_plane
 from landscape.parameters import select_parameters
 from landscape.plane import PlaneLoss, Progress
@@ -61,6 +61,7 @@ def surface(
     params: Sequence[str] | None = None,
     reduction: Reduction | None = None,
     batch_size: int | None = None,
+    transform: Transform | None = None,
     progress: Progress | None = None,
 ) -> Surface:
     """Evaluate the loss on a grid in the plane through the model's weights spanned by two directions.
@@ -85,6 +86,7 @@ def surface(
         reduction: whether ``loss`` is a ``"mean"`` or ``"sum"`` over its batch; None reads ``loss.reduction``, and
             takes a plain function for a mean. The surface is the mean over samples either way.
         batch_size: most samples evaluated together; what suits the device if None. The result does not depend on it.
+        transform: applied to the inputs of every batch as it is read, such as the normalisation of uint8 images.
         progress: called with (points done, points in all).
 
     Raises:
@@ -116,6 +118,7 @@ def surface(
         params=params,
         reduction=reduction,
         batch_size=batch_size,
+        transform=transform,
     )
     expected = None if eigenvalues is None else torch.as_tensor(eigenvalues, dtype=torch.float64).cpu()
     dtype = plane.network.dtype

@@ -254,6 +254,22 @@ def test_no_more_samples_at_once_than_asked_for():
     assert max(sizes) == 4
 
 
+def test_bytes_are_normalised_batch_by_batch():
+    model, (_, y) = build("mlp"), images(count=25)
+    pixels = torch.randint(0, 256, (25, 2, 6, 6), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    seen = []
+
+    def normalise(inputs):
+        seen.append(len(inputs))
+        return inputs.double() / 255 - 0.5
+
+    expected = surface(model, LOSS, (normalise(pixels), y), plane_of(model), alphas=[-1.0, 1.0])
+    seen.clear()
+    found = surface(model, LOSS, (pixels, y), plane_of(model), alphas=[-1.0, 1.0], batch_size=10, transform=normalise)
+    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-12, atol=0)
+    assert max(seen) == 10
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_every_sample_counts_the_same_whatever_the_batches(reduction):
     model, (x, y) = build("conv"), images(count=25)

@@ -122,7 +122,7 @@ def evaluate(
     from landscape.lanczos import top_eigenpairs
     from landscape.surface import surface
 
-    loss, data = torch.nn.CrossEntropyLoss(), (subject.inputs(), subject.labels)
+    loss, data = torch.nn.CrossEntropyLoss(), (subject.images, subject.labels)
     eigenvalues = residuals = None
     if args.plane == "eigenvectors":
         pairs = top_eigenpairs(
@@ -134,6 +134,7 @@ def evaluate(
             seed=args.seed,
             params=args.params,
             batch_size=args.batch_size,
+            transform=subject.normalise,
             progress=progress_bar(args, f"{subject.name}: eigenvectors", "pair"),
         )
         directions, eigenvalues, residuals = pairs.vectors, pairs.values, pairs.residuals  # noqa: PD011
@@ -149,6 +150,7 @@ def evaluate(
         eigenvalues=eigenvalues,
         params=args.params,
         batch_size=args.batch_size,
+        transform=subject.normalise,  # batch by batch: the samples stay bytes
         progress=progress_bar(args, f"{subject.name}: surface", "point"),
     )
     check: dict[str, Any] = {"loss": result.centre_loss}

@@ -118,10 +118,11 @@ def path_frame(
     losses = path_losses(
         subject.model,
         torch.nn.CrossEntropyLoss(),
-        (subject.inputs(), subject.labels),
+        (subject.images, subject.labels),
         runs,
         pca,
         batch_size=args.batch_size,
+        transform=subject.normalise,
         progress=progress_bar(args, "loss along the path", "snapshot"),
     )
     frame = pca.frame().assign(loss=losses.loss.numpy(), plane_loss=losses.plane_loss.numpy())
@@ -149,12 +150,13 @@ def plane_surface(args: argparse.Namespace, subject: "Subject", pca: "Trajectory
     return surface(
         subject.model,
         torch.nn.CrossEntropyLoss(),
-        (subject.inputs(), subject.labels),
+        (subject.images, subject.labels),
         pca.directions[:2],
         alphas=axes[0],
         betas=axes[1],
         origin=pca.origin,
         batch_size=args.batch_size,
+        transform=subject.normalise,
         progress=progress_bar(args, "surface", "point"),
     )
 
