@@ -1,0 +1,60 @@
+"""``analyze train``: what a command line asks for, where it goes, and what is shown meanwhile."""
+
+import sys
+
+import pytest
+
+from reports.cli import main
+from training.checkpoint import load_checkpoint
+
+SMALL = ["train", "--hidden", "8", "--train-size", "200", "--batch-size", "50", "--epochs", "2", "--device", "cpu"]
+
+
+def test_a_sweep_trains_as_one_stack_in_named_folders(tmp_path, capsys):
+    sweep = ["--seeds", "0..1", "--lr", "1e-3", "0.01", "--weight-decay", "0", "1e-3", "--stack", "8"]
+    assert main([*SMALL, *sweep, "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    configs = {run.name: load_checkpoint(run / "ckpt.pt").config for run in tmp_path.iterdir()}
+    expected = {
+        f"digits-bp-lr{lr:g}-wd{decay:g}-seed{seed}": (lr, decay, seed)
+        for lr in (1e-3, 0.01)
+        for decay in (0, 1e-3)
+        for seed in (0, 1)
+    }
+    assert {name: (c.lr, c.weight_decay, c.seed) for name, c in configs.items()} == expected
+    assert err.splitlines()[0] == "8 networks, 8 at a time: as asked for"
+    assert "and 7 more: epoch 1/2  loss 2." in err
+    assert err.splitlines()[-1].endswith("0 s left")
+    assert len(out.splitlines()) == 1 + 8
+
+
+def test_what_does_not_vary_is_not_in_the_names(tmp_path):
+    assert main([*SMALL, "--seeds", "3..4", "--lr", "0.01", "--quiet", "--out", str(tmp_path)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits-bp-seed3", "digits-bp-seed4"]
+
+
+def test_quiet_shows_results_only(tmp_path, capsys):
+    assert main([*SMALL, "--seeds", "0..2", "--quiet", "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert len(out.splitlines()) == 1 + 3
+
+
+def test_a_terminal_shows_a_bar_with_loss_accuracy_and_time_left(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main([*SMALL, "--out", str(tmp_path / "run")]) == 0
+    err = capsys.readouterr().err
+    assert "run: epoch 1/2" in err
+    assert " 50 %" in err
+    assert "loss 2." in err
+    assert "test 0." in err
+    assert "00:00 left" in err
+
+
+@pytest.mark.parametrize("size", ["0", "-2", "many"])
+def test_a_stack_size_is_a_number_or_auto(size, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*SMALL, "--stack", size, "--out", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    assert "--stack" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
