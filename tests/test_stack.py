@@ -217,7 +217,9 @@ def test_networks_at_different_steps_go_on_in_groups(digits, tmp_path, monkeypat
         assert_close_runs(finished, train(cfg, digits, tmp_path / "alone" / finished.path.name))
 
 
-def test_a_network_that_diverges_leaves_and_the_others_go_on(digits, tmp_path):
+@pytest.mark.parametrize("share", [loop.RESUME_SHARE, 1e9])  # now and then a resume point, or one after every step
+def test_a_network_that_diverges_leaves_and_the_others_go_on(digits, tmp_path, monkeypatch, share):
+    monkeypatch.setattr(loop, "RESUME_SHARE", share)
     fields = {"optimiser": "sgd", "rule": "fa", "epochs": 3, "snapshot_every": 5}
     configs = [config(**fields, lr=lr, seed=seed) for seed, lr in enumerate((0.01, 1e6, 0.02, 1e7))]
     stacked = train_many(jobs_in(tmp_path / "stack", configs), digits, stack=4)

@@ -172,7 +172,7 @@ class Trainer:
             self._end_epoch()
             self._report(ends_epoch=True)
             self._release_diverged()
-            if self.clock.save_is_due():
+            if self.stack.networks and self.clock.save_is_due():
                 self._save()
         if len(self.stack.networks) > 1:
             self._save()  # killed while its networks finish, the stack goes on from its very end
@@ -247,7 +247,8 @@ class Trainer:
         if self.progress is None:
             return
         networks = self.stack.networks
-        rows = [network.rows[-1] for network in networks]
+        rows = [network.rows[-1] for network in networks if network.diverged_step is None]
+        rows = rows or [network.rows[-1] for network in networks]
         metrics = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         if not ends_epoch:
             sums, seen = self.stack.sums.rows(), self._samples_seen()

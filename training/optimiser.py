@@ -84,7 +84,7 @@ class StackOptimiser:
         self.torch.step()
 
     def state(self, network: int) -> dict[str, dict[str, Tensor]]:
-        """Return moments and step counts of one network by parameter: the same whatever stack it is in."""
+        """Return moments and step counts of one network by parameter, on the CPU: the same whatever stack it is in."""
         rows, views = next(
             (r, v) for (_, r), v in zip(self.blocks, self.views, strict=True) if r.start <= network < r.stop
         )
@@ -92,7 +92,7 @@ class StackOptimiser:
         for name, view in views.items():
             moments = self.torch.state.get(view, {})
             kept[name] = {
-                key: (value[network - rows.start] if self._is_moment(value) else value).detach().clone()
+                key: (value[network - rows.start] if self._is_moment(value) else value).detach().to("cpu", copy=True)
                 for key, value in moments.items()
                 if value is not None
             }

@@ -6,7 +6,7 @@ the ordinary pass, without the axis: a run alone and a run in a stack are the sa
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,13 +122,10 @@ class Stack:
         plain = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
         return evaluate_stack(model, {name: self.tensors[name] for name in plain}, self.normalise, split)
 
-    def states(self) -> list[dict[str, Any]]:
-        """Return a resume point for each network; it fits any stack the network may be in next."""
-        sums = self.sums.rows()
-        return [
-            {**network.state(), "optimiser": self.optimiser.state(e), "sums": sums[e]}
-            for e, network in enumerate(self.networks)
-        ]
+    def states(self) -> Iterator[dict[str, Any]]:
+        """Yield a resume point for each network, on the CPU; it fits any stack the network may be in next."""
+        for e, (network, sums) in enumerate(zip(self.networks, self.sums.rows(), strict=True)):
+            yield {**network.state(), "optimiser": self.optimiser.state(e), "sums": sums}
 
     def restore(self, states: Sequence[dict[str, Any]]) -> None:
         """Go back to resume points, one for each network, all of one step."""
@@ -139,10 +136,10 @@ class Stack:
 
     def without(self, leaving: Sequence[Network]) -> "Stack":
         """Return the stack of the networks that stay, where they stand."""
-        stay = [e for e, network in enumerate(self.networks) if network not in leaving]
-        states = self.states()
-        rest = Stack([self.networks[e] for e in stay], self.data)
-        rest.restore([states[e] for e in stay])
+        staying = [network for network in self.networks if network not in leaving]
+        states = [s for network, s in zip(self.networks, self.states(), strict=True) if network in staying]
+        rest = Stack(staying, self.data)
+        rest.restore(states)
         return rest
 
 
