@@ -326,6 +326,27 @@ def test_memory_of_a_network_counts_what_it_holds(digits):
     assert stack_size.free_memory(torch.device("cpu")) > 2**20
 
 
+def test_networks_with_dropout_train_alone_and_resume_bit_identical(digits, tmp_path, monkeypatch):
+    """What dropout drops is a function of (seed, step), which a stack's one stream could not be."""
+
+    def build(config, shape, classes):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, classes))
+
+    monkeypatch.setitem(MODELS, "dropping", build)
+    configs = [config(model="dropping", seed=seed) for seed in range(2)]
+    plans = []
+    train_many(jobs_in(tmp_path / "whole", configs), digits, stack=2, report_plan=plans.append)
+    assert plans == ["2 networks, 1 at a time: dropout draws from one stream for all networks of a stack"]
+    torch.manual_seed(5)  # the state of the global stream is neither here nor there
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "RESUME_SHARE", 1e9)
+        kill_at(patch, Stack, "train_step", 8)
+        with pytest.raises(Killed):
+            train_many(jobs_in(tmp_path / "cut", configs), digits, stack=2)
+    for run in train_many(jobs_in(tmp_path / "cut", configs), digits, stack=2):
+        assert_same_run(run.path, tmp_path / "whole" / run.path.name)
+
+
 def test_a_folder_in_use_stops_the_stack_before_it_begins(digits, tmp_path):
     with RunFolder(tmp_path / "2").locked(), pytest.raises(InputError, match="another process is training"):
         train_many(jobs_in(tmp_path, SWEEP), digits, stack=4)

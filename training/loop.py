@@ -1,5 +1,6 @@
 """Training: configs and folders in, finished run folders out. No command line, no plotting."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ class Report:
 
     name: str  # of the run folder, or of the first of several
     networks: int
+    finished: int  # networks of the same call that were done before these
+    jobs: int  # all networks of the call
     step: int
     total_steps: int
     epoch: int  # finished epochs
@@ -85,7 +88,7 @@ def train_many(
         InputError: as :func:`train`, for any of the jobs.
     """
     runs = [RunFolder(folder) for _, folder in jobs]
-    session = Session(data, data_root, progress)
+    session = Session(data, data_root, len(jobs), progress)
     for members in plan([config for config, _ in jobs], data, session.info, stack, report_plan):
         session.train([jobs[i][0] for i in members], [runs[i] for i in members])
     return runs
@@ -94,9 +97,11 @@ def train_many(
 class Session:
     """What several stacks on one data set share."""
 
-    def __init__(self, data: Dataset, data_root: Path | None, progress: Progress | None) -> None:
+    def __init__(self, data: Dataset, data_root: Path | None, jobs: int, progress: Progress | None) -> None:
         self.data = data
         self.data_root = data_root
+        self.jobs = jobs
+        self.finished = 0
         self.progress = progress
         self.info = DataInfo.of(data)
 
@@ -115,7 +120,12 @@ class Session:
             pending = [network for network in pending if not network.run.is_done]  # by another process, meanwhile
             for networks, states in common_points(pending):
                 with products(networks[0].config.precision):
-                    Trainer(networks, self.data, self.progress).run(states)
+                    Trainer(networks, self.data, self.progress and self._report).run(states)
+        self.finished += len(runs)
+
+    def _report(self, report: Report) -> None:
+        if self.progress is not None:
+            self.progress(dataclasses.replace(report, finished=self.finished, jobs=self.jobs))
 
     def _description(self, config: TrainConfig) -> dict[str, Any]:
         return {
@@ -258,6 +268,8 @@ class Trainer:
             Report(
                 name=networks[0].run.path.name,
                 networks=len(networks),
+                finished=0,
+                jobs=len(networks),
                 step=self.stack.step,
                 total_steps=self.total_steps,
                 epoch=int(rows[0]["epoch"]),
