@@ -190,11 +190,11 @@ def small() -> Profile:
         hidden=(512, 512),
         batch_size=128,
         lr=1e-4,
-        epochs=6,
+        epochs=8,
         seeds=(0,),
-        angles=(0.0, 30.0, 60.0, 90.0),
+        angles=(0.0, 30.0, 45.0, 60.0, 90.0),
         checkpoint_every=1,
-        snapshot_every=59,  # about 40 snapshots of the 2,346 steps
+        snapshot_every=79,  # about 40 snapshots of the 3,128 steps
         plane_points=15,
         curvature_samples=1000,
         eigenvalues=2,
@@ -218,7 +218,7 @@ def small() -> Profile:
         attack_samples=1000,
         attack_steps=10,
         eps=tuple(round(0.005 * k, 3) for k in range(11)),
-        shown_eps=(0.01, 0.02, 0.03),
+        shown_eps=(0.005, 0.01, 0.02),
         corrupted_images=2000,
         claimed=(),  # figures 3, S3 and S4 take longer than all others together
     )

@@ -19,6 +19,7 @@ from reports.targets.target import Drawn, Tables
 
 _MARKERS = "osD^v"
 _IDENTITY = ["rule", "angle", "seed"]
+APART = 1.6  # degrees between two levels at one angle
 _WRITTEN = 16  # columns up to which cells hold their number
 
 
@@ -154,18 +155,21 @@ def severities(tables: Tables) -> list[Drawn]:
 
 
 def _by_level(axes: Axes, frame: DataFrame, name: str) -> DataFrame:
-    """Draw ``value`` against the angle, a line for each ``level`` in greys, BP and FA at the ends."""
+    """Draw ``value`` against the angle, a line for each ``level`` in greys, BP and FA at the ends.
+
+    Levels stand a little beside each other, so that their bars can be told apart.
+    """
     table = frame.assign(place=panels.place_of(frame))
     levels = sorted(table["level"].unique())
     for index, level in enumerate(levels):
         points = over_seeds(table[table["level"] == level], ["place"], "value", "ci_low", "ci_high")
-        shade = str(0.62 * index / max(len(levels) - 1, 1))
+        shade, marker = str(0.62 * index / max(len(levels) - 1, 1)), _MARKERS[index % len(_MARKERS)]
+        at = points["place"] + APART * (index - (len(levels) - 1) / 2)
         bars = [points["value"] - points["low"], points["high"] - points["value"]]
         lengths = np.nan_to_num(np.clip(np.stack([bar.to_numpy(float) for bar in bars]), 0, None))
-        axes.errorbar(points["place"], points["value"], yerr=lengths, color=shade, marker=_MARKERS[index % 5],
-                      linewidth=0, elinewidth=0.8)  # fmt: skip
-        angles = points[points["place"].between(0, 90)]
-        axes.plot(angles["place"], angles["value"], color=shade, linewidth=0.9, marker=_MARKERS[index % 5],
+        axes.errorbar(at, points["value"], yerr=lengths, color=shade, marker=marker, linestyle="", elinewidth=0.8)
+        inside = points["place"].between(0, 90)
+        axes.plot(at[inside], points["value"][inside], color=shade, linewidth=0.9, marker=marker,
                   label=name.format(level))  # fmt: skip
     panels.angle_axis(axes, table["place"])
     axes.legend(loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=len(levels), columnspacing=0.8, handlelength=1.4,
