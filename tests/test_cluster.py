@@ -80,8 +80,9 @@ def test_a_sweep_survives_the_death_of_a_worker_and_of_the_driver(tmp_path, impo
         wait_for(lambda: sum(job == what for job, _ in lines(log, "begin")) == 2, first)
     finally:
         first.kill()  # and so does the driver
-        first.communicate()
+        said = first.communicate()
     wait_for(lambda: not any(alive(process) for _, process in lines(log, "begin")))
+    assert said == ("", "")  # no talk of Ray's on the user's terminal
     there = committed(store)
     assert len(there) >= 2
     assert len(there) < 13
@@ -89,7 +90,7 @@ def test_a_sweep_survives_the_death_of_a_worker_and_of_the_driver(tmp_path, impo
     second = driver(store, log)
     out, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0, err
-    assert err == ""  # no talk of Ray's on the user's terminal
+    assert err == ""
     runs = sum("/runs/" in path for path in there)
     analyses = len(there) - runs
     assert out == (f"runs: {6 - runs} computed, {runs} reused; analyses: {7 - analyses} computed, {analyses} reused\n")
@@ -102,6 +103,36 @@ def test_a_sweep_survives_the_death_of_a_worker_and_of_the_driver(tmp_path, impo
     assert sum(ends.values()) <= 7 + 1  # one more, if the driver died between an end and its commit
     jobs = sweep_jobs.sweep(str(log), sweep_jobs.SECONDS)
     assert str(execute(jobs, store)) == "runs: 0 computed, 6 reused; analyses: 0 computed, 7 reused"
+
+
+def stand_in(folder: Path, name: str, *lines: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join(["#!/bin/bash", *lines]) + "\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.slow
+def test_the_slurm_recipe_joins_two_nodes(tmp_path):
+    """With stand-ins: both nodes are this machine, and srun runs what it is given."""
+    stand_in(tmp_path / "bin", "scontrol", "hostname")
+    stand_in(tmp_path / "bin", "srun", "while [[ $1 == --* ]]; do shift; done", 'exec "$@"')
+    slurm = {"JOB_NODELIST": "here", "JOB_ID": "4321", "JOB_NUM_NODES": "2", "CPUS_PER_TASK": "1"}
+    environment = {
+        **os.environ,
+        **{f"SLURM_{name}": value for name, value in slurm.items()},
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "ALIGNSCAPE_VENV": sys.prefix,
+    }
+    flags = ["--rule", "fa", "--seeds", "0..3", "--hidden", "8", "--epochs", "1", "--store", str(tmp_path / "store")]
+    command = ["bash", str(ROOT / "docs" / "cluster.sbatch"), "train", *flags]
+    said = tmp_path / "said"
+    with open(said, "w") as log:
+        script = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(lambda: "4 trained, 0 there already" in said.read_text())
+        assert script.wait(timeout=PATIENCE) == 0
+    finally:
+        os.killpg(script.pid, signal.SIGTERM)  # what srun would end: the nodes
 
 
 @pytest.mark.slow

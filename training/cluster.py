@@ -169,17 +169,20 @@ def start_ray(address: str | None) -> tuple[Any, bool]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # else it tells stdout of every node that dies
+    if address is not None and has_token():  # Ray asks for it at a cluster's start, but does not show it by itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
         raise InputError("--executor ray needs Ray: pip install 'alignscape[ray]'") from error
     if ray.is_initialized():  # by the program that calls us
         return ray, False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         temporary = Path(tempfile.gettempdir()) / "ray"
         local: dict[str, Any] = {"_temp_dir": str(temporary)} if len(str(temporary)) <= LONGEST_TEMPORARY else {}
-        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **local, **quiet)
+        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **local, **quiet)
         return ray, True
     try:
         knock(address)  # Ray itself tries for minutes, and ends the process if nobody answers
@@ -199,3 +202,9 @@ def knock(address: str) -> None:
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def has_token() -> bool:
+    """Whether there is a token to show to a Ray cluster, in one of the three places where Ray looks."""
+    places = (os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token")
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or any(place and Path(place).is_file() for place in places)
