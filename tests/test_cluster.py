@@ -105,10 +105,11 @@ def test_a_sweep_survives_the_death_of_a_worker_and_of_the_driver(tmp_path, impo
     assert str(execute(jobs, store)) == "runs: 0 computed, 6 reused; analyses: 0 computed, 7 reused"
 
 
-def end_processes_that_name(text: str) -> None:
+def end_processes_of(mark: str) -> None:
+    """Kill whatever has ``mark`` in its environment, which children inherit however they detach."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if text.encode() in (folder / "cmdline").read_bytes():
+            if f"SWEEP_TEST={mark}".encode() in (folder / "environ").read_bytes():
                 os.kill(int(folder.name), signal.SIGKILL)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
@@ -131,6 +132,7 @@ def test_the_slurm_recipe_joins_two_nodes(tmp_path):
         **{f"SLURM_{name}": value for name, value in slurm.items()},
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "ALIGNSCAPE_VENV": sys.prefix,
+        "SWEEP_TEST": str(tmp_path),
     }
     flags = ["--rule", "fa", "--seeds", "0..3", "--hidden", "8", "--epochs", "1", "--store", str(tmp_path / "store")]
     command = ["bash", str(ROOT / "docs" / "cluster.sbatch"), "train", *flags]
@@ -141,7 +143,7 @@ def test_the_slurm_recipe_joins_two_nodes(tmp_path):
         wait_for(lambda: "4 trained, 0 there already" in said.read_text())
         assert script.wait(timeout=PATIENCE) == 0
     finally:
-        end_processes_that_name("24321")  # the port: SLURM would end the nodes' processes with the job
+        end_processes_of(str(tmp_path))  # as SLURM ends whatever a job has started
 
 
 @pytest.mark.slow
