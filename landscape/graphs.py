@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -78,17 +78,16 @@ class HessianGraph:
         if loss.requires_grad:
             grads = torch.autograd.grad(loss, self._parameters, create_graph=True, allow_unused=True)
         self.gradient = [None if g is None else g.detach() for g in grads]
-        # A gradient without a graph is constant: the parameter enters linearly and its row of H is zero.
-        self._live = [(i, g) for i, g in enumerate(grads) if g is not None and g.requires_grad]
+        self._live = _live(grads)
 
     def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
         if not self._live:
             return [None] * len(self._parameters)
-        grads = [g for _, g in self._live]
+        grads = [edge for _, edge in self._live]
         return _vector_jacobian(grads, self._parameters, [vectors[i] for i, _ in self._live], self._together)
 
     def nbytes(self) -> int:
-        return graph_bytes([g for _, g in self._live])
+        return graph_bytes([edge.node for _, edge in self._live])
 
 
 class GaussNewtonGraph:
@@ -111,7 +110,7 @@ class GaussNewtonGraph:
         (self._loss_grad,) = torch.autograd.grad(value, self._leaf, create_graph=True)
         self.gradient: list[Tensor | None] = [None] * len(self._parameters)
         self._weight = torch.zeros_like(outputs).requires_grad_()
-        self._live: list[tuple[int, Tensor]] = []
+        self._live: list[tuple[int, GradientEdge]] = []
         if outputs.requires_grad:
             self.gradient = list(
                 torch.autograd.grad(
@@ -121,13 +120,13 @@ class GaussNewtonGraph:
             pullback = torch.autograd.grad(
                 outputs, self._parameters, self._weight, create_graph=True, allow_unused=True
             )
-            self._live = [(i, g) for i, g in enumerate(pullback) if g is not None and g.requires_grad]
+            self._live = _live(pullback)
 
     def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
         none: list[Tensor | None] = [None] * len(self._parameters)
         if not self._live or not self._loss_grad.requires_grad:
             return none
-        pullback = [g for _, g in self._live]
+        pullback = [edge for _, edge in self._live]
         (pushed,) = _vector_jacobian(pullback, [self._weight], [vectors[i] for i, _ in self._live], self._together)
         if pushed is None:
             return none
@@ -137,11 +136,23 @@ class GaussNewtonGraph:
         return _vector_jacobian([self._outputs], self._parameters, [curved], self._together)
 
     def nbytes(self) -> int:
-        return graph_bytes([self._outputs, self._loss_grad, *(g for _, g in self._live)])
+        ends = [tensor.grad_fn for tensor in (self._outputs, self._loss_grad) if tensor.grad_fn is not None]
+        return graph_bytes([*ends, *(edge.node for _, edge in self._live)])
+
+
+def _live(grads: Sequence[Tensor | None]) -> list[tuple[int, GradientEdge]]:
+    """Return which gradients have a graph, as its edges: the gradients themselves would be P numbers a batch.
+
+    A gradient without a graph is constant: the parameter enters linearly and its row of H is zero.
+    """
+    return [(i, get_gradient_edge(g)) for i, g in enumerate(grads) if g is not None and g.requires_grad]
 
 
 def _vector_jacobian(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor], together: bool
+    outputs: Sequence[Tensor] | Sequence[GradientEdge],
+    inputs: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+    together: bool,
 ) -> list[Tensor | None]:
     """Return the K vector-Jacobian products of ``outputs``; ``vectors`` have a leading axis K."""
     count = len(vectors[0])
@@ -162,8 +173,8 @@ def _vector_jacobian(
     return [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
 
 
-def graph_bytes(roots: Sequence[Tensor]) -> int:
-    """Return the bytes of the distinct storages that the autograd graph below ``roots`` saves.
+def graph_bytes(roots: Sequence[Node]) -> int:
+    """Return the bytes of the distinct storages that the autograd graph from ``roots`` down saves.
 
     A view of a larger tensor (a batch cut from a data set) counts for its own size. Leaves, the parameters, do not,
     nor do views of them.
@@ -171,7 +182,7 @@ def graph_bytes(roots: Sequence[Tensor]) -> int:
     storages: dict[int, int] = {}
     leaves: set[int] = set()
     seen: set[Node] = set()
-    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    stack = list(roots)
     while stack:
         node = stack.pop()
         if node in seen:

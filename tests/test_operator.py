@@ -1,6 +1,7 @@
 """Hessian-vector products against dense float64 Hessians, and the traps that other tools fall into."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -183,9 +184,20 @@ def test_part_of_the_graphs_is_kept_within_the_budget(mlp):
 def test_graph_bytes_counts_every_storage_once():
     x = torch.randn(100, dtype=torch.float64, requires_grad=True)
     y = x.exp()
-    assert graph_bytes([y * y]) == 800  # both saved factors and exp's saved result are one storage
-    assert graph_bytes([x * x]) == 0  # the parameter itself is not the graph's
-    assert graph_bytes([x[:10] * torch.ones(1000, dtype=torch.float64)[:10]]) == 80
+    assert graph_bytes([(y * y).grad_fn]) == 800  # both saved factors and exp's saved result are one storage
+    assert graph_bytes([(x * x).grad_fn]) == 0  # the parameter itself is not the graph's
+    assert graph_bytes([(x[:10] * torch.ones(1000, dtype=torch.float64)[:10]).grad_fn]) == 80
+
+
+def test_kept_graphs_hold_no_gradients():
+    """A gradient is as large as the network: kept with every batch, it would outgrow the samples."""
+    model = nn.Linear(500, 10).double()
+    data = torch.randn(6, 500, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.arange(6)
+    before = {id(t) for t in gc.get_objects() if type(t) is Tensor}
+    operator = HessianOperator(model, nn.CrossEntropyLoss(), data, batch_size=1)
+    assert len(operator._kept) == 6
+    held = [t for t in gc.get_objects() if type(t) is Tensor and id(t) not in before and t.shape == (10, 500)]
+    assert len(held) == 1  # the operator's own copy of the weights
 
 
 def test_recurrent_and_transformer_layers():
