@@ -2,10 +2,14 @@
 
 import math
 import numbers
-from typing import Any
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pandas import DataFrame
-from pandas.api.types import is_numeric_dtype
+from training.files import write_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 LONG_ROWS = 40  # from which a table breaks over pages
 MOST_ROWS = 400  # of a table that anybody would print
@@ -41,8 +45,48 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(c, c if c.isascii() else "?") for c in text)
 
 
-def latex_table(frame: DataFrame, *, caption: str, label: str) -> str:
+def write_all(folder: Path) -> list[Path]:
+    """Write ``NAME.tex`` beside every table under ``folder`` that is not too long to print; return the paths."""
+    return _write(folder, None)
+
+
+def write_stale(folder: Path) -> list[Path]:
+    """Write ``NAME.tex`` beside the tables in ``folder`` whose own is missing or older; return the paths.
+
+    Where there is none, nothing heavy is imported.
+    """
+    stale = [path for path in sorted(folder.glob("*.csv")) if _is_stale(path) and _lines(path) <= MOST_ROWS + 1]
+    return _write(folder, stale) if stale else []
+
+
+def _is_stale(table: Path) -> bool:
+    text = table.with_suffix(".tex")
+    return not text.is_file() or text.stat().st_mtime_ns < table.stat().st_mtime_ns
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def _write(folder: Path, chosen: Collection[Path] | None) -> list[Path]:
+    from reports.collect import find_tables
+
+    written = []
+    for table in find_tables(folder):
+        if len(table.frame) > MOST_ROWS or (chosen is not None and table.path not in chosen):
+            continue
+        about = table.provenance
+        caption = ". ".join(str(about[name]) for name in ("title", "caption") if about.get(name)) or table.name
+        path = table.path.with_suffix(".tex")
+        write_text(path, latex_table(table.frame, caption=caption, label=f"tab:{table.kind}"))
+        written.append(path)
+    return written
+
+
+def latex_table(frame: "DataFrame", *, caption: str, label: str) -> str:
     """Return ``frame`` as a table: numbers to four digits and right-aligned, blanks where there is none."""
+    from pandas.api.types import is_numeric_dtype
+
     columns = "".join("r" if is_numeric_dtype(frame[name]) else "l" for name in frame)
     heads = " & ".join(rf"\textbf{{{escape(str(name).replace('_', ' '))}}}" for name in frame)
     rows = [" & ".join(_cell(value) for value in row) + r" \\" for row in frame.itertuples(index=False, name=None)]

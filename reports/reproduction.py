@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from reports.targets import Drawn, Profile, Target
+from reports.targets import Profile, Target
 from reports.targets.target import Sources
 from training.errors import InputError
 from training.jobs import Job, Train
@@ -124,14 +124,14 @@ class Made:
     seconds: float = 0.0  # of computing that its jobs took, whenever that was; shared jobs count for each target
 
 
-def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[str, Any], *, latex: bool) -> Made:
+def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[str, Any]) -> Made:
     """Draw a target whose jobs are done and write its files; the record of the target comes last.
 
     ``record`` (JSON) goes into every sidecar.
     """
     from reports.style import save
     from reports.tables import write_table
-    from training.files import write_json, write_text
+    from training.files import write_json
 
     name = one.target.name
     results = one.target.results(profile, one.sources, store)
@@ -149,22 +149,11 @@ def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[s
             write_table(table, out / f"{stem_of}.csv", own)
             written += [f"{stem_of}.csv", f"{stem_of}.json"]
             sidecars[f"{stem_of}.json"] = own
-            if latex and (text := _latex(table, result, stem_of)):
-                write_text(out / f"{stem_of}.tex", text)
-                written.append(f"{stem_of}.tex")
         if result.figure is not None:
             written += [path.name for path in save(result.figure, out / stem)]
     files = {file: _size(out / file) for file in written if file != f"{name}.json"}
     write_json(out / f"{name}.json", {**sidecars[f"{name}.json"], "files": files})
     return Made(name=name, state="made", files=tuple(written), seconds=about["seconds"])
-
-
-def _latex(table: Any, result: Drawn, stem: str) -> str:
-    from reports.latex import MOST_ROWS, latex_table
-
-    if len(table) > MOST_ROWS:  # the numbers behind a figure, which nobody prints
-        return ""
-    return latex_table(table, caption=f"{result.title}. {result.caption}", label=f"tab:{stem}")
 
 
 def _origins(one: Plan, store: RunStore) -> dict[str, Any]:
@@ -189,7 +178,6 @@ def regenerate(
     out: Path,
     *,
     record: dict[str, Any],
-    latex: bool = False,
     progress: Progress | None = None,
     **execution: Any,
 ) -> tuple[list[Made], str]:
@@ -219,20 +207,19 @@ def regenerate(
         elif one.state == "up to date":
             made.append(Made(name=one.target.name, state="up to date"))
         else:
-            made.append(_drawn_or_failed(one, profile, store, out, record, failures, latex=latex))
+            made.append(_drawn_or_failed(one, profile, store, out, record, failures))
     return made, summary
 
 
 def _drawn_or_failed(
-    one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[str, Any], failures: dict[str, str], *,
-    latex: bool,
+    one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[str, Any], failures: dict[str, str]
 ) -> Made:  # fmt: skip
     reasons = dict.fromkeys(failures[key] for job in one.jobs() if (key := job.key(store)) in failures)
     if reasons:
         text = "; ".join(list(reasons)[:2]) + (f"; and {len(reasons) - 2} more" if len(reasons) > 2 else "")
         return Made(name=one.target.name, state="failed", reason=text)
     try:
-        return draw(one, profile, store, out, record, latex=latex)
+        return draw(one, profile, store, out, record)
     except InputError as error:
         return Made(name=one.target.name, state="failed", reason=str(error))
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import chromium
 import pandas as pd
 import pytest
 
@@ -134,6 +135,37 @@ def test_the_page_shows_them(made):
     assert "The paper" in page
 
 
+@pytest.mark.skipif(chromium.find() is None, reason="needs a chromium or chrome on the PATH")
+def test_the_page_works_in_a_browser(made):
+    with chromium.Page(chromium.find()) as page:
+        page.open(made / "out" / "index.html")
+        page.evaluate("document.querySelectorAll('img').forEach((image) => (image.loading = 'eager'))")
+        page.wait_for("[...document.images].every((image) => image.complete && image.naturalWidth > 500)")
+        page.evaluate("[...document.querySelectorAll('#target-claims th button')].at(-1).click()")
+        verdicts = page.evaluate("[...document.querySelectorAll('#target-claims tbody tr')]"
+                                 ".map((row) => [...row.cells].at(-1).dataset.value)")  # fmt: skip
+        assert verdicts == sorted(verdicts)
+        assert len(verdicts) == len(pd.read_csv(made / "out" / "claims.csv"))
+        links = page.evaluate("[...document.querySelectorAll('main a')].map((a) => a.getAttribute('href'))")
+        assert all((made / "out" / link).is_file() for link in links if not link.startswith("#"))
+        assert page.errors == []
+        assert {url.split(":")[0] for url in page.requests} <= {"file", "data", "blob"}
+
+
+@pytest.mark.skipif(chromium.find() is None, reason="needs a chromium or chrome on the PATH")
+def test_the_page_fits_a_phone(made):
+    with chromium.Page(chromium.find(), width=390, height=844) as page:
+        page.open(made / "out" / "index.html")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_report_of_the_folder_writes_latex_too(made, capsys):
+    assert main(["report", str(made / "out"), "--quiet", "--latex"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert str(made / "out" / "tableS2.tex") in printed
+    assert (made / "out" / "claims.tex").read_text().count(r"\\") == len(pd.read_csv(made / "out" / "claims.csv")) + 1
+
+
 def test_a_second_call_computes_and_draws_nothing(made, capsys, monkeypatch):
     import reports.reproduction as reproduction
     import training.cluster
@@ -144,7 +176,7 @@ def test_a_second_call_computes_and_draws_nothing(made, capsys, monkeypatch):
     monkeypatch.setattr(training.cluster, "execute", forbidden)
     monkeypatch.setattr(reproduction, "draw", forbidden)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
-    assert figures(made, "--only", "fig1", "fig2", "fig6", "fig7", "tableS2", "claims") == 0
+    assert figures(made, "--only", "fig1", "fig2", "fig6", "fig7", "tableS2", "claims", "--latex") == 0
     assert "nothing to compute" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()} == before
 
@@ -152,6 +184,13 @@ def test_a_second_call_computes_and_draws_nothing(made, capsys, monkeypatch):
 def test_another_figure_of_the_same_runs_trains_nothing(made, capsys):
     assert figures(made, "--only", "fig4") == 0
     assert "runs: 0 computed, 8 reused" in capsys.readouterr().out
+
+
+def test_latex_can_be_asked_for_later(made):
+    text = (made / "out" / "tableS2.tex").read_text()
+    (made / "out" / "tableS2.tex").unlink()
+    assert figures(made, "--only", "tableS2", "--latex") == 0
+    assert (made / "out" / "tableS2.tex").read_text() == text
 
 
 def test_a_damaged_result_is_made_again(made, capsys):

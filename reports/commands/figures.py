@@ -96,7 +96,6 @@ def run(args: argparse.Namespace) -> None:
         store,
         out,
         record={"command": shlex.join(["analyze", *sys.argv[1:]])},
-        latex=args.latex,
         progress=progress_bar(args, "figures", "job"),
         executor=args.executor,
         ray_address=args.ray_address,
@@ -105,6 +104,10 @@ def run(args: argparse.Namespace) -> None:
     )
     if any(one.state == "made" for one in made):
         _write_page(out)
+    if args.latex and out.is_dir():
+        from reports.latex import write_stale
+
+        write_stale(out)
     show_made(made, args.quiet)
     print(f"{summary}; {time.monotonic() - started:.1f} s; {out}")
     if any(one.state in ("failed", "skipped") for one in made):

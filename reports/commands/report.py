@@ -30,23 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     print(write_page(args.folder, progress=progress_bar(args, "report", "section")))
     if args.latex:
-        for path in write_latex(args.folder):
+        from reports.latex import write_all
+
+        for path in write_all(args.folder):
             print(path)
-
-
-def write_latex(folder: Path) -> list[Path]:
-    """Write ``NAME.tex`` beside every table under ``folder`` that is not too long to print; return the paths."""
-    from reports.collect import find_tables
-    from reports.latex import MOST_ROWS, latex_table
-    from training.files import write_text
-
-    written = []
-    for table in find_tables(folder):
-        if len(table.frame) > MOST_ROWS:
-            continue
-        about = table.provenance
-        caption = ". ".join(str(about[name]) for name in ("title", "caption") if name in about) or table.name
-        path = table.path.with_suffix(".tex")
-        write_text(path, latex_table(table.frame, caption=caption, label=f"tab:{table.kind}"))
-        written.append(path)
-    return written
