@@ -30,13 +30,15 @@ OTHER = {
     "hidden": (4,), "epochs": 1, "batch_size": 2, "optimiser": "sgd", "lr": 1.0, "momentum": 0.1, "weight_decay": 0.1,
     "first_epoch_weight_decay": 0.1, "lr_steps": (1,), "lr_gamma": 0.5, "seed": 1, "checkpoint_every": 1,
     "snapshot_every": 1, "snapshot_dtype": "float16", "precision": "bf16",
+    "snapshot_sketch": 4, "gradient_alignment": 100,
 }  # fmt: skip
 
 
 def test_every_field_moves_the_key_and_so_do_the_data():
     base = TrainConfig()
     assert OTHER.keys() == {f.name for f in dataclasses.fields(TrainConfig)}
-    keys = {TrainConfig(**{name: value}).key("d") for name, value in OTHER.items()}
+    needs = {"snapshot_sketch": {"snapshot_every": 2}}
+    keys = {TrainConfig(**{name: value, **needs.get(name, {})}).key("d") for name, value in OTHER.items()}
     assert len(keys | {base.key("d"), base.key("e")}) == len(OTHER) + 2
     assert base.key("d") == TrainConfig(hidden=[512, 512]).key("d")
 
@@ -56,7 +58,7 @@ DEFAULTS = {
     "momentum": 0.9, "weight_decay": 0.0, "first_epoch_weight_decay": None, "lr_steps": [], "lr_gamma": 0.1, "seed": 0,
     "checkpoint_every": 0, "snapshot_every": 0, "snapshot_dtype": "float32", "precision": "fp32",
     "alignment": "gaussian", "feedback_density": 1.0, "forward_scale": 2**0.5, "backward_scale": 2**0.5,
-    "mirror_rate": 0.02, "mirror_decay": 0.01,
+    "mirror_rate": 0.02, "mirror_decay": 0.01, "snapshot_sketch": 0, "gradient_alignment": 0,
 }  # fmt: skip
 
 
@@ -72,6 +74,7 @@ DEFAULTS = {
         ("weight_decay", -1, "must not be negative"),
         ("optimiser", "lion", "known: adam, sgd"),
         ("snapshot_dtype", "int8", "known: float32, float16"),
+        ("snapshot_sketch", 4, "needs snapshot_every > 0"),
         ("hidden", (5, 0), "at least 1 unit"),
         ("train_size", 0, "at least 1 sample"),
         ("first_epoch_weight_decay", -1, "must not be negative"),

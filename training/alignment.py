@@ -22,9 +22,14 @@ def alignment(weight: Tensor, backward_weight: Tensor) -> Alignment:
     w, b = weight.detach().double().flatten(1), backward_weight.detach().double().flatten(1)
     return Alignment(
         row_angle=_angle(w, b).mean().item(),
-        flat_angle=_angle(w.flatten()[None], b.flatten()[None]).item(),
+        flat_angle=angle_between(w, b),
         norm_ratio=(b.norm() / w.norm()).item(),
     )
+
+
+def angle_between(a: Tensor, b: Tensor) -> float:
+    """Degrees between two tensors of one shape, taken as vectors; 90 where one of them is 0."""
+    return _angle(a.detach().double().reshape(1, -1), b.detach().double().reshape(1, -1)).item()
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:

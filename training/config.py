@@ -53,6 +53,8 @@ class TrainConfig:
     checkpoint_every: int = 0  # epochs between kept checkpoints (epoch 0 included); 0 = only the final one
     snapshot_every: int = 0  # steps between rows of trajectory.npy; 0 = no trajectory
     snapshot_dtype: str = "float32"
+    snapshot_sketch: int = 0  # rows L of a sketch of every step's weights, beside the snapshots; 0 = none
+    gradient_alignment: int = 0  # samples on which each epoch's gradient alignment is measured; 0 = not measured
 
     def __post_init__(self) -> None:
         for name in ("hidden", "lr_steps"):  # lists come from JSON and from the command line
@@ -71,8 +73,15 @@ class TrainConfig:
             _require(0 < getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
         for name in ("expansion", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("epochs", "momentum", "weight_decay", "checkpoint_every", "snapshot_every"):
+        for name in (
+            *("epochs", "momentum", "weight_decay", "checkpoint_every", "snapshot_every"),
+            *("snapshot_sketch", "gradient_alignment"),
+        ):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must not be negative")
+        _require(
+            self.snapshot_sketch == 0 or self.snapshot_every > 0,
+            "snapshot_sketch needs snapshot_every > 0: the sketch gives the directions, the snapshots the path",
+        )
         _require(self.train_size is None or self.train_size >= 1, "train_size must be at least 1 sample")
         _require(
             self.first_epoch_weight_decay is None or self.first_epoch_weight_decay >= 0,

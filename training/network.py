@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from training.alignment import alignment
 from training.checkpoint import Checkpoint, DataInfo, save_checkpoint, split_state
 from training.config import TrainConfig
-from training.data import Dataset
+from training.data import Dataset, Normalise
+from training.gradient_alignment import as_metrics, gradient_alignment
 from training.models import build_model
 from training.rules import make_rule
 from training.runs import RunFolder
@@ -39,6 +40,11 @@ class Network:
         self.diverged_step: int | None = None  # the first step whose loss was NaN or infinite
         self.rows: list[dict[str, float]] = []
         self.trajectory: TrajectoryWriter | None = None
+        self.probe: tuple[Tensor, Tensor] | None = None  # samples on which the gradient alignment is measured
+        if config.gradient_alignment:
+            split = data.train.subset(min(config.gradient_alignment, len(data.train)), 0)
+            normalise = Normalise(data.mean, data.std).to(split.labels.device)
+            self.probe = normalise(split.images), split.labels
 
     def tensors(self) -> dict[str, Tensor]:
         """Return parameters and buffers of the twin by name: all that a checkpoint holds, and that may move."""
@@ -48,7 +54,9 @@ class Network:
         """Open the files that grow with the run."""
         if self.config.snapshot_every:
             steps = snapshot_steps(self.total_steps, self.config.snapshot_every)
-            self.trajectory = TrajectoryWriter(self.run.path, self.model, steps, self.config.snapshot_dtype)
+            self.trajectory = TrajectoryWriter(
+                self.run.path, self.model, steps, self.config.snapshot_dtype, sketch=self.config.snapshot_sketch
+            )
 
     def after_step(self) -> None:
         """Keep what is kept of single steps; called at step 0 too."""
@@ -72,6 +80,9 @@ class Network:
             row[f"angle_{layer}"] = agreement.row_angle
             row[f"flat_angle_{layer}"] = agreement.flat_angle
             row[f"norm_ratio_{layer}"] = agreement.norm_ratio
+        if self.probe is not None:
+            found = gradient_alignment(self.model, self.twin, self.rule, self.probe, batch_size=self.config.batch_size)
+            row.update(as_metrics(found))
         self.rows.append(row)
         every = self.config.checkpoint_every
         if every and (epoch % every == 0 or epoch == self.config.epochs):
@@ -96,12 +107,13 @@ class Network:
         if self.trajectory is not None:
             self.trajectory.flush()  # before the resume point that relies on the rows is written
         return {
-            # clone(): a network of a stack is a view, which would drag the whole stack into the file.
-            "tensors": {name: tensor.detach().clone() for name, tensor in self.tensors().items()},
+            # A copy: a network of a stack is a view, which would drag the whole stack into the file.
+            "tensors": {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors().items()},
             "step": self.step,
             "seconds": self.seconds,
             "diverged_step": self.diverged_step,
             "rows": self.rows,
+            "trajectory": None if self.trajectory is None else self.trajectory.state(),
         }
 
     @torch.no_grad()
@@ -111,6 +123,8 @@ class Network:
             tensor.copy_(state["tensors"][name])
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
         self.diverged_step = state["diverged_step"]
+        if self.trajectory is not None:
+            self.trajectory.restore(state["trajectory"])
 
     def publish(self) -> None:
         """Write the metrics so far."""
@@ -120,9 +134,7 @@ class Network:
         """Write the final checkpoint and declare the run complete."""
         self.publish()
         if self.trajectory is not None:
-            if self.diverged_step is not None:
-                self.trajectory.truncate(self.step)
-            self.trajectory.flush()
+            self.trajectory.finish(diverged_at=None if self.diverged_step is None else self.step)
         final = self.checkpoint(int(self.rows[-1]["epoch"]))
         save_checkpoint(final, self.run.checkpoint)
         diverged = self.diverged_step is not None

@@ -2,16 +2,19 @@
 
 ``trajectory.npy`` is (T, P), each row the flat vector of the trainable parameters of the plain network in the order of
 ``named_parameters()``; ``trajectory.json`` holds ``steps`` (T) and ``parameters`` ([name, shape] in that order). The
-disk cost is T x P x 4 bytes (float32) or 2 (float16): 7.3 MB a row for the paper's MLP in float32.
+disk cost is T x P x 4 bytes (float32) or 2 (float16): 7.3 MB a row for the paper's MLP in float32. Beside the rows, a
+sketch may take in the weights after *every* step (``training/sketch.py``).
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.files import atomic_path, write_json
+from training.sketch import FrequentDirections
 
 
 def snapshot_steps(total_steps: int, every: int) -> list[int]:
@@ -20,13 +23,18 @@ def snapshot_steps(total_steps: int, every: int) -> list[int]:
 
 
 class TrajectoryWriter:
-    """Writes the rows of one run; rows may be written again after a resume, with the same bytes."""
+    """Writes the rows of one run; rows may be written again after a resume, with the same bytes.
 
-    def __init__(self, folder: Path, model: nn.Module, steps: list[int], dtype: str) -> None:
+    With ``sketch`` > 0 every call of :meth:`write` also goes into a sketch of so many rows, which is part of the
+    resume point, and ``sketch.npz`` at the end.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module, steps: list[int], dtype: str, *, sketch: int = 0) -> None:
         self.path = folder / "trajectory.npy"
         self.steps = steps
         self._row = {step: row for row, step in enumerate(steps)}
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._sketch = FrequentDirections(sketch, self._flat()) if sketch else None
         self._data = self._open(len(steps), sum(p.numel() for p in self._parameters.values()), np.dtype(dtype))
         write_json(
             folder / "trajectory.json",
@@ -45,13 +53,38 @@ class TrajectoryWriter:
 
     def write(self, step: int) -> None:
         """Write the weights after ``step`` if that step has a row."""
-        if (row := self._row.get(step)) is not None:
-            flat = torch.cat([p.detach().reshape(-1) for p in self._parameters.values()])
+        row = self._row.get(step)
+        if row is None and self._sketch is None:
+            return
+        flat = self._flat()
+        if self._sketch is not None:
+            self._sketch.insert(flat)
+        if row is not None:
             self._data[row] = flat.cpu().numpy()
+
+    def _flat(self) -> Tensor:
+        return torch.cat([p.detach().reshape(-1) for p in self._parameters.values()])
 
     def flush(self) -> None:
         """Hand the rows to the disk; called before the resume point that relies on them is written."""
         self._data.flush()
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what a resume point must hold beside the rows on disk: the sketch, if there is one."""
+        return None if self._sketch is None else self._sketch.state()
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go back to a resume point."""
+        if self._sketch is not None and state is not None:
+            self._sketch.restore(state)
+
+    def finish(self, *, diverged_at: int | None) -> None:
+        """Complete the files. A run that diverged keeps the rows up to that step, and no sketch."""
+        if diverged_at is not None:
+            self.truncate(diverged_at)
+        elif self._sketch is not None:
+            self._sketch.finish().save(self.path.with_name("sketch.npz"))
+        self.flush()
 
     def truncate(self, last_step: int) -> None:
         """Keep the rows up to ``last_step``: a run that diverged has no others."""

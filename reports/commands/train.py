@@ -171,6 +171,22 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="4 or 2 bytes a weight on disk (default: float32)",
     )
+    group.add_argument(
+        "--snapshot-sketch",
+        type=non_negative_int,
+        default=0,
+        metavar="ROWS",
+        help="with --snapshot-every: also sketch the weights after every step, in 2 ROWS vectors of weights; 16 keeps "
+        "the leading directions (see docs/trajectories.md); 0: no sketch (default: 0)",
+    )
+    group.add_argument(
+        "--gradient-alignment",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="measure after each epoch, on N samples of the train split, the cosine between the rule's update and the "
+        "true gradient (columns of metrics.csv); 0: do not (default: 0)",
+    )
     add_run_arguments(
         group,
         out_help="run folder; with several seeds or angles, the folder of their run folders "
@@ -265,6 +281,7 @@ def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
             *("rule", "expansion", "dataset", "train_size", "subset_seed", "hidden", "epochs", "batch_size"),
             *("optimiser", "momentum", "first_epoch_weight_decay", "lr_steps", "lr_gamma", "precision"),
             *("checkpoint_every", "snapshot_every", "snapshot_dtype"),
+            *("snapshot_sketch", "gradient_alignment"),
         )
     }
     swept: dict[str, list[Any]] = {
@@ -351,7 +368,8 @@ class TrainingDisplay:
 
     def _place(self, report: "Report") -> str:
         others = f" and {report.networks - 1} more" if report.networks > 1 else ""
-        return f"{report.name}{others}: epoch {report.epoch}/{self.epochs}"
+        place = f"[{report.finished + report.networks}/{report.jobs}] " if report.jobs > report.networks else ""
+        return f"{place}{report.name}{others}: epoch {report.epoch}/{self.epochs}"
 
     def _metrics(self, report: "Report") -> str:
         row = report.metrics
