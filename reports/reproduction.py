@@ -27,6 +27,7 @@ class Plan:
     key: str
     state: State
     problem: str = ""  # why it is impossible
+    left_out: str = ""  # why some of it is
 
     def jobs(self) -> Iterator[Job]:
         """Yield every job that it needs, also through others; some more than once."""
@@ -45,15 +46,28 @@ def plan(targets: Sequence[Target], profile: Profile, root: Path | None, store: 
     """Say for each target what it needs and whether it is up to date; nothing is computed."""
     plans = []
     for target in targets:
-        sources = target.sources(profile, root)
+        sources, left_out = _without_missing_data(target, target.sources(profile, root), store)
         try:
             key = target.key(profile, sources, store)
         except InputError as error:  # data that is not there
             plans.append(Plan(target=target, sources=sources, key="", state="impossible", problem=str(error)))
             continue
         state: State = "up to date" if is_fresh(out, target.name, key) else "to make"
-        plans.append(Plan(target=target, sources=sources, key=key, state=state))
+        plans.append(Plan(target=target, sources=sources, key=key, state=state, left_out=left_out))
     return plans
+
+
+def _without_missing_data(target: Target, sources: Sources, store: RunStore) -> tuple[Sources, str]:
+    """Return the sources without the optional tables whose data cannot be read, and why they cannot."""
+    kept, reasons = dict(sources), []
+    for table in set(target.optional) & set(sources):
+        try:
+            for source in sources[table]:
+                source.job.key(store)
+        except InputError as error:
+            del kept[table]
+            reasons.append(f"without its {table}: {error}")
+    return kept, "; ".join(reasons)
 
 
 def is_fresh(out: Path, name: str, key: str) -> bool:
@@ -119,7 +133,7 @@ class Made:
 
     name: str
     state: Literal["made", "up to date", "failed", "skipped"]
-    reason: str = ""
+    reason: str = ""  # why it failed or was skipped, or what was left out
     files: tuple[str, ...] = ()
     seconds: float = 0.0  # of computing that its jobs took, whenever that was; shared jobs count for each target
 
@@ -153,7 +167,7 @@ def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[s
             written += [path.name for path in save(result.figure, out / stem)]
     files = {file: _size(out / file) for file in written if file != f"{name}.json"}
     write_json(out / f"{name}.json", {**sidecars[f"{name}.json"], "files": files})
-    return Made(name=name, state="made", files=tuple(written), seconds=about["seconds"])
+    return Made(name=name, state="made", reason=one.left_out, files=tuple(written), seconds=about["seconds"])
 
 
 def _origins(one: Plan, store: RunStore) -> dict[str, Any]:
@@ -205,7 +219,7 @@ def regenerate(
         if one.state == "impossible":
             made.append(Made(name=one.target.name, state="skipped", reason=one.problem))
         elif one.state == "up to date":
-            made.append(Made(name=one.target.name, state="up to date"))
+            made.append(Made(name=one.target.name, state="up to date", reason=one.left_out))
         else:
             made.append(_drawn_or_failed(one, profile, store, out, record, failures))
     return made, summary

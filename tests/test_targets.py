@@ -206,6 +206,7 @@ def test_a_dry_run_counts_and_does_nothing(made, tmp_path, capsys):
     assert lines["fig1"] == ["6", "6", "0", "0", "0", "0", "up", "to", "date"]
     assert lines["fig2"][:6] == ["6", "6", "0", "21", "21", "0"]  # 3 paths; 3 rules x 2 seeds x 3 epochs
     assert figures(tmp_path, "--only", "fig1", "--dry-run") == 0
+    assert "missing:\n  run digits-bp-seed0\n" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.pt"))
     assert not (tmp_path / "out").exists()
 
@@ -256,6 +257,20 @@ def test_missing_data_skip_a_target_and_the_others_are_made(tmp_path, capsys):
     assert "train_32x32.mat" in error
     assert (tmp_path / "out" / "fig1.png").is_file()
     assert not (tmp_path / "out" / "figS4.png").exists()
+
+
+def test_claims_do_without_data_sets_that_are_not_there(tmp_path):
+    profile = PROFILES["smoke"]().changed(["datasets=digits,svhn"])
+    store = RunStore(tmp_path / "store")
+    claims, figs4 = plan([TARGETS["claims"], TARGETS["figS4"]], profile, tmp_path, store, tmp_path / "out")
+    assert claims.state == "to make"
+    assert "datasets" not in claims.sources
+    assert "train_32x32.mat" in claims.left_out
+    assert figs4.state == "impossible"
+    whole = plan([TARGETS["claims"]], PROFILES["smoke"](), tmp_path, store, tmp_path / "out")[0]
+    assert "datasets" in whole.sources
+    assert whole.left_out == ""
+    assert whole.key != claims.key
 
 
 def test_a_target_whose_runs_fail_is_reported(tmp_path, capsys):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HELP = "regenerate the paper's figures and tables, computing what is missing"
 PROFILE_NAMES = ("smoke", "small", "paper")
+LISTED = 30  # missing jobs that a dry run names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +147,7 @@ def _write_page(out: Path) -> None:
 
 def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") -> None:
     """Print what each target needs and what of it is there, and the profile's numbers."""
-    from reports.reproduction import Census
+    from reports.reproduction import Census, missing_jobs
 
     census = Census(store)
     print(f"profile {profile.name}: " + " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items()))
@@ -154,9 +155,13 @@ def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") ->
     for one in plans:
         needs = census.of([one])
         cells = "".join(f"{number:8d}" for number in needs.row().values())
-        state = f"{one.state}: {one.problem}" if one.problem else one.state
+        state = ": ".join(part for part in (one.state, one.problem or one.left_out) if part)
         print(f"{one.target.name:10}{cells}  {state}")
     print(f"{'together':10}" + "".join(f"{number:8d}" for number in census.of(plans).row().values()))
+    if missing := missing_jobs(plans, store):
+        shown = [f"  {label}" for label in missing[:LISTED]]
+        more = [f"  and {len(missing) - LISTED} more"] if len(missing) > LISTED else []
+        print("\nmissing:", *shown, *more, sep="\n")
 
 
 def _setting(value: object) -> str:
@@ -172,4 +177,4 @@ def show_made(made: "Sequence[Made]", quiet: bool) -> None:
             print(f"{one.name:10}{one.state}: {one.reason}", file=sys.stderr)
         elif not quiet:
             took = f"  ({one.seconds:.0f} s of computing behind it)" if one.state == "made" else ""
-            print(f"{one.name:10}{one.state}{took}")
+            print(f"{one.name:10}{one.state}{took}{'; ' if one.reason else ''}{one.reason}")

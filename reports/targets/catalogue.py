@@ -282,6 +282,7 @@ TARGETS: dict[str, Target] = {
             title="The paper's claims",
             sources=_claims,
             draw=f"{DRAWINGS}.tables:claims",
+            optional=("datasets",),
             options=lambda profile: {**_memory(profile), "patience": profile.patience},
         ),
     )

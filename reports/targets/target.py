@@ -72,6 +72,7 @@ class Target:
     draw: str
     options: Callable[[Profile], dict[str, Any]] = lambda profile: {}
     version: int = 1
+    optional: tuple[str, ...] = ()  # tables that it does without where their data are not there
 
     def key(self, profile: Profile, sources: Sources, store: RunStore) -> str:
         """Return what the results depend on, known before a job of them is done.
