@@ -78,6 +78,15 @@ def test_p_values_are_those_of_the_rank_sum_test():
     assert len(texts) == 3
 
 
+def test_sizes_of_images_are_those_of_the_data():
+    from reports.figures.paper.training import PIXELS
+    from training.data import SOURCES, load_split
+
+    assert set(PIXELS) == set(SOURCES)
+    for name in ("digits", "digits32"):
+        assert load_split(name, "test").images[0].numel() == PIXELS[name]
+
+
 def test_stars_mark_what_differs_from_bp():
     frame = paper_frames.metrics(paper_frames.networks(seeds=5), epochs=3)
     final = panels.last_rows(frame).assign(value=lambda rows: rows["test_accuracy"])

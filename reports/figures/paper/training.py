@@ -19,7 +19,15 @@ from training.data import source
 _PHASE_COLOURS = {"forward": "#b9c4d6", "error": "#7a93bd", "update": "#3f5f95", "transport": "#d55e00"}
 _UNITS = ((1e6, "millions"), (1e3, "thousands"), (1, "numbers"))
 # Values per image: a description of the data is all that a count from shapes needs.
-_PIXELS = {"digits": 64, "mnist": 784, "cifar10": 3072, "cifar100": 3072, "svhn": 3072, "stl10": 27648}
+PIXELS = {
+    "digits": 64,
+    "digits32": 1024,
+    "mnist": 784,
+    "cifar10": 3072,
+    "cifar100": 3072,
+    "svhn": 3072,
+    "stl10": 27648,
+}
 
 
 def learning(tables: Tables, *, hidden: Sequence[int], dataset: str, batch_size: int) -> list[Drawn]:
@@ -29,7 +37,7 @@ def learning(tables: Tables, *, hidden: Sequence[int], dataset: str, batch_size:
 
 def update_accesses(hidden: Sequence[int], dataset: str, batch_size: int) -> DataFrame:
     """Return the memory accesses of one update of the MLP by BP, IFA and FA."""
-    layers = linear_layers([_PIXELS[dataset], *hidden, source(dataset).classes])
+    layers = linear_layers([PIXELS[dataset], *hidden, source(dataset).classes])
     rules = ("bp", "ifa", "fa")
     return pd.concat([memory_accesses(layers, rule, batch_size) for rule in rules], ignore_index=True)
 
