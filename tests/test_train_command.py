@@ -33,6 +33,16 @@ def test_what_does_not_vary_is_not_in_the_names(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["digits-bp-seed3", "digits-bp-seed4"]
 
 
+def test_the_display_counts_networks_over_all_stacks(tmp_path, capsys):
+    assert main([*SMALL, "--seeds", "0..2", "--stack", "2", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "3 networks, 2 at a time: as asked for"
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        *["[2/3] digits-bp-seed0 and 1 more"] * 2,
+        *["[3/3] digits-bp-seed2"] * 2,
+    ]
+
+
 def test_quiet_shows_results_only(tmp_path, capsys):
     assert main([*SMALL, "--seeds", "0..2", "--quiet", "--out", str(tmp_path)]) == 0
     out, err = capsys.readouterr()

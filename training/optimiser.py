@@ -64,7 +64,10 @@ class StackOptimiser:
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
         # One pass over the weights instead of about ten. Capturable: the count of steps stays on the GPU.
         on_gpu = next(iter(self.parameters.values())).is_cuda
-        return torch.optim.Adam(groups, lr=config.lr, fused=True, capturable=on_gpu)
+        adam = torch.optim.Adam(groups, lr=config.lr, fused=True, capturable=on_gpu)
+        # It would warn of the steps before a recording, which run as they are.
+        adam._warned_capturable_if_run_uncaptured = True
+        return adam
 
     def set_epoch(self, epoch: int) -> bool:
         """Set learning rates and decays of ``epoch`` (from 0); return whether any has changed."""
