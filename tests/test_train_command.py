@@ -61,6 +61,31 @@ def test_a_terminal_shows_a_bar_with_loss_accuracy_and_time_left(tmp_path, capsy
     assert "00:00 left" in err
 
 
+def test_scales_of_both_directions_are_swept(tmp_path):
+    scales = ["--forward-scale", "1", "2", "--backward-scale", "0.5", "1.5"]
+    assert main([*SMALL, "--rule", "fa", *scales, "--quiet", "--out", str(tmp_path)]) == 0
+    found = {
+        (c.forward_scale, c.backward_scale) for c in (load_checkpoint(r / "ckpt.pt").config for r in tmp_path.iterdir())
+    }
+    assert found == {(1, 0.5), (1, 1.5), (2, 0.5), (2, 1.5)}
+    assert (tmp_path / "digits-fa-forward2-backward0.5-seed0").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("flags", "owners"),
+    [
+        (["--mirror-rate", "0.5"], "wm"),
+        (["--alignment", "exact"], "ifa"),
+        (["--expansion", "3"], "pfa"),
+        (["--feedback-density", "0.5"], "fa, dfa, pfa, pfa-o"),
+    ],
+)
+def test_a_flag_that_the_rule_would_not_heed_is_refused(flags, owners, tmp_path, capsys):
+    assert main([*SMALL, "--rule", "bp", *flags, "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == f"analyze: error: {flags[0]} belongs to --rule {owners}; bp does not use it\n"
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("size", ["0", "-2", "many"])
 def test_a_stack_size_is_a_number_or_auto(size, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -33,7 +33,12 @@ HELP = "train networks with a learning rule; write checkpoints, metrics and weig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``analyze train``; defaults are those of ``TrainConfig``."""
     rule = parser.add_argument_group("rule")
-    rule.add_argument("--rule", default="bp", help="learning rule: bp, fa, ifa, dfa or pfa (default: bp)")
+    rule.add_argument(
+        "--rule",
+        default="bp",
+        help="learning rule: bp, fa, ifa, dfa, pfa, pfa-o, usf, brsf, frsf, kp or wm; docs/learning-rules.md explains "
+        "them (default: bp)",
+    )
     rule.add_argument(
         "--angle",
         "--angles",
@@ -51,9 +56,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="pfa: width of its middle, in outputs (default: 10)",
     )
+    rule.add_argument(
+        "--alignment",
+        choices=("gaussian", "exact"),
+        default="gaussian",
+        help="ifa: each row at --angle in expectation, or exactly (default: gaussian)",
+    )
+    rule.add_argument(
+        "--feedback-density",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="fa, dfa, pfa, pfa-o: share of the feedback weights that exist, 0 to 1 (default: 1)",
+    )
+    _add_scale(rule, "forward", "weights start from N(0, S^2 / fan_in): 1.414 is He, 1 LeCun")
+    _add_scale(rule, "backward", "the same for random feedback")
+    rule.add_argument(
+        "--mirror-rate",
+        type=float,
+        default=0.02,
+        metavar="ETA",
+        help="wm: what a step of the mirror adds to the feedback (default: 0.02)",
+    )
+    rule.add_argument(
+        "--mirror-decay",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="wm: share of the feedback that a step of the mirror takes away (default: 0.01)",
+    )
     _add_data(parser)
     _add_optimisation(parser)
     _add_output(parser)
+
+
+def _add_scale(group: "argparse._ArgumentGroup", name: str, meaning: str) -> None:
+    group.add_argument(
+        f"--{name}-scale",
+        f"--{name}-scales",
+        dest=f"{name}_scales",
+        nargs="+",
+        type=positive_float,
+        default=[2**0.5],
+        metavar="S",
+        help=f"{meaning}, one run each (default: 1.414)",
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -266,19 +313,18 @@ def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
     """Return one config for each combination of what was given several times.
 
     Raises:
-        InputError: a value out of range; several angles for a rule that has none; an unknown rule.
+        InputError: a value out of range; a flag of another rule; an unknown rule.
     """
     from training.config import TrainConfig
     from training.rules import RULES
 
     if args.rule not in RULES:
         raise InputError(f"unknown rule {args.rule!r}; known: {', '.join(RULES)}")
-    if args.rule != "ifa" and args.angles != [0.0]:
-        raise InputError(f"--angle belongs to --rule ifa; {args.rule} has no angle")
     fixed: dict[str, Any] = {
         name: getattr(args, name)
         for name in (
-            *("rule", "expansion", "dataset", "train_size", "subset_seed", "hidden", "epochs", "batch_size"),
+            *("rule", "alignment", "expansion", "feedback_density", "mirror_rate", "mirror_decay"),
+            *("dataset", "train_size", "subset_seed", "hidden", "epochs", "batch_size"),
             *("optimiser", "momentum", "first_epoch_weight_decay", "lr_steps", "lr_gamma", "precision"),
             *("checkpoint_every", "snapshot_every", "snapshot_dtype"),
             *("snapshot_sketch", "gradient_alignment"),
@@ -286,15 +332,29 @@ def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
     }
     swept: dict[str, list[Any]] = {
         "angle": args.angles,
+        "forward_scale": args.forward_scales,
+        "backward_scale": args.backward_scales,
         "lr": args.lrs,
         "weight_decay": args.weight_decays,
         "seed": list(itertools.chain.from_iterable(args.seeds)),
     }
     once = [list(dict.fromkeys(values)) for values in swept.values()]
-    return [
+    configs = [
         TrainConfig(**fixed, model=args.network, **dict(zip(swept, values, strict=True)))
         for values in itertools.product(*once)
     ]
+    for config in configs:
+        _check_options(config)
+    return configs
+
+
+def _check_options(config: "TrainConfig") -> None:
+    """Refuse a flag that the rule would not heed."""
+    from training.rules import RULES, idle_options
+
+    for option in idle_options(config):
+        owners = ", ".join(name for name, rule in RULES.items() if option in rule.options)
+        raise InputError(f"--{option.replace('_', '-')} belongs to --rule {owners}; {config.rule} does not use it")
 
 
 def run_folders(configs: "list[TrainConfig]", out: Path | None) -> list[Path]:
@@ -306,7 +366,7 @@ def run_folders(configs: "list[TrainConfig]", out: Path | None) -> list[Path]:
 
 
 # Fields that a run's name tells where the runs of one command differ in them; angle and seed it tells always.
-NAMED = (("lr", "lr"), ("weight_decay", "wd"))
+NAMED = (("forward_scale", "forward"), ("backward_scale", "backward"), ("lr", "lr"), ("weight_decay", "wd"))
 
 
 def run_name(config: "TrainConfig", varied: "Collection[str]" = ()) -> str:
