@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from training.config import TrainConfig
 from training.errors import InputError
+from training.models.trial import try_forward
 from training.rules.base import Rule, Step, wrapped_layers
 from training.rules.feedback import DirectFeedback, DirectInputPath, Layer, WrappedLayer
 from training.rules.initial import bernoulli, normal
 from training.rules.taps import learn_from_first, recording
-from training.rules.wrapping import try_forward
 
 
 class DirectFeedbackAlignment(Rule):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from training.errors import InputError
+from training.models.trial import try_forward
 
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # batch and instance norm of any dimension are _NormBase
 
@@ -74,31 +75,6 @@ def uses(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Use]:
         for handle in handles:
             handle.remove()
     return {name: Use(*flow, classes=logits.shape[1]) for name, flow in flows.items()}
-
-
-def try_forward(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """Return the logits (1, classes) of ``model`` in evaluation mode for one black image; nothing in it changes.
-
-    Raises:
-        InputError: the model fails on it, or returns something else than a matrix of logits.
-    """
-    some = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.empty(0))
-    modes = [(module, module.training) for module in model.modules()]
-    shape = " x ".join(str(side) for side in input_shape)
-    try:
-        model.eval()
-        with torch.enable_grad():
-            logits = model(torch.zeros(1, *input_shape, dtype=some.dtype, device=some.device))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{type(model).__name__} cannot take images of {shape}: {reason}") from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"{type(model).__name__} gives {got} for one image of {shape}; logits (1, classes) are needed")
-    return logits
 
 
 def replace_layers(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
