@@ -20,6 +20,7 @@ COMMANDS = (
     "spectrum",
     "trajectory",
     "surface",
+    "alignment",
     "attack",
     "corruptions",
     "make-cifar10c",

@@ -82,18 +82,21 @@ SECTIONS = (
                 "layer. At 90° they are independent; a fall means that forward weights align with the feedback.",
                 draw=_plain(figures.alignment),
                 applies=_has_angles,
-                saved_as="alignment",
+                saved_as="angles",
             ),
         ),
     ),
     Section(
         kind="alignment",
         heading="Alignment",
-        text="Agreement of the forward weights with the matrices that carry the error down, over training.",
+        text="Agreement of the forward weights with the matrices that carry the error down, and of the rule's updates "
+        "with the true gradient, over training.",
         drawings=(
             Drawing(
                 title="Alignment over training",
-                caption="At 90° forward and feedback weights are independent; at 0° feedback is backpropagation's.",
+                caption="At 90° forward and feedback weights are independent; at 0° feedback is backpropagation's. An "
+                "update at less than 90° to the gradient lowers the loss; the last layer's always follows it, because "
+                "the error is exact there.",
                 draw=_plain(figures.alignment),
             ),
         ),

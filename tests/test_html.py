@@ -162,7 +162,7 @@ def test_markup_in_names_stays_text(tmp_path):
 
 def test_figures_of_no_analysis_are_written_too(results):
     names = {path.name for path in results.glob("*.p??")}
-    assert names == {"metrics.pdf", "metrics.png", "alignment.pdf", "alignment.png"}
+    assert names == {"metrics.pdf", "metrics.png", "angles.pdf", "angles.png"}
     assert names <= {link["href"] for link in read(results).all("a")}
 
 

@@ -19,6 +19,7 @@ _CURVES = {
     "train_accuracy": ("training accuracy", "accuracy (%)", 100.0),
     "test_accuracy": ("test accuracy", "accuracy (%)", 100.0),
 }
+_MOST_LAYERS = 6  # panels beside each other
 _QUANTITIES = {
     "angle": "angle between W and B (°)",
     "row_angle": "mean row angle (°)",
@@ -112,40 +113,64 @@ def alignment(frame: DataFrame) -> Figure:
 
     Args:
         frame: columns ``checkpoint, epoch`` and either columns ``angle_<layer>`` in degrees and ``norm_ratio_<layer>``
-            (as ``metrics.csv`` has them), or ``layer, quantity, value`` with a quantity such as ``row_angle``.
+            (as ``metrics.csv`` has them), or ``layer, quantity, value`` with a quantity such as ``row_angle``, or
+            ``layer`` and a column for each quantity (as ``alignment.csv`` has them).
 
     Raises:
         InputError: a column is missing, or there is no angle in the table.
     """
     require(frame, ["checkpoint", "epoch"], table="alignment")
-    table = _long(frame)
+    table, hidden = _spread(_long(frame))
     panels = list(table[["quantity", "layer"]].drop_duplicates().itertuples(index=False, name=None))
     series = series_of(table, along="epoch")
     quantities = list(dict.fromkeys(quantity for quantity, _ in panels))
     panels.sort(key=lambda panel: quantities.index(panel[0]))
     rows, wide = layout.panel_grid(len(panels), most_columns=3)
     if len(quantities) > 1:
-        per_row = [[layer for q, layer in panels if q == quantity] for quantity in quantities]
-        rows, wide = len(quantities), max(map(len, per_row))
+        columns = list(dict.fromkeys(layer for _, layer in panels))
+        if "layer" in frame:  # the first layer has no angle, and would come last
+            columns.sort(key=frame["layer"].astype(str).drop_duplicates().tolist().index)
+        rows, wide = len(quantities), len(columns)
     figure = Figure(figsize=(DOUBLE, 0.5 + 1.75 * rows))
     grid = figure.subplots(rows, wide, squeeze=False, sharex=True)
     places = grid.ravel().tolist()
     if len(quantities) > 1:
-        places = [grid[quantities.index(q), per_row[quantities.index(q)].index(layer)] for q, layer in panels]
+        places = [grid[quantities.index(q), columns.index(layer)] for q, layer in panels]
     for index, ((quantity, layer), axes) in enumerate(zip(panels, places, strict=False)):
         _alignment_panel(axes, series, quantity, layer, index if len(panels) > 1 else None)
     for axes in grid.ravel():
         axes.set_visible(bool(axes.get_title(loc="left")))
     layout.legend_above(figure, layout.handles(series))
-    explained = layout.seeds_note(series, single="", noun="Bands")
+    measured = "low" in table and table["low"].notna().any()
+    explained = layout.seeds_note(
+        series, single="95 % intervals over mini-batches, of the gradients" if measured else "", noun="Bands"
+    )
     dotted = " Dotted: 90°, independent weights." if any("angle" in quantity for quantity in quantities) else ""
+    if hidden:
+        dotted += f" {hidden} of the layers between are not shown; the table has them."
     if (explained + dotted).strip():
         layout.note(figure, (explained + dotted).strip())
     return figure
 
 
+def _spread(table: DataFrame) -> tuple[DataFrame, int]:
+    """Return the rows of at most ``_MOST_LAYERS`` layers, evenly spread from the first to the last, and how many
+    layers are left out."""
+    layers = sorted(table["layer"].drop_duplicates().tolist(), key=_natural)
+    if len(layers) <= _MOST_LAYERS:
+        return table, 0
+    chosen = {layers[i] for i in np.linspace(0, len(layers) - 1, _MOST_LAYERS).round().astype(int)}
+    return table[table["layer"].isin(chosen)], len(layers) - len(chosen)
+
+
+def _natural(name: str) -> tuple[bool, list[tuple[int, str]]]:
+    """Sort ``layers.2`` before ``layers.10``, and all parameters together last."""
+    return name == "all", [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
 def _alignment_panel(axes: Axes, series: list[Series], quantity: str, layer: str, index: int | None) -> None:
-    layout.title(axes, layer if "layer" in layer else f"layer {layer}", index)
+    name = "all parameters" if layer == "all" else layer if "layer" in layer else f"layer {layer}"
+    layout.title(axes, name, index)
     axes.set(xlabel="epoch", ylabel=_QUANTITIES.get(quantity, quantity.replace("_", " ")))
     axes.tick_params(labelbottom=True)
     is_angle = "angle" in quantity
@@ -154,10 +179,13 @@ def _alignment_panel(axes: Axes, series: list[Series], quantity: str, layer: str
     for one in series:
         rows = one.frame[(one.frame["layer"] == layer) & (one.frame["quantity"] == quantity)]
         if len(rows):
-            _curve(axes, one, over_seeds(rows, "epoch", "value"), 1.0)
+            bounds = ("low", "high") if "low" in rows else (None, None)
+            _curve(axes, one, over_seeds(rows, "epoch", "value", *bounds), 1.0)
     if is_angle:
         axes.set_ylim(0, max(95.0, axes.get_ylim()[1]))
         axes.set_yticks([0, 30, 60, 90])
+    if quantity == "gradient_cosine":
+        axes.set_ylim(min(-0.1, axes.get_ylim()[0]), 1.05)
     layout.whole_numbers(axes)
 
 
@@ -167,12 +195,22 @@ def _long(frame: DataFrame) -> DataFrame:
         table = frame.copy()
         if "quantity" not in table:
             table["quantity"] = "angle"
+    elif "layer" in frame:
+        keep = ["checkpoint", *(name for name in ("rule", "angle", "seed", "epoch", "layer") if name in frame)]
+        parts = []
+        for quantity in [name for name in _QUANTITIES if name != "angle" and name in frame]:
+            ends = {f"{quantity}_low": "low", f"{quantity}_high": "high"}
+            columns = frame.reindex(columns=[*keep, quantity, *ends])
+            parts.append(columns.rename(columns={quantity: "value", **ends}).assign(quantity=quantity))
+        if not parts:
+            raise InputError(f"the alignment table has none of the columns {', '.join(_QUANTITIES)}")
+        table = pd.concat(parts, ignore_index=True)
     else:
-        wide = [name for name in frame.columns if re.match(r"(angle|norm_ratio)_.+", str(name))]
+        wide = [name for name in frame.columns if re.match(r"(angle|norm_ratio|gradient_cosine)_.+", str(name))]
         keep = [name for name in ("checkpoint", "rule", "angle", "seed", "epoch", "step") if name in frame]
         table = frame.melt(keep, wide, var_name="column", value_name="value")
-        parts = table["column"].astype(str).str.extract(r"(angle|norm_ratio)_(.+)")
-        table["quantity"], table["layer"] = parts[0], parts[1]
+        names = table["column"].astype(str).str.extract(r"(angle|norm_ratio|gradient_cosine)_(.+)")
+        table["quantity"], table["layer"] = names[0], names[1]
     table["layer"] = table["layer"].astype(str)
     table = table[pd.to_numeric(table["value"]).notna()]
     if table.empty:
