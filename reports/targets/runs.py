@@ -53,10 +53,14 @@ def _network(profile: Profile, root: Path | None, rule: str, angle: float, seed:
 
 
 def checkpoints(profile: Profile, network: Network) -> Iterator[tuple[int, str]]:
-    """Yield epoch and file name of every checkpoint that a followed network of the sweep keeps."""
+    """Yield epoch and file name of every checkpoint that a followed network of the sweep keeps.
+
+    The last is the final checkpoint, whose analyses other targets share.
+    """
     epochs = network.train.config.epochs
-    for epoch in sorted({*range(0, epochs + 1, profile.checkpoint_every), epochs}):
+    for epoch in range(0, epochs, profile.checkpoint_every):
         yield epoch, f"checkpoints/epoch-{epoch:04d}.pt"
+    yield epochs, "ckpt.pt"
 
 
 def variances(profile: Profile, root: Path | None) -> list[Network]:
