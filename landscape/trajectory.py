@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.random_walk import expected_gram, recentre
+from landscape.sketch import project, sketched_pca
 from landscape.snapshots import Snapshots
 from training.errors import InputError
+from training.sketch import Sketch
 
 Origin = Literal["final", "mean"]
 Progress = Callable[[int, int], None]
@@ -52,6 +54,8 @@ class TrajectoryPCA:
     """Distance of each snapshot from its projection, (R,), float64."""
     explained_variance_ratio: Tensor
     """Share of sum_t |theta_t - origin|^2 along each of the leading E >= K components, (E,), float64."""
+    explained_variance_error: float = 0.0
+    """How much larger each share may be (from a sketch, by its certificate); 0 where the shares are exact."""
     baseline: Tensor
     """The same shares for a random walk of the same snapshots (P much larger than R), (E,), float64."""
 
@@ -75,7 +79,7 @@ class TrajectoryPCA:
             {
                 "component": np.arange(1, len(self.explained_variance_ratio) + 1),
                 "explained_variance_ratio": self.explained_variance_ratio.numpy(),
-                "baseline": self.baseline.numpy(),
+                "baseline": self.baseline.numpy()[: len(self.explained_variance_ratio)],
             }
         )
 
@@ -85,6 +89,7 @@ def trajectory_pca(
     *,
     components: int = 2,
     origin: Origin = "final",
+    sketches: Sequence[Sketch] | None = None,
     memory: int = 256 * 2**20,
     progress: Progress | None = None,
 ) -> TrajectoryPCA:
@@ -96,6 +101,8 @@ def trajectory_pca(
         origin: ``"final"``: the directions minimise the squared distance of the snapshots from a plane *through the
             final weights* of the first run, so the end of the path lies on the plotted surface. ``"mean"``:
             ordinary PCA, about the mean of all snapshots.
+        sketches: of each run, of the weights after every step: the directions and their explained variance then come
+            from these, while coordinates and distances are those of the snapshots.
         memory: bytes for the block of columns in work. The peak is ``memory`` + 8 (K + 2) P + 48 R^2 bytes, with R
             snapshots in all.
         progress: called with (columns done, columns in all) over both passes.
@@ -134,15 +141,36 @@ def trajectory_pca(
     values, vectors = _leading_eigenpairs(gram, reported)
     walk = recentre(expected_gram(about_last, rows.runs, rows.steps), row)
     walk_values, _ = _leading_eigenpairs(walk, reported)
-    found = _project(rows, row, values, vectors, components, progress)
+    if sketches is not None:
+        found, shares, error = _of_sketches(sketches, series, components, origin)
+        if progress is not None:
+            progress(2 * rows.size, 2 * rows.size)
+    else:
+        found, shares, error = _project(rows, row, values, vectors, components, progress), values / np.trace(gram), 0.0
+        found["distance"] = torch.from_numpy(np.sqrt(np.diag(gram).clip(min=0)))
     return TrajectoryPCA(
         runs=torch.from_numpy(rows.runs),
         steps=torch.from_numpy(rows.steps),
-        distance=torch.from_numpy(np.sqrt(np.diag(gram).clip(min=0))),
-        explained_variance_ratio=torch.from_numpy(values / np.trace(gram)),
+        explained_variance_ratio=torch.from_numpy(shares),
+        explained_variance_error=error,
         baseline=torch.from_numpy(walk_values / np.trace(walk)),
         **found,
     )
+
+
+def _of_sketches(
+    sketches: Sequence[Sketch], series: Sequence[Snapshots], components: int, origin: Origin
+) -> tuple[dict[str, Tensor], NDArray[np.float64], float]:
+    """Return what :func:`_project` returns, the explained variance, and by how much it may be too small."""
+    if len(sketches) != len(series):
+        raise InputError(f"{len(series)} runs need as many sketches, not {len(sketches)}")
+    if any(sketch.start.shape != (one.size,) for sketch, one in zip(sketches, series, strict=True)):
+        raise InputError(f"{series[0].name}: sketch and snapshots are of different networks; train the run again")
+    found = sketched_pca(sketches, components=components, mean=origin == "mean")
+    coordinates, distance, off_plane = map(torch.from_numpy, project(series, found))
+    tensors = {"origin": found.origin, "directions": found.directions, "coordinates": coordinates}
+    shares = found.eigenvalues / found.total
+    return {**tensors, "distance": distance, "off_plane": off_plane}, shares, found.error / found.total
 
 
 class _Rows:

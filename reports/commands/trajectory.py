@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from landscape.surface import Surface
     from landscape.trajectory import TrajectoryPCA
     from reports.subjects import Subject
+    from training.sketch import Sketch
 
 HELP = "PCA of the weight trajectory of one run, or of several in one plane, over the loss surface"
 
@@ -61,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="memory for the block of weights in work; less is slower, never different (default: 0.25)",
     )
+    group.add_argument(
+        "--directions",
+        choices=("auto", "sketch", "snapshots"),
+        default="auto",
+        help="sketch: of the weights after every step (train with --snapshot-sketch); snapshots: of those kept; auto: "
+        "the sketch where every run has one (default: auto)",
+    )
     group.add_argument("--gif", action="store_true", help="also write trajectory.gif, which replays training")
     add_subject_arguments(parser, split="train", samples=10_000, batch_size=None)
 
@@ -84,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
     pca = trajectory_pca(
         runs,
         origin=args.origin,
+        sketches=read_sketches(args),
         memory=int(args.memory * 1e9),
         progress=progress_bar(args, "principal components", "weight"),
     )
@@ -92,6 +101,7 @@ def run(args: argparse.Namespace) -> None:
     variance = pca.variance_frame()
     shares = {name: variance[name].tolist() for name in ("explained_variance_ratio", "baseline")}
     settings = {"origin": args.origin, "every": args.every, "snapshots": len(frame), **shares}
+    settings["explained_variance_error"] = pca.explained_variance_error
     write_table(frame, folder / "trajectory.csv", provenance(subjects, seed=args.seed, **settings))
     write_surface(folder / "surface.npz", plane)
     name = subjects[0].name if len(subjects) == 1 else "common plane"
@@ -101,6 +111,16 @@ def run(args: argparse.Namespace) -> None:
         trajectory_gif(frame, ground, folder / "trajectory.gif", progress=progress_bar(args, "animation", "picture"))
     print(render(variance.head(5)))
     print(f"wrote {folder / 'trajectory.csv'}; {peak_memory(subjects[0])}")
+
+
+def read_sketches(args: argparse.Namespace) -> "list[Sketch] | None":
+    """Return the sketch of each run, or None where the directions are the snapshots'."""
+    from training.sketch import load_sketch
+
+    some_without = any(not (path / "sketch.npz").is_file() for path in args.checkpoints)
+    if args.directions == "snapshots" or (args.directions == "auto" and some_without):
+        return None
+    return [load_sketch(path) for path in args.checkpoints]
 
 
 def path_frame(
