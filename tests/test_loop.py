@@ -156,7 +156,7 @@ def test_resume_after_death_at_any_step_is_bit_identical(digits, tmp_path, monke
 
 def test_resume_after_kill_9_of_the_command(tmp_path):
     """The real thing: SIGKILL in the middle of a run, then the same command."""
-    flags = ["--rule", "fa", "--hidden", "128", "--epochs", "60", "--snapshot-every", "50", "--quiet"]
+    flags = ["--rule", "fa", "--hidden", "64", "--epochs", "40", "--snapshot-every", "50", "--quiet"]
 
     def command(out):
         return [sys.executable, "-m", "reports.cli", "train", *flags, "--device", "cpu", "--out", str(out)]
