@@ -13,7 +13,7 @@ from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset
 from training.device import describe_device, versions
-from training.network import Network
+from training.network import Network, OnEpoch
 from training.precision import products
 from training.runs import RunFolder
 from training.stack import Stack
@@ -72,6 +72,7 @@ def train_many(
     data_root: Path | None = None,
     progress: Progress | None = None,
     report_plan: Callable[[str], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> list[RunFolder]:
     """Train each config in its folder, networks of one architecture together; return the folders in order.
 
@@ -83,12 +84,14 @@ def train_many(
 
     Args:
         report_plan: called with a line for each architecture: how many networks train together, and why.
+        on_epoch: called with the run and all its rows of metrics, for each network after each epoch.
 
     Raises:
         InputError: as :func:`train`, for any of the jobs.
     """
     runs = [RunFolder(folder) for _, folder in jobs]
     session = Session(data, data_root, len(jobs), progress)
+    session.on_epoch = on_epoch
     for members in plan([config for config, _ in jobs], data, session.info, stack, report_plan):
         session.train([jobs[i][0] for i in members], [runs[i] for i in members])
     return runs
@@ -103,6 +106,7 @@ class Session:
         self.jobs = jobs
         self.finished = 0
         self.progress = progress
+        self.on_epoch: OnEpoch | None = None
         self.info = DataInfo.of(data)
 
     def train(self, configs: Sequence[TrainConfig], runs: Sequence[RunFolder]) -> None:
@@ -118,6 +122,8 @@ class Session:
                 locks.enter_context(run.locked())
                 run.claim(config, self._description(config))
             pending = [network for network in pending if not network.run.is_done]  # by another process, meanwhile
+            for network in pending:
+                network.on_epoch = self.on_epoch
             for networks, states in common_points(pending):
                 with products(networks[0].config.precision):
                     Trainer(networks, self.data, self.progress and self._report).run(states)

@@ -1,6 +1,7 @@
 """One network of a run in memory: its rule, its weights, its metrics so far, and the folder they go to."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from training.models import build_model
 from training.rules import make_rule
 from training.runs import RunFolder
 from training.trajectory import TrajectoryWriter, snapshot_steps
+
+OnEpoch = Callable[[RunFolder, list[dict[str, float]]], None]
 
 
 class Network:
@@ -40,6 +43,7 @@ class Network:
         self.diverged_step: int | None = None  # the first step whose loss was NaN or infinite
         self.rows: list[dict[str, float]] = []
         self.trajectory: TrajectoryWriter | None = None
+        self.on_epoch: OnEpoch | None = None  # called with the run and all its rows
         self.probe: tuple[Tensor, Tensor] | None = None  # samples on which the gradient alignment is measured
         if config.gradient_alignment:
             split = data.train.subset(min(config.gradient_alignment, len(data.train)), 0)
@@ -84,6 +88,8 @@ class Network:
             found = gradient_alignment(self.model, self.twin, self.rule, self.probe, batch_size=self.config.batch_size)
             row.update(as_metrics(found))
         self.rows.append(row)
+        if self.on_epoch is not None:
+            self.on_epoch(self.run, self.rows)
         every = self.config.checkpoint_every
         if every and (epoch % every == 0 or epoch == self.config.epochs):
             save_checkpoint(self.checkpoint(epoch), self.run.epoch_checkpoint(epoch))

@@ -234,6 +234,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="measure after each epoch, on N samples of the train split, the cosine between the rule's update and the "
         "true gradient (columns of metrics.csv); 0: do not (default: 0)",
     )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write event files into RUN/tensorboard (extra `tensorboard`)",
+    )
     add_run_arguments(
         group,
         out_help="run folder; with several seeds or angles, the folder of their run folders "
@@ -266,6 +271,11 @@ def run(args: argparse.Namespace) -> None:
     from training.device import resolve_device
     from training.loop import train_many
 
+    if args.tensorboard and args.store is not None:
+        raise InputError("--tensorboard and --store exclude each other: a store keeps what a run's key covers")
+    from training.tensorboard import EventFiles
+
+    events = EventFiles() if args.tensorboard else None
     configs = make_configs(args)
     device = resolve_device(args.device)
     root = find_data_root(args.data_root, Path())
@@ -290,7 +300,11 @@ def run(args: argparse.Namespace) -> None:
         data_root=None if args.dataset == "digits" else root,
         progress=show,
         report_plan=None if args.quiet else lambda line: print(line, file=sys.stderr, flush=True),
+        on_epoch=events,
     )
+    if events is not None:
+        for done in finished:
+            events.finish(done)
     print(summary(finished))
 
 
