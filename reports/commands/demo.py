@@ -79,7 +79,7 @@ def analyses(runs: list[Path], out: Path) -> list[list[str]]:
         # One plane for the three that start from the same weights; the others' starts would span the plane instead.
         ["trajectory", *(str(run) for run in runs if run.name in ("bp", "fa", "dfa"))],
         ["surface", *networks],
-        ["alignment", *networks],
+        ["alignment", *networks, "--samples", "640"],  # ten mini-batches
         ["attack", *networks, "--attack", "fgsm", "bim", "pgd", "--eps", *(f"{k / 50:g}" for k in range(11))],
         ["corruptions", *networks, "--cifar10c", str(out / "digits-C")],
     ]
