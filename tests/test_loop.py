@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training import loop
+from training import clock
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
@@ -135,7 +135,7 @@ def test_resume_after_death_at_any_step_is_bit_identical(digits, tmp_path, monke
     cfg = config(rule=rule, snapshot_every=3, weight_decay=1e-3, first_epoch_weight_decay=1e-2, checkpoint_every=1)
     train(cfg, digits, tmp_path / "whole")
 
-    monkeypatch.setattr(loop, "RESUME_SHARE", 1e9)
+    monkeypatch.setattr(clock, "RESUME_SHARE", 1e9)
     step = Stack.train_step
 
     def dying_step(self, epoch, index):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from training import loop, stack_size
+from training import clock, loop, stack_size
 from training.batched_linear import LARGE
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
@@ -153,7 +153,7 @@ def kill_at(monkeypatch, owner, name, calls):
 def test_a_stack_killed_anywhere_ends_bit_identical(digits, tmp_path, monkeypatch, owner, name, calls):
     train_many(jobs_in(tmp_path / "whole", SWEEP), digits, stack=4)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "RESUME_SHARE", 1e9)  # a resume point after every step
+        patch.setattr(clock, "RESUME_SHARE", 1e9)  # a resume point after every step
         kill_at(patch, owner, name, calls)
         with pytest.raises(Killed):
             train_many(jobs_in(tmp_path / "cut", SWEEP), digits, stack=4)
@@ -203,7 +203,7 @@ def test_networks_at_different_steps_go_on_in_groups(digits, tmp_path, monkeypat
     jobs = jobs_in(tmp_path / "mixed", SWEEP)
     for chosen, steps in ((jobs[:2], 5), (jobs[2:3], 12)):
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "RESUME_SHARE", 1e9)
+            patch.setattr(clock, "RESUME_SHARE", 1e9)
             kill_at(patch, Stack, "train_step", steps + 1)
             with pytest.raises(Killed):
                 train_many(chosen, digits, stack=2)
@@ -220,9 +220,9 @@ def test_networks_at_different_steps_go_on_in_groups(digits, tmp_path, monkeypat
         assert_close_runs(finished, train(cfg, digits, tmp_path / "alone" / finished.path.name))
 
 
-@pytest.mark.parametrize("share", [loop.RESUME_SHARE, 1e9])  # now and then a resume point, or one after every step
+@pytest.mark.parametrize("share", [clock.RESUME_SHARE, 1e9])  # now and then a resume point, or one after every step
 def test_a_network_that_diverges_leaves_and_the_others_go_on(digits, tmp_path, monkeypatch, share):
-    monkeypatch.setattr(loop, "RESUME_SHARE", share)
+    monkeypatch.setattr(clock, "RESUME_SHARE", share)
     fields = {"optimiser": "sgd", "rule": "fa", "epochs": 3, "snapshot_every": 5}
     configs = [config(**fields, lr=lr, seed=seed) for seed, lr in enumerate((0.01, 1e6, 0.02, 1e7))]
     stacked = train_many(jobs_in(tmp_path / "stack", configs), digits, stack=4)
@@ -342,7 +342,7 @@ def test_networks_with_dropout_train_alone_and_resume_bit_identical(digits, tmp_
     assert plans == ["2 networks, 1 at a time: dropout draws from one stream for all networks of a stack"]
     torch.manual_seed(5)  # the state of the global stream is neither here nor there
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "RESUME_SHARE", 1e9)
+        patch.setattr(clock, "RESUME_SHARE", 1e9)
         kill_at(patch, Stack, "train_step", 8)
         with pytest.raises(Killed):
             train_many(jobs_in(tmp_path / "cut", configs), digits, stack=2)
