@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from reports.cli import COMMANDS, build_parser, main
+from training.rule_list import rule_summaries
 from training.rules import RULES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,7 @@ def test_every_flag_is_explained_with_its_default(command):
 def test_help_of_train_names_every_rule():
     text = commands()["train"].format_help()
     assert all(rule in text for rule in RULES)
+    assert rule_summaries() == {name: rule.summary for name, rule in RULES.items()}
 
 
 def failure(capsys, *argv: str) -> str:

@@ -15,6 +15,7 @@ from reports.commands.common import (
     positive_int,
 )
 from training.errors import InputError
+from training.rule_list import rule_summaries
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,12 +34,8 @@ HELP = "train networks with a learning rule; write checkpoints, metrics and weig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``analyze train``; defaults are those of ``TrainConfig``."""
     rule = parser.add_argument_group("rule")
-    rule.add_argument(
-        "--rule",
-        default="bp",
-        help="learning rule: bp, fa, ifa, dfa, pfa, pfa-o, usf, brsf, frsf, kp or wm; docs/learning-rules.md explains "
-        "them (default: bp)",
-    )
+    rules = "; ".join(f"{name}: {summary}" for name, summary in rule_summaries().items())
+    rule.add_argument("--rule", default="bp", help=f"learning rule (default: bp). {rules}")
     rule.add_argument(
         "--angle",
         "--angles",
@@ -115,7 +112,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--subset-seed", type=non_negative_int, default=0, help="seed of the choice of these samples (default: 0)"
     )
-    data.add_argument("--network", default="mlp", help="architecture: mlp (default: mlp)")
+    data.add_argument(
+        "--network",
+        default="mlp",
+        help="architecture: mlp, lenet, alexnet, resnet20, torchvision:NAME, timm:NAME or package.module:factory, a "
+        "function of no arguments (default: mlp)",
+    )
     data.add_argument(
         "--hidden",
         nargs="*",

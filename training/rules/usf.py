@@ -22,7 +22,7 @@ class UniformSignFeedback(Rule):
 
     def magnitude(self, layer: Layer) -> Tensor:
         """Return |B| of a layer, before its run starts: one number, or one for each weight."""
-        return torch.tensor(self.config.backward_scale / fan_in(layer.plain.weight.shape) ** 0.5)
+        return torch.tensor(self.config.backward_scale / fan_in(layer.plain.weight.shape) ** 0.5, dtype=torch.float64)
 
     def layer(self, layer: Layer) -> WrappedLayer | None:
         if layer.use.first:
