@@ -63,9 +63,12 @@ def _learning(metrics: DataFrame, counts: DataFrame) -> Drawn:
         drawn["e"] = _memory_panel(axes["e"], counts)
         layout.title(axes["e"], "memory accesses of one update (counted)", 4)
         series = panels.legend_of(figure, metrics)
-        text = panels.seeds_note(series) + " Dotted: 90°, independent weights. d: dots are seeds, p of two-sided "
-        text += "rank-sum tests. e: values read and written by the model of docs/reproduction.md, with memories of "
-        layout.note(figure, text + "their own for the two directions; with one shared memory nothing is transported.")
+        tested = " d: dots are seeds, p of two-sided rank-sum tests." if metrics["seed"].nunique() > 1 else ""
+        text = (
+            f"{panels.seeds_note(series)} Dotted: 90°, independent weights.{tested} e: values read and written by the "
+        )
+        text += "model of docs/reproduction.md, with memories of their own for the two directions; with one shared "
+        layout.note(figure, (text + "memory nothing is transported.").strip())
         return figure
 
     figure = draw()
