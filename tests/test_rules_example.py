@@ -1,0 +1,30 @@
+"""The example of docs/adding-a-rule.md works as it stands, on a network with convolutions too."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from training.alignment import alignment
+from training.checkpoint import load_checkpoint
+from training.config import TrainConfig
+from training.data import load_dataset
+from training.loop import train
+from training.rules import RULES
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-a-rule.md"
+
+
+def test_the_documented_rule_trains_and_is_resumable(tmp_path, monkeypatch):
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    namespace: dict[str, object] = {}
+    exec(compile(source, str(PAGE), "exec"), namespace)
+    rule = namespace["StaleTransport"]
+    monkeypatch.setitem(RULES, rule.name, rule)
+    data = load_dataset("digits")
+    config = TrainConfig(rule="stale", hidden=(40, 30), epochs=10, lr=3e-3)
+    final = load_checkpoint(train(config, data, tmp_path / "run").checkpoint)
+    assert final.metrics["test_accuracy"] > 0.85, "chance is 0.1"
+    layer = final.training_twin().layers[1]
+    assert not torch.equal(layer.feedback, layer.weight)
+    assert alignment(layer.weight, layer.feedback).row_angle < 30, "B follows W"
