@@ -63,7 +63,11 @@ def _learning(metrics: DataFrame, counts: DataFrame) -> Drawn:
         drawn["e"] = _memory_panel(axes["e"], counts)
         layout.title(axes["e"], "memory accesses of one update (counted)", 4)
         series = panels.legend_of(figure, metrics)
-        tested = " d: dots are seeds, p of two-sided rank-sum tests." if metrics["seed"].nunique() > 1 else ""
+        tested = (
+            " d: dots are seeds, p of two-sided rank-sum tests."
+            if metrics["seed"].max() > metrics["seed"].min()
+            else ""
+        )
         text = (
             f"{panels.seeds_note(series)} Dotted: 90°, independent weights.{tested} e: values read and written by the "
         )
