@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from reports.cli import main
 from training.alignment import alignment
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
@@ -28,3 +29,14 @@ def test_the_documented_rule_trains_and_is_resumable(tmp_path, monkeypatch):
     layer = final.training_twin().layers[1]
     assert not torch.equal(layer.feedback, layer.weight)
     assert alignment(layer.weight, layer.feedback).row_angle < 30, "B follows W"
+
+
+def test_a_module_that_cannot_be_wrapped_ends_the_command_with_its_name(tmp_path, monkeypatch, capsys):
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\n"
+        "def net(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.PReLU(), nn.Linear(8, 10))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--rule", "fa", "--network", "odd:net", "--device", "cpu", "--out", "run", "--quiet"]) == 2
+    assert "no rule can wrap module 2 (PReLU)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
