@@ -187,3 +187,67 @@ def test_dfa_sends_nothing_twice_along_a_skip():
     twin.two.conv1.feedback.zero_()
     twin.head.feedback.zero_()
     torch.testing.assert_close(update_of(learning_rule, twin, inputs, labels)["stem.0.weight"], before)
+
+
+class PreActivation(nn.Module):
+    """A block of He et al. 2016, "Identity Mappings": normalisation and ReLU before each convolution, all in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(F.relu(self.bn1(x), inplace=True))
+        return self.conv2(F.relu(self.bn2(out), inplace=True)) + x
+
+
+def test_dfa_through_pre_activation_blocks():
+    """What the last convolution of a block learns is the signal at the next one's input, through relu(bn(.)) alone."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), PreActivation(), PreActivation(), nn.Flatten(), nn.Linear(168, CLASSES))
+    learning_rule = make_rule(TrainConfig(rule="dfa"))
+    learning_rule.initialise(model)
+    model.double()
+    twin = learning_rule.wrap(model, SHAPE)
+    inputs, labels = batch()
+    update = update_of(learning_rule, twin, inputs, labels)
+
+    one, two = model[1], model[2]
+    with torch.no_grad():
+        x = model[0](inputs)
+        inner = F.relu(one.bn2(one.conv1(F.relu(one.bn1(x)))))
+        error = (model(inputs).softmax(1) - F.one_hot(labels, CLASSES)) / len(labels)
+    local = one.conv2.weight.detach().requires_grad_()
+    into_next = F.relu(two.bn1(F.conv2d(inner, local, padding=1) + x))
+    arriving = (error @ twin[2].conv1.feedback).view_as(into_next)
+    expected = torch.autograd.grad(into_next, [local, two.bn1.weight, two.bn1.bias], arriving)
+    names = ("1.conv2.weight", "2.bn1.weight", "2.bn1.bias")
+    for name, gradient in zip(names, expected, strict=True):
+        torch.testing.assert_close(update[name], gradient, rtol=1e-9, atol=1e-13)
+
+    below = update["0.weight"]  # the stem learns from the first block's input, not from what comes along the skips
+    for layer in (twin[1].conv2, twin[2].conv1, twin[2].conv2, twin[4]):
+        layer.feedback.zero_()
+    torch.testing.assert_close(update_of(learning_rule, twin, inputs, labels)["0.weight"], below)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", (2, 1)])
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+def test_every_padding_of_a_convolution(padding, mode):
+    """With B = W the update is the gradient, whatever pads the input."""
+    layer = nn.Conv2d(2, 3, (4, 3), padding=padding, padding_mode=mode)
+    model = nn.Sequential(
+        nn.Conv2d(2, 2, 1), layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, CLASSES)
+    )
+    learning_rule = make_rule(TrainConfig(rule="fa"))
+    learning_rule.initialise(model)
+    model.double()
+    twin = learning_rule.wrap(model, SHAPE)
+    for index in (1, 5):
+        twin[index].feedback.copy_(model[index].weight.detach())
+    inputs, labels = batch()
+    torch.testing.assert_close(twin(inputs), model(inputs))
+    gradients = torch.autograd.grad(F.cross_entropy(model(inputs), labels), list(model.parameters()))
+    update = update_of(learning_rule, twin, inputs, labels)
+    for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(update[name], gradient, rtol=1e-9, atol=1e-13)
