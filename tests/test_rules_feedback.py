@@ -198,3 +198,31 @@ def test_exact_alignment_needs_two_weights_in_a_row():
 def test_options_of_other_rules_are_named():
     assert idle_options(TrainConfig(rule="bp", angle=3.0, expansion=2)) == ["angle", "expansion"]
     assert idle_options(TrainConfig(rule="pfa", expansion=2, feedback_density=0.5)) == []
+
+
+@pytest.mark.parametrize(("rule", "k"), [("pfa", 10), ("pfa", 3), ("pfa-o", None)])
+def test_the_product_s_path_approaches_its_floor(rule, k, tmp_path):
+    """Once both matrices have forgotten their start, B R ~ B B^T W: arccos(1 / sqrt(1 + 1/k)) from W, and sqrt(1 + 1/k)
+    as long; 17.5 degrees and 1.049 at k = 10, 0 and 1 where B is orthogonal."""
+    cfg = TrainConfig(rule=rule, expansion=k or 10, hidden=(64, 64), epochs=15, batch_size=16, optimiser="sgd", lr=0.05)
+    cfg = TrainConfig(**{**cfg.to_dict(), "weight_decay": 0.01})
+    run = train(cfg, load_dataset("digits", train_size=800), tmp_path / "run")
+    twin = load_checkpoint(run.checkpoint).training_twin()
+    stretch = math.sqrt(1 + 1 / k) if k else 1.0
+    floor = math.degrees(math.acos(1 / stretch))
+    for layer in list(twin.layers)[1:]:
+        path = alignment(layer.weight, layer.backward_weight())
+        assert path.flat_angle == pytest.approx(floor, abs=5)
+        assert path.norm_ratio == pytest.approx(stretch, rel=0.07)
+
+
+def test_fa_angles_fall_and_ifa_angles_rise(digits, tmp_path):
+    for rule, low, high in (("fa", -60, -1), ("ifa", 1, 60)):
+        cfg = TrainConfig(rule=rule, hidden=(30, 20), epochs=15, lr=3e-3)
+        end = load_checkpoint(train(cfg, digits, tmp_path / rule).checkpoint).training_twin()
+        start = network.Network(cfg, digits, network.DataInfo.of(digits), None).twin
+        moved = [
+            alignment(b.weight, b.feedback).row_angle - alignment(a.weight, a.feedback).row_angle
+            for a, b in zip(list(start.layers)[1:], list(end.layers)[1:], strict=True)
+        ]
+        assert all(low < change < high for change in moved), moved
