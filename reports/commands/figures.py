@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.commands.common import add_run_arguments, add_store_argument, positive_int, progress_bar
+from reports.commands.common import add_executor_arguments, add_run_arguments, add_store_argument, progress_bar
 from training.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,17 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that holds the data sets in torchvision's layout (default: $ALIGNSCAPE_DATA, else ./data)",
     )
-    group = parser.add_argument_group("where to compute")
-    group.add_argument(
-        "--executor",
-        choices=("serial", "ray"),
-        default="serial",
-        help="serial: in this process; ray: one worker a GPU, or a CPU where there is none (default: serial)",
-    )
-    group.add_argument(
-        "--ray-address", metavar="HOST:PORT", help="running Ray cluster to use (default: start one on this machine)"
-    )
-    group.add_argument("--workers", type=positive_int, metavar="N", help="Ray workers (default: one a GPU or CPU)")
+    add_executor_arguments(parser.add_argument_group("where to compute"))
     add_run_arguments(parser, out_help="folder of the figures and tables (default: figures/PROFILE)")
 
 
