@@ -103,11 +103,12 @@ def surface(
     found = loss_surface(
         subject.model,
         torch.nn.CrossEntropyLoss(),
-        (subject.inputs(), subject.labels),
+        (subject.images, subject.labels),
         pairs.vectors,
         alphas=axis,
         betas=axis,
         eigenvalues=pairs.values,
+        transform=subject.normalise,
     )
     return _write(found.frame(), folder)
 
@@ -130,16 +131,18 @@ def trajectory(
     if (subject := _subject(inputs, "train", samples, device, data_root)) is None:
         _write(_nothing(["step", "alpha", "beta", "off_plane", "loss", "plane_loss"]), folder, "path.csv")
         return _write(_nothing(["alpha", "beta", "loss"]), folder, "surface.csv")
-    network = subject.model, torch.nn.CrossEntropyLoss(), (subject.inputs(), subject.labels)
+    network = subject.model, torch.nn.CrossEntropyLoss(), (subject.images, subject.labels)
     snapshots = Snapshots.of_run(inputs["trajectory"].parent)
     pca = trajectory_pca([snapshots])
-    losses = path_losses(*network, [snapshots], pca)
+    losses = path_losses(*network, [snapshots], pca, transform=subject.normalise)
     path = pca.frame().drop(columns="run").assign(loss=losses.loss.numpy(), plane_loss=losses.plane_loss.numpy())
     for component in (0, 1):
         path[f"explained_{component + 1}"] = float(pca.explained_variance_ratio[component])
         path[f"random_walk_{component + 1}"] = float(pca.baseline[component])
     alphas, betas = (_around(pca, component, points) for component in (0, 1))
-    plane = loss_surface(*network, pca.directions[:2], alphas=alphas, betas=betas, origin=pca.origin)
+    plane = loss_surface(
+        *network, pca.directions[:2], alphas=alphas, betas=betas, origin=pca.origin, transform=subject.normalise
+    )
     _write(path, folder, "path.csv")
     return _write(plane.frame(), folder, "surface.csv")
 
@@ -271,7 +274,12 @@ def _operator(subject: "Subject") -> "HessianOperator":
 
     from landscape import HessianOperator
 
-    return HessianOperator(subject.model, torch.nn.CrossEntropyLoss(), (subject.inputs(), subject.labels))
+    return HessianOperator(
+        subject.model,
+        torch.nn.CrossEntropyLoss(),
+        (subject.images, subject.labels),
+        transform=subject.normalise,  # batch by batch: the samples stay bytes
+    )
 
 
 def _nothing(columns: Sequence[str]) -> "DataFrame":
