@@ -216,8 +216,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         type=non_negative_int,
         default=0,
         metavar="ROWS",
-        help="with --snapshot-every: also sketch the weights after every step, in 2 ROWS vectors of weights; 16 keeps "
-        "the leading directions (see docs/trajectories.md); 0: no sketch (default: 0)",
+        help="with --snapshot-every: also sketch the weights after every step, in 2 ROWS vectors of weights; 8 keeps "
+        "the two leading directions to a small part of a degree, more rows cost more time in each step (see "
+        "docs/trajectories.md); 0: no sketch (default: 0)",
     )
     group.add_argument(
         "--gradient-alignment",
