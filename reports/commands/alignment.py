@@ -33,24 +33,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RUN",
         help="a run folder: each of its kept checkpoints (train with --checkpoint-every) and the final one; or one "
-        "checkpoint of ours",
+        "checkpoint that `analyze train` wrote",
     )
-    add_data_arguments(parser)
+    add_data_arguments(parser, of_run=True)
     parser.add_argument(
-        "--split", choices=("train", "test"), default="train", help="samples of the gradients (default: train)"
+        "--split",
+        choices=("train", "test"),
+        default="train",
+        help="which samples gradients are taken on (default: train)",
     )
     parser.add_argument(
         "--samples",
         type=positive_int,
         default=2000,
         metavar="N",
-        help="samples of the gradients, drawn by --seed; at most what the split has (default: 2000)",
+        help="number of samples that gradients are taken on, drawn by --seed; at most what the split has "
+        "(default: 2000)",
     )
     parser.add_argument(
         "--batch-size",
         type=positive_int,
         metavar="N",
-        help="samples of one update: the cosine of noisy gradients depends on it (default: as in training)",
+        help="samples of one update; cosines depend on it, because small batches have noisier gradients "
+        "(default: as in training)",
     )
     add_run_arguments(parser, out_help="folder for table and figure (default: the first run's)")
     add_seed_argument(parser)

@@ -31,18 +31,26 @@ def add_run_arguments(parser: argparse._ActionsContainer, *, out_help: str) -> N
 
 def add_seed_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--seed`` for the random choices of an analysis."""
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="seed of every random choice (default: 0)")
+    parser.add_argument(
+        "--seed", type=non_negative_int, default=0, metavar="S", help="seed of every random choice (default: 0)"
+    )
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--data-root --download``."""
+def add_data_root_argument(parser: argparse._ActionsContainer, *, of_run: bool = False) -> None:
+    """Add ``--data-root``; a command on a run (``of_run``) looks also where the run was trained from."""
+    recorded = "else where the run was trained from, " if of_run else ""
     parser.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="folder that holds the data sets in torchvision's layout "
-        "(default: $ALIGNSCAPE_DATA, else where the run was trained from, else ./data)",
+        help="folder that holds the data sets in torchvision's layout; digits need none "
+        f"(default: $ALIGNSCAPE_DATA, {recorded}else ./data)",
     )
+
+
+def add_data_arguments(parser: argparse._ActionsContainer, *, of_run: bool) -> None:
+    """Add ``--data-root --download``."""
+    add_data_root_argument(parser, of_run=of_run)
     parser.add_argument("--download", action="store_true", help="fetch a missing data set into --data-root first")
 
 
@@ -63,18 +71,19 @@ def add_executor_arguments(parser: argparse._ActionsContainer) -> None:
         "--executor",
         choices=("serial", "ray"),
         default="serial",
-        help="serial: in this process; ray: in one process a GPU, or a CPU where there is none (default: serial)",
+        help="serial: in this process; ray: in one process per GPU, or per CPU core where there is no GPU; needs the "
+        "extra `ray` (default: serial)",
     )
     parser.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="ray: the cluster, e.g. auto or HOST:6379 (default: one is started on this machine)",
+        help="ray: the running cluster to use, e.g. auto or HOST:6379 (default: one is started on this machine)",
     )
     parser.add_argument(
         "--workers",
         type=positive_int,
         metavar="N",
-        help="ray: number of processes; more than there are GPUs share them (default: one a GPU, or a CPU)",
+        help="ray: number of processes; more than there are GPUs share them (default: one per GPU, else per CPU core)",
     )
 
 
@@ -90,21 +99,36 @@ def add_subject_arguments(
         nargs="+",
         type=Path,
         metavar="CKPT",
-        help="a checkpoint of ours, a run folder (its ckpt.pt is taken), or a state dict (.pt, .safetensors)",
+        help="a checkpoint that `analyze train` wrote, a run folder (its ckpt.pt is taken), or a state dict of any "
+        "network (.pt, .safetensors)",
     )
     parser.add_argument(
         "--model",
         metavar="REF",
-        help="for a state dict: package.module:factory (called without arguments), torchvision:NAME or timm:NAME",
-    )
-    parser.add_argument("--dataset", metavar="NAME", help="for a state dict: data set to analyse it on")
-    parser.add_argument(
-        "--mean", nargs="+", type=float, metavar="M", help="for a state dict: channel means (default: the data set's)"
+        help="for a state dict: the network it belongs to: package.module:factory (called without arguments), "
+        "torchvision:NAME or timm:NAME",
     )
     parser.add_argument(
-        "--std", nargs="+", type=float, metavar="S", help="for a state dict: channel s.d. (default: the data set's)"
+        "--dataset",
+        metavar="NAME",
+        help="for a state dict: data set to analyse it on: digits, mnist, cifar10, cifar100, svhn or stl10",
     )
-    add_data_arguments(parser)
+    parser.add_argument(
+        "--mean",
+        nargs="+",
+        type=float,
+        metavar="M",
+        help="for a state dict: mean of each channel that it was trained with, of pixels in [0, 1] (default: the data "
+        "set's)",
+    )
+    parser.add_argument(
+        "--std",
+        nargs="+",
+        type=float,
+        metavar="S",
+        help="for a state dict: standard deviation of each channel, likewise (default: the data set's)",
+    )
+    add_data_arguments(parser, of_run=True)
     parser.add_argument(
         "--split", choices=("train", "test"), default=split, help=f"which samples to analyse (default: {split})"
     )

@@ -17,7 +17,7 @@ def add_curvature_arguments(parser: argparse.ArgumentParser) -> None:
         "--params",
         nargs="+",
         metavar="GLOB",
-        help="parameters to take the curvature over, by name, such as 'layers.2.*' (default: all)",
+        help="weights and biases to take the curvature over, by name, such as 'layers.2.*' (default: all)",
     )
     group.add_argument(
         "--hessian",
@@ -30,7 +30,7 @@ def add_curvature_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=positive_float,
         metavar="GB",
-        help="memory for gradient graphs kept between products; less is slower, never different "
+        help="memory, in 1e9 bytes, for gradient graphs kept between products; less is slower, never different "
         "(default: 1 on a CPU, half of what is free on a GPU)",
     )
 

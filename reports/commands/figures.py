@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.commands.common import add_executor_arguments, add_run_arguments, add_store_argument, progress_bar
+from reports.commands.common import (
+    add_data_root_argument,
+    add_executor_arguments,
+    add_run_arguments,
+    add_store_argument,
+    progress_bar,
+)
 from training.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,14 +31,17 @@ LISTED = 30  # missing jobs that a dry run names
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="make these only, such as fig5 figS10 tableS1 claims (default: all)"
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="make these only, such as fig5 figS10 tableS1 claims; --dry-run lists the names (default: all)",
     )
     parser.add_argument(
         "--profile",
         choices=PROFILE_NAMES,
         default="smoke",
-        help="smoke: digits, minutes; small: CIFAR-10, one seed, few epochs; paper: as published, meant for a GPU "
-        "(default: smoke)",
+        help="how much to compute. smoke: digits, minutes on a CPU; small: CIFAR-10, one seed, few epochs; paper: as "
+        "published, meant for a GPU (default: smoke)",
     )
     parser.add_argument(
         "--set",
@@ -40,21 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="change numbers of the profile, such as epochs=5 angles=0,30,60 (default: none; --dry-run lists them)",
+        help="change numbers of the profile, such as epochs=5 angles=0,30,60; --dry-run lists them all (default: none)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="only say what would be trained and analysed, and what is there already"
+        "--dry-run",
+        action="store_true",
+        help="only say what would be trained and analysed, and what is there already (default: no)",
     )
     parser.add_argument(
         "--latex", action="store_true", help="also write each table of up to 400 rows as NAME.tex (default: no)"
     )
     add_store_argument(parser)
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="folder that holds the data sets in torchvision's layout (default: $ALIGNSCAPE_DATA, else ./data)",
-    )
+    add_data_root_argument(parser)
     add_executor_arguments(parser.add_argument_group("where to compute"))
     add_run_arguments(parser, out_help="folder of the figures and tables (default: figures/PROFILE)")
 

@@ -34,7 +34,7 @@ COLUMNS = ["quantity", "index", "value", "ci_low", "ci_high", "residual", "n_sam
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     group = parser.add_argument_group("eigenvalues and trace")
-    group.add_argument("--k", type=positive_int, default=5, metavar="K", help="number of eigenvalues (default: 5)")
+    group.add_argument("--k", type=positive_int, default=5, metavar="K", help="how many eigenvalues (default: 5)")
     group.add_argument(
         "--ends",
         choices=("largest", "smallest", "magnitude"),
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_float,
         default=1e-4,
         metavar="R",
-        help="residual |Hv - lambda v| to reach, relative to the largest |lambda| (default: 1e-4)",
+        help="residual |Hv - lambda v| of each eigenvalue to reach, relative to the largest |lambda| (default: 1e-4)",
     )
     group.add_argument(
         "--trace-tol",
@@ -56,22 +56,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="half-width of the trace's 95 %% interval to reach, relative to the trace (default: 0.02)",
     )
     group.add_argument(
-        "--probes", type=positive_int, default=200, metavar="N", help="most random probes for the trace (default: 200)"
+        "--probes",
+        type=positive_int,
+        default=200,
+        metavar="N",
+        help="random vectors for the trace at most, where --trace-tol is not reached before (default: 200)",
     )
-    group.add_argument("--layers", action="store_true", help="add the trace of every parameter's diagonal block")
+    group.add_argument(
+        "--layers",
+        action="store_true",
+        help="also the trace of the diagonal block of each layer's weights and of its biases (default: no)",
+    )
     group.add_argument(
         "--every-epoch",
         action="store_true",
-        help="CKPT are run folders: analyse each of their checkpoints, starting from the last one's eigenvectors",
+        help="CKPT are run folders: analyse every checkpoint they kept (train with --checkpoint-every), each starting "
+        "from the eigenvectors of the one before (default: no)",
     )
     group.add_argument(
         "--bootstrap",
         type=positive_int,
         metavar="B",
-        help="add 95 %% intervals over samples of data, from B resamples of 50 groups of the samples (default: none)",
+        help="also 95 %% intervals of what other samples would have given, from B >= 10 resamples of 50 groups of "
+        "these (default: none)",
     )
     group.add_argument(
-        "--check", choices=("pyhessian",), help="print PyHessian's numbers beside ours (extra `peers`; default: none)"
+        "--check",
+        choices=("pyhessian",),
+        help="also compute by this peer library, for comparison; needs the extra `peers` (default: none)",
     )
     add_curvature_arguments(parser)
     add_subject_arguments(parser, split="train", batch_size=None)

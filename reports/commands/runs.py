@@ -13,7 +13,7 @@ from training.errors import InputError
 if TYPE_CHECKING:
     from training.inventory import Inventory, Item
 
-HELP = "list, show, verify and remove what the run store holds"
+HELP = "list, show, verify and remove the runs and analyses that a run store holds"
 
 FILTERS = ("rule", "dataset", "angle", "seed", "state")
 
@@ -25,11 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_ls(_action(actions, "ls", ls, "one line for each run"))
     show_parser = _action(actions, "show", show, "everything about one run or analysis")
-    show_parser.add_argument("key", metavar="KEY", help="the beginning of its key, as `analyze runs ls` prints it")
-    show_parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    verify_parser = _action(actions, "verify", verify, "read every byte and compare; exit status 1 if any is damaged")
+    show_parser.add_argument(
+        "key",
+        metavar="KEY",
+        help="its key, or enough of the beginning to tell it; `analyze runs ls` lists the keys of runs",
+    )
+    show_parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    verify_parser = _action(
+        actions, "verify", verify, "compare every file with its recorded digest; exit status 1 if any is damaged"
+    )
     verify_parser.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
-    _add_rm(_action(actions, "rm", rm, "remove runs with the analyses that hang on them, or analyses"))
+    _add_rm(_action(actions, "rm", rm, "remove runs, with the analyses made from them, or analyses"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,26 +56,32 @@ def _action(
 
 
 def _add_ls(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rule", help="only runs of this learning rule (default: all)")
-    parser.add_argument("--dataset", help="only runs on this data set (default: all)")
-    parser.add_argument("--angle", type=float, metavar="DEG", help="only ifa runs of this angle (default: all)")
-    parser.add_argument("--seed", type=int, help="only runs of this seed (default: all)")
+    parser.add_argument("--rule", metavar="NAME", help="only runs of this learning rule (default: all)")
+    parser.add_argument("--dataset", metavar="NAME", help="only runs on this data set (default: all)")
+    parser.add_argument(
+        "--angle", type=float, metavar="DEG", help="only ifa runs of this angle in degrees (default: all)"
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="only runs of this seed (default: all)")
     parser.add_argument(
         "--state",
         choices=("complete", "in progress", "interrupted", "diverged", "damaged"),
-        help="only runs that stand so (default: all)",
+        help="only runs in this state; interrupted: begun, and no process at work on it (default: all)",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list instead; sizes in bytes, ages in s")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON list instead of a table; sizes in bytes, ages in s"
+    )
 
 
 def _add_rm(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("keys", nargs="*", metavar="KEY", help="the beginning of the key of a run or an analysis")
+    parser.add_argument(
+        "keys", nargs="*", metavar="KEY", help="key of a run or an analysis, or enough of the beginning to tell it"
+    )
     parser.add_argument("--incomplete", action="store_true", help="also runs that were interrupted")
     parser.add_argument("--damaged", action="store_true", help="also what `analyze runs verify` finds damaged")
     parser.add_argument(
         "--unused", action="store_true", help="also analyses of checkpoints that are no longer in the store"
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--yes", action="store_true", help="do not ask before removing")
     parser.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``analyze train``; defaults are those of ``TrainConfig``."""
     rule = parser.add_argument_group("rule")
     rules = "; ".join(f"{name}: {summary}" for name, summary in rule_summaries().items())
-    rule.add_argument("--rule", default="bp", help=f"learning rule (default: bp). {rules}")
+    rule.add_argument("--rule", default="bp", metavar="NAME", help=f"learning rule (default: bp). {rules}")
     rule.add_argument(
         "--angle",
         "--angles",
@@ -35,43 +35,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=[0.0],
         metavar="DEG",
-        help="ifa: degrees between forward and feedback weights at the start, one run each; 90 is fa (default: 0)",
+        help="ifa: angle between forward and feedback weights at the start, 0 to 180 degrees, one run each; 90 is fa "
+        "(default: 0)",
     )
     rule.add_argument(
         "--expansion",
         type=positive_int,
         default=10,
         metavar="K",
-        help="pfa: width of its middle, in outputs (default: 10)",
+        help="pfa: width between its two feedback matrices, in multiples of the layer's outputs (default: 10)",
     )
     rule.add_argument(
         "--alignment",
         choices=("gaussian", "exact"),
         default="gaussian",
-        help="ifa: each row at --angle in expectation, or exactly (default: gaussian)",
+        help="ifa: gaussian: --angle holds for each unit's weights in expectation; exact: exactly (default: gaussian)",
     )
     rule.add_argument(
         "--feedback-density",
         type=float,
         default=1.0,
         metavar="SHARE",
-        help="fa, dfa, pfa, pfa-o: share of the feedback weights that exist, 0 to 1 (default: 1)",
+        help="fa, dfa, pfa, pfa-o: share of the feedback weights that exist, 0 to 1; the others stay 0 (default: 1)",
     )
-    _add_scale(rule, "forward", "weights start from N(0, S^2 / fan_in): 1.414 is He, 1 LeCun")
-    _add_scale(rule, "backward", "the same for random feedback")
+    _add_scale(rule, "forward", "scale S of the weights at the start, N(0, S^2 / fan_in): 1.414 is He, 1 LeCun")
+    _add_scale(rule, "backward", "the same for random feedback weights")
     rule.add_argument(
         "--mirror-rate",
         type=float,
         default=0.02,
         metavar="ETA",
-        help="wm: what a step of the mirror adds to the feedback (default: 0.02)",
+        help="wm: learning rate of the feedback, which takes a step of the mirror before each step of training "
+        "(default: 0.02)",
     )
     rule.add_argument(
         "--mirror-decay",
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="wm: share of the feedback that a step of the mirror takes away (default: 0.01)",
+        help="wm: share by which each step of the mirror shrinks the feedback, 0 to 1 (default: 0.01)",
     )
     _add_data(parser)
     _add_optimisation(parser)
@@ -94,18 +96,26 @@ def _add_scale(group: "argparse._ArgumentGroup", name: str, meaning: str) -> Non
 def _add_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data and network")
     data.add_argument(
-        "--dataset", default="digits", help="digits, mnist, cifar10, cifar100, svhn or stl10 (default: digits)"
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help="digits, which comes with the package, mnist, cifar10, cifar100, svhn or stl10 (default: digits)",
     )
-    add_data_arguments(parser)
+    add_data_arguments(data, of_run=False)
     data.add_argument(
         "--train-size", type=positive_int, metavar="N", help="train on N samples of the train split (default: all)"
     )
     data.add_argument(
-        "--subset-seed", type=non_negative_int, default=0, help="seed of the choice of these samples (default: 0)"
+        "--subset-seed",
+        type=non_negative_int,
+        default=0,
+        metavar="S",
+        help="seed that draws the samples of --train-size (default: 0)",
     )
     data.add_argument(
         "--network",
         default="mlp",
+        metavar="NAME",
         help="architecture: mlp, lenet, alexnet, resnet20, torchvision:NAME, timm:NAME or package.module:factory, a "
         "function of no arguments (default: mlp)",
     )
@@ -121,11 +131,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--epochs", type=non_negative_int, default=30, help="passes over the train split (default: 30)")
     group.add_argument(
-        "--batch-size", type=positive_int, default=128, metavar="N", help="samples a step (default: 128)"
+        "--epochs", type=non_negative_int, default=30, metavar="N", help="passes over the train split (default: 30)"
     )
-    group.add_argument("--optimiser", choices=("adam", "sgd"), default="adam", help="(default: adam, betas .9 .999)")
+    group.add_argument(
+        "--batch-size", type=positive_int, default=128, metavar="N", help="samples per step (default: 128)"
+    )
+    group.add_argument(
+        "--optimiser", choices=("adam", "sgd"), default="adam", help="adam has betas 0.9 and 0.999 (default: adam)"
+    )
     group.add_argument(
         "--lr",
         "--lrs",
@@ -134,9 +148,9 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         type=positive_float,
         default=[1e-4],
         metavar="LR",
-        help="learning rate, one run each (default: 1e-4)",
+        help="learning rate at the start, one run each (default: 1e-4)",
     )
-    group.add_argument("--momentum", type=float, default=0.9, help="sgd: momentum (default: 0.9)")
+    group.add_argument("--momentum", type=float, default=0.9, metavar="M", help="sgd: momentum (default: 0.9)")
     group.add_argument(
         "--weight-decay",
         "--weight-decays",
@@ -145,13 +159,14 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=[0.0],
         metavar="WD",
-        help="L2 penalty on weight matrices and plastic feedback, one run each (default: 0)",
+        help="WD times the weights is added to their gradient, and so for plastic feedback; not for biases; one run "
+        "each (default: 0)",
     )
     group.add_argument(
         "--first-epoch-weight-decay",
         type=float,
         metavar="WD",
-        help="penalty of the first epoch only, pfa's schedule (default: --weight-decay)",
+        help="weight decay of the first epoch, which pfa's authors set apart (default: that of --weight-decay)",
     )
     group.add_argument(
         "--lr-steps",
@@ -161,12 +176,14 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         metavar="EPOCH",
         help="epochs after which the learning rate is multiplied by --lr-gamma (default: none)",
     )
-    group.add_argument("--lr-gamma", type=positive_float, default=0.1, help="factor of each --lr-steps (default: 0.1)")
+    group.add_argument(
+        "--lr-gamma", type=positive_float, default=0.1, metavar="G", help="factor at each of --lr-steps (default: 0.1)"
+    )
     group.add_argument(
         "--precision",
         choices=("fp32", "tf32", "bf16"),
         default="fp32",
-        help="matrix products in float32, TensorFloat-32 or bfloat16; weights and optimiser stay float32 "
+        help="compute matrix products in float32, TensorFloat-32 or bfloat16; weights and optimiser stay float32 "
         "(default: fp32)",
     )
     group.add_argument(
@@ -209,7 +226,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--snapshot-dtype",
         choices=("float32", "float16"),
         default="float32",
-        help="4 or 2 bytes a weight on disk (default: float32)",
+        help="number format of these weights: 4 or 2 bytes each on disk (default: float32)",
     )
     group.add_argument(
         "--snapshot-sketch",
@@ -226,17 +243,17 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="measure after each epoch, on N samples of the train split, the cosine between the rule's update and the "
-        "true gradient (columns of metrics.csv); 0: do not (default: 0)",
+        "true gradient (columns of metrics.csv); 0: do not measure (default: 0)",
     )
     group.add_argument(
         "--tensorboard",
         action="store_true",
-        help="also write event files into RUN/tensorboard (extra `tensorboard`)",
+        help="also write event files for TensorBoard into RUN/tensorboard; needs the extra `tensorboard` (default: no)",
     )
     add_run_arguments(
         group,
-        out_help="run folder; with several seeds or angles, the folder of their run folders "
-        "(default: runs/NAME). A run that was interrupted goes on, a complete one is left alone",
+        out_help="the run's folder; of several runs, the folder of their folders (default: runs/NAME, with a NAME such "
+        "as digits-bp-seed0). A run that was interrupted goes on, a complete one is left alone",
     )
     sweep = parser.add_argument_group("sweeps")
     sweep.add_argument(
