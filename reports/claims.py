@@ -6,7 +6,7 @@ number comes from the tables of the runs. The rules of the verdict are in ``docs
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -238,26 +238,14 @@ def greater(
     about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": groups}
     if not min(len(first), len(second)):
         return _unknown({**about, "decided_by": "rank-sum test"}, first, second)
-    difference, low, high = welch(first, second)
-    test = rank_sum(first, second)
-    if test.smallest_p >= LEVEL:
+    found = _compared({**about, "decided_by": "rank-sum test"}, first, second)
+    if found.smallest_p >= LEVEL:
         verdict = UNDECIDED
-    elif test.p_value < LEVEL:
-        verdict = HOLDS if difference > 0 else FAILS
+    elif found.p < LEVEL:
+        verdict = HOLDS if found.value > 0 else FAILS
     else:
-        verdict = FAILS if high < relevant else UNDECIDED
-    return Finding(
-        **about,
-        value=difference,
-        effect_size=test.superiority,
-        ci_low=low,
-        ci_high=high,
-        p=test.p_value,
-        smallest_p=test.smallest_p,
-        n=_counts(first, second),
-        decided_by="rank-sum test",
-        verdict=verdict,
-    )
+        verdict = FAILS if found.ci_high < relevant else UNDECIDED
+    return replace(found, verdict=verdict)
 
 
 def equal(
@@ -269,12 +257,18 @@ def equal(
     statistic = f"{statistic} (within ±{margin:g})"
     if not min(len(first), len(second)):
         return _unknown({**about, "statistic": statistic, "decided_by": "interval"}, first, second)
+    found = _compared({**about, "statistic": statistic, "decided_by": "interval"}, first, second)
+    low, high = found.ci_low, found.ci_high
+    verdict = HOLDS if -margin < low and high < margin else FAILS if high < -margin or low > margin else UNDECIDED
+    return replace(found, verdict=verdict)
+
+
+def _compared(about: dict[str, Any], first: Values, second: Values) -> Finding:
+    """Return the numbers of two groups beside each other, still undecided."""
     difference, low, high = welch(first, second)
     test = rank_sum(first, second)
-    verdict = HOLDS if -margin < low and high < margin else FAILS if high < -margin or low > margin else UNDECIDED
     return Finding(
         **about,
-        statistic=statistic,
         value=difference,
         effect_size=test.superiority,
         ci_low=low,
@@ -282,8 +276,7 @@ def equal(
         p=test.p_value,
         smallest_p=test.smallest_p,
         n=_counts(first, second),
-        decided_by="interval",
-        verdict=verdict,
+        verdict=UNDECIDED,
     )
 
 
