@@ -14,7 +14,9 @@ from reports.subjects import Subject
 from robustness.attacks import fgsm
 from robustness.comparison import holm, mcnemar, rank_sum
 from robustness.curves import attack_curve
+from training.checkpoint import load_checkpoint
 from training.errors import InputError
+from training.runs import RunFolder
 
 COLUMNS = [
     *("quantity", "test", "first", "second", "value_first", "value_second", "difference", "ci_low", "ci_high"),
@@ -116,8 +118,10 @@ def seed_rows(values: pd.DataFrame, baseline: str | None) -> list[dict[str, Any]
     return rows
 
 
-def read_values(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Return ``checkpoint, group, quantity, value`` from a table that another command wrote, for these checkpoints.
+def read_values(path: Path, subjects: Sequence[Subject]) -> pd.DataFrame:
+    """Return ``checkpoint, group, quantity, value`` from a table that another command wrote, for these networks.
+
+    A network's rows are found under any name it has: see :func:`names_of`.
 
     Raises:
         InputError: no such file, not one of our tables with numbers, or no row of these checkpoints.
@@ -131,7 +135,9 @@ def read_values(path: Path, names: Sequence[str]) -> pd.DataFrame:
     value = next((name for name in VALUES if name in frame), None)
     if value is None or "checkpoint" not in frame:
         raise InputError(f"{path} has no column checkpoint, or none of {', '.join(VALUES)}")
-    chosen = frame[frame.checkpoint.isin(names)]
+    held_names = set(frame.checkpoint)
+    known = {s.name: next((name for name in names_of(s) if name in held_names), s.name) for s in subjects}
+    chosen = frame[frame.checkpoint.isin(known.values())]
     if chosen.empty:
         held = ", ".join(map(str, frame.checkpoint.unique()[:4]))
         raise InputError(f"{path} has no row of the checkpoints given; it has {held}")
@@ -139,12 +145,30 @@ def read_values(path: Path, names: Sequence[str]) -> pd.DataFrame:
     records: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in chosen.to_dict("records")]
     return pd.DataFrame(
         {
-            "checkpoint": chosen.checkpoint.to_list(),
+            "checkpoint": chosen.checkpoint.map({held: name for name, held in known.items()}).to_list(),
             "group": [group_label(record) for record in records],
             "quantity": [" ".join([path.stem, *(_part(key, record[key]) for key in keys)]) for record in records],
             "value": pd.to_numeric(chosen[value], errors="coerce").to_list(),
         }
     )
+
+
+def names_of(subject: Subject) -> list[str]:
+    """Return the names under which a table may hold a network, the one it was given by first.
+
+    A run folder is its ``ckpt.pt``, and that is the checkpoint kept of its last epoch: the last of the rows that
+    ``hessian RUN --every-epoch`` writes.
+    """
+    if subject.checkpoint is None:
+        return [subject.name]
+    path, epoch = Path(subject.name), subject.checkpoint.epoch
+    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    run = RunFolder(folder)
+    if path not in (run.path, run.checkpoint, run.epoch_checkpoint(epoch)) or not run.checkpoint.is_file():
+        return [subject.name]
+    if load_checkpoint(run.checkpoint).epoch != epoch:
+        return [subject.name]
+    return [subject.name, *map(str, (run.path, run.checkpoint, run.epoch_checkpoint(epoch)))]
 
 
 def _part(key: str, value: Any) -> str:

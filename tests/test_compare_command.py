@@ -121,6 +121,24 @@ def test_tables_of_other_checkpoints_are_refused(runs, tmp_path, capsys):
     assert "no row of the checkpoints given; it has x" in err
 
 
+@pytest.mark.parametrize("given", ["", "ckpt.pt", "checkpoints/epoch-0002.pt"])
+@pytest.mark.parametrize("held", ["", "ckpt.pt", "checkpoints/epoch-0002.pt"])
+def test_a_run_is_its_last_checkpoint_by_any_name(tmp_path, capsys, given, held):
+    flags = ["--hidden", "8", "--epochs", "2", "--checkpoint-every", "1", "--quiet", "--device", "cpu"]
+    folders = [tmp_path / rule for rule in ("bp", "fa")]
+    for folder in folders:
+        assert main(["train", "--rule", folder.name, "--out", str(folder), *flags]) == 0
+    rows = [(str(f / "checkpoints" / f"epoch-000{epoch}.pt"), 100.0) for f in folders for epoch in range(2)]
+    rows += [(str(folder / held), value) for folder, value in zip(folders, (1.0, 4.0), strict=True)]
+    table = pd.DataFrame(rows, columns=["checkpoint", "value"]).assign(quantity="trace", rule="fa", angle=np.nan)
+    table.to_csv(tmp_path / "hessian.csv", index=False)
+    flags = ["--tables", tmp_path / "hessian.csv", "--out", tmp_path]
+    assert compare(capsys, *(folder / given for folder in folders), *flags)[0] == 0
+    frame = pd.read_csv(tmp_path / "compare.csv").set_index("quantity")
+    assert frame.loc["hessian trace", ["value_first", "value_second"]].tolist() == [4.0, 1.0]
+    assert frame.loc["hessian trace", "first"] == str(folders[1] / given)
+
+
 def test_groups_are_rules_and_angles():
     assert group_label({"rule": "ifa", "angle": 45.0, "seed": 1}) == "ifa 45"
     assert group_label({"rule": "fa", "angle": float("nan")}) == "fa"

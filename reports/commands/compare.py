@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="CSV",
         help="also the numbers in these tables of other commands, for the same checkpoints: hessian.csv, attack.csv, "
-        "corruptions.csv (default: none)",
+        "corruptions.csv; of a table by epochs a run's last (default: none)",
     )
     add_subject_arguments(parser, split="test")
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     subjects = load_subjects(args)
     compared.check_same_images(subjects)
     names = [subject.name for subject in subjects]
-    tables = [compared.read_values(path, names) for path in args.tables]
+    tables = [compared.read_values(path, subjects) for path in args.tables]
     results = {s.name: compared.outcomes(plan, s, functools.partial(progress_bar, args)) for s in subjects}
     measured = pd.DataFrame(
         [
