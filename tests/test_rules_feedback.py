@@ -128,6 +128,17 @@ def test_the_mirror_shows_the_weights():
     torch.testing.assert_close(growth, active[:, None] * weight, rtol=0, atol=0.03)
 
 
+def test_the_mirror_is_unbiased_with_two_draws():
+    random = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(6, 10, generator=random), torch.randn(6, generator=random)
+    growth = torch.stack([mirror(weight, bias, 2, random) for _ in range(20_000)])
+    active = 0.5 * (1 + torch.erf(bias / weight.norm(dim=1) / math.sqrt(2)))
+    error = growth.std(0) / 20_000**0.5
+    assert ((growth.mean(0) - active[:, None] * weight).abs() / error).square().mean() < 1.6, "60 squares of N(0, 1)"
+    with pytest.raises(InputError, match="--batch-size 2"):
+        make_rule(TrainConfig(rule="wm", batch_size=1))
+
+
 def test_the_weight_mirror_aligns_from_an_angle_of_90_degrees(digits, tmp_path):
     cfg = TrainConfig(rule="wm", hidden=(30, 20), epochs=20, lr=1e-3, batch_size=32)
     run = train(cfg, digits, tmp_path / "run")

@@ -15,6 +15,7 @@ def derive_seed(seed: int, *labels: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-def generator(seed: int, *labels: object) -> torch.Generator:
-    """Return a CPU generator for the stream called ``labels``: the same draws whatever the device of the run."""
-    return torch.Generator().manual_seed(derive_seed(seed, *labels))
+def generator(seed: int, *labels: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator for the stream called ``labels``. What it draws depends on its kind of device, so
+    everything that a CPU and a GPU run must share comes from the CPU."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, *labels))

@@ -102,13 +102,14 @@ class Rule:
 
     def draw(self, like: Tensor, *labels: object, scale: float | None = None) -> Tensor:
         """Draw N(0, s^2 / fan_in) of the shape, type and device of ``like`` from the stream ``labels``; s is
-        ``scale``, or ``backward_scale`` of the config."""
+        ``scale``, or ``backward_scale`` of the config. The numbers are the same on every device."""
         scale = self.config.backward_scale if scale is None else scale
         return normal(like.shape, scale, self.stream(*labels)).to(like)
 
-    def stream(self, *labels: object) -> torch.Generator:
-        """The run's random stream for ``labels``, e.g. ``("feedback", "layers.1")``."""
-        return generator(self.config.seed, *labels)
+    def stream(self, *labels: object, device: torch.device | str = "cpu") -> torch.Generator:
+        """The run's random stream for ``labels``, e.g. ``("feedback", "layers.1")``. What is drawn for every step is
+        drawn on the run's device, since a GPU would wait for the CPU's numbers."""
+        return generator(self.config.seed, *labels, device=device)
 
 
 def wrapped_layers(twin: nn.Module) -> dict[str, WrappedLayer]:

@@ -7,8 +7,8 @@ from training.rules.wrapping import NORMALISATIONS
 
 
 def normal(shape: torch.Size | tuple[int, ...], scale: float, random: torch.Generator) -> Tensor:
-    """Draw N(0, scale^2 / fan_in) of ``shape`` (out, in, ...) on the CPU, the same whatever the device of the run."""
-    return torch.randn(shape, generator=random) * (scale**2 / fan_in(shape)) ** 0.5
+    """Draw N(0, scale^2 / fan_in) of ``shape`` (out, in, ...) on the generator's device."""
+    return torch.randn(shape, generator=random, device=random.device) * (scale**2 / fan_in(shape)) ** 0.5
 
 
 def fan_in(shape: torch.Size | tuple[int, ...]) -> int:

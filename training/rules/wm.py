@@ -5,6 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from training.config import TrainConfig
+from training.errors import InputError
 from training.rules.base import Rule, wrapped_layers
 from training.rules.feedback import FixedFeedback, Layer, WrappedLayer
 
@@ -14,10 +16,10 @@ class WeightMirror(Rule):
 
         B <- (1 - decay) B + eta mean(y - mean(y))^T (xi - mean(xi)),   y = relu(W xi + b)
 
-    over as many noise vectors as a mini-batch has images. By Stein's lemma the mean is E[relu'(.)] W for Gaussian
-    noise, about W / 2, so that B settles near eta / (2 decay) W: W itself with the default eta = 2 decay. Noise in the
-    estimate is averaged over 1 / decay steps. A convolution's filter is a row that sees patches of noise: its answers
-    at several places of an image would be answers to more such patches.
+    over as many noise vectors as a mini-batch has images, two at least. By Stein's lemma the mean is E[relu'(.)] W
+    for Gaussian noise, about W / 2, so that B settles near eta / (2 decay) W: W itself with the default eta = 2 decay.
+    Noise in the estimate is averaged over 1 / decay steps. A convolution's filter is a row that sees patches of noise:
+    its answers at several places of an image would be answers to more such patches.
 
     The first layer is left plain, since nothing is sent below it.
     """
@@ -32,18 +34,25 @@ class WeightMirror(Rule):
             return None
         return FixedFeedback(layer, self.draw(layer.plain.weight, "feedback", layer.name))
 
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        if config.batch_size < 2:
+            raise InputError("wm needs --batch-size 2 or more: one noise vector has no covariance")
+
     @torch.no_grad()
     def before_step(self, twin: nn.Module, step: int) -> None:
         for name, layer in wrapped_layers(twin).items():
             if isinstance(layer, FixedFeedback):
-                growth = mirror(layer.weight, layer.bias, self.config.batch_size, self.stream("mirror", name, step))
+                random = self.stream("mirror", name, step, device=layer.weight.device)
+                growth = mirror(layer.weight, layer.bias, self.config.batch_size, random)
                 layer.feedback.mul_(1 - self.config.mirror_decay).add_(growth, alpha=self.config.mirror_rate)
 
 
 def mirror(weight: Tensor, bias: Tensor | None, samples: int, random: torch.Generator) -> Tensor:
-    """Return the covariance of relu(W xi + b) with xi ~ N(0, 1), of the shape of ``weight``, from ``samples`` draws."""
+    """Return the covariance of relu(W xi + b) with xi ~ N(0, 1), of the shape of ``weight``, from ``samples`` >= 2
+    draws, unbiased."""
     rows = weight.flatten(1)
-    noise = torch.randn(samples, rows.shape[1], generator=random).to(rows)  # (samples, in)
+    noise = torch.randn(samples, rows.shape[1], generator=random, device=random.device).to(rows)  # (samples, in)
     answer = nn.functional.linear(noise, rows, bias).relu()
     centred = answer - answer.mean(0)
-    return (centred.T @ (noise - noise.mean(0)) / samples).view_as(weight)
+    return (centred.T @ (noise - noise.mean(0)) / (samples - 1)).view_as(weight)
