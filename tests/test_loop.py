@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training import clock
+from training import clock, network
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
@@ -222,6 +222,28 @@ def test_divergence_is_a_recorded_result(digits, tmp_path):
     assert load_trajectory(run.path)[1] == [0, 5, 10]
     with pytest.raises(InputError, match="NaN or infinity"):
         final.plain_model()
+
+
+def test_divergence_in_the_last_update_is_recorded(digits, tmp_path):
+    """Every loss before an update is finite; the one update is not."""
+    run = train(config(lr=1e38, epochs=1, batch_size=400), digits, tmp_path / "run")
+    done = json.loads((run.path / "done.json").read_text())
+    assert (done["diverged"], done["diverged_step"], done["step"]) == (True, 1, 1)
+    assert load_checkpoint(run.checkpoint).metrics["diverged"] is True
+
+
+@pytest.mark.parametrize("share", [0.05, 1e9])
+def test_a_diverged_run_killed_at_its_end_keeps_its_trajectory(digits, tmp_path, monkeypatch, share):
+    cfg = config(optimiser="sgd", lr=1e6, epochs=5, snapshot_every=1)
+    whole = load_trajectory(train(cfg, digits, tmp_path / "whole").path)
+    monkeypatch.setattr(clock, "RESUME_SHARE", share)
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "save_checkpoint", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(cfg, digits, tmp_path / "cut")
+    cut = load_trajectory(train(cfg, digits, tmp_path / "cut").path)
+    np.testing.assert_array_equal(cut[0], whole[0])
+    assert cut[1] == whole[1]
 
 
 def test_the_decay_of_the_first_epoch_acts_in_it_only_and_on_matrices_only(digits):

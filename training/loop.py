@@ -208,6 +208,8 @@ class Trainer:
                     self._save()
                 if self.clock.report_is_due():
                     self._report(ends_epoch=False)
+        if epoch + 1 < self.stack.config.epochs:
+            self.stack.order(epoch + 1)  # while a GPU is still at work on the steps of this epoch
         self._count_time()
 
     def _count_time(self) -> None:
@@ -222,6 +224,8 @@ class Trainer:
         for network, sums, test in zip(self.stack.networks, self.stack.sums.rows(), tests, strict=True):
             if sums["bad_step"] >= 0:
                 network.diverged_step = int(sums["bad_step"])
+            elif seen and not math.isfinite(test[0]):  # the update after the last loss of the epoch did it
+                network.diverged_step = self.stack.step
             loss, accuracy = (sums[name] / seen if seen else math.nan for name in ("loss", "correct"))
             network.end_epoch(loss, accuracy, *test)
         self.stack.sums.start_epoch()

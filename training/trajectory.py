@@ -42,13 +42,18 @@ class TrajectoryWriter:
         )
 
     def _open(self, rows: int, columns: int, dtype: np.dtype) -> np.memmap:
+        kept = np.empty((0, columns), dtype)
         if self.path.exists():  # a resumed run
             data = np.load(self.path, mmap_mode="r+")
             if data.shape == (rows, columns) and data.dtype == dtype:
                 return data
+            if data.shape[1:] == (columns,) and data.dtype == dtype:
+                kept = data[:rows]  # a run that diverged was killed between its last truncation and its end
         # Renamed into place once it has its full size: a reader never maps a file that is still growing.
         with atomic_path(self.path) as temporary:
-            np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(rows, columns)).flush()
+            whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(rows, columns))
+            whole[: len(kept)] = kept
+            whole.flush()
         return np.load(self.path, mmap_mode="r+")
 
     def write(self, step: int) -> None:
