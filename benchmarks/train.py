@@ -246,9 +246,10 @@ def compare(name: str, args: argparse.Namespace) -> None:
 
 
 def project(name: str, case: Case, trainer: Trainer, step_seconds: float) -> None:
-    """Print what a run of so many epochs costs each network, evaluation and metrics included."""
+    """Print what a run of so many epochs costs each network: steps, the order of the samples, evaluation, metrics."""
     start = time.perf_counter()
     trainer._end_epoch()
+    trainer.stack.order(trainer.stack.step // trainer.steps_per_epoch + 1)
     evaluation = time.perf_counter() - start
     networks = len(trainer.stack.networks)
     total = EPOCHS * (trainer.steps_per_epoch * step_seconds + evaluation) / networks

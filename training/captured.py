@@ -1,5 +1,6 @@
 """A training step recorded once as a CUDA graph and replayed: one launch instead of a few hundred."""
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -50,6 +51,7 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(stream)
 
     def _record(self, batch: Tensor) -> None:
+        gc.collect()  # what earlier recordings held in cycles; nothing may be freed while one is made
         graph, static = torch.cuda.CUDAGraph(), batch.clone()
         torch.cuda.synchronize()
         with torch.cuda.graph(graph):  # records the kernels; none of them runs

@@ -13,6 +13,7 @@ from training.config import TrainConfig
 from training.data import Dataset, Normalise
 from training.gradient_alignment import as_metrics, gradient_alignment
 from training.models import build_model
+from training.models.trial import try_training
 from training.rules import make_rule
 from training.runs import RunFolder
 from training.trajectory import TrajectoryWriter, snapshot_steps
@@ -34,21 +35,40 @@ class Network:
         self.rule = make_rule(config)
         self.model = build_model(config, data.input_shape, data.classes)
         self.rule.initialise(self.model)
+        self.apart = self._try(data)
         self.model.to(data.train.labels.device)
         self.twin = self.rule.wrap(self.model, data.input_shape)
         self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         self.step = 0
         self.seconds = 0.0  # spent training, over all attempts; a network of a stack counts its share
-        self.diverged_step: int | None = None  # the first step whose loss was NaN or infinite
+        self.diverged_step: int | None = None  # the first step whose loss, or test loss after it, was NaN or infinite
         self.rows: list[dict[str, float]] = []
         self.trajectory: TrajectoryWriter | None = None
         self.on_epoch: OnEpoch | None = None  # called with the run and all its rows
-        self.probe: tuple[Tensor, Tensor] | None = None  # samples on which the gradient alignment is measured
-        if config.gradient_alignment:
-            split = data.train.subset(min(config.gradient_alignment, len(data.train)), 0)
-            normalise = Normalise(data.mean, data.std).to(split.labels.device)
-            self.probe = normalise(split.images), split.labels
+        self.data = data
+
+    def _try(self, data: Dataset) -> str | None:
+        """Return why this network can train in no stack and in no recorded step, None if it can.
+
+        Raises:
+            InputError: it cannot train on mini-batches as small as there will be.
+        """
+        sizes = {min(self.config.batch_size, len(data.train)), len(data.train) % self.config.batch_size} - {0}
+        drew = [try_training(self.model, data.input_shape, size) for size in {min(size, 2) for size in sizes}]
+        if any(drew):
+            return "dropout and the like draw from one stream for all networks of a stack"
+        if any(isinstance(m, nn.modules.batchnorm._NormBase) and m.momentum is None for m in self.model.modules()):
+            return "normalisation with momentum=None reads its count of steps on the host"
+        return None
+
+    def gradient_alignment(self) -> dict[str, float]:
+        """Return the columns of the gradient alignment, measured on samples that are the same for every network."""
+        split = self.data.train.subset(min(self.config.gradient_alignment, len(self.data.train)), 0)
+        normalise = Normalise(self.data.mean, self.data.std).to(split.labels.device)
+        probe = normalise(split.images), split.labels
+        found = gradient_alignment(self.model, self.twin, self.rule, probe, batch_size=self.config.batch_size)
+        return as_metrics(found)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return parameters and buffers of the twin by name: all that a checkpoint holds, and that may move."""
@@ -84,9 +104,8 @@ class Network:
             row[f"angle_{layer}"] = agreement.row_angle
             row[f"flat_angle_{layer}"] = agreement.flat_angle
             row[f"norm_ratio_{layer}"] = agreement.norm_ratio
-        if self.probe is not None:
-            found = gradient_alignment(self.model, self.twin, self.rule, self.probe, batch_size=self.config.batch_size)
-            row.update(as_metrics(found))
+        if self.config.gradient_alignment:
+            row.update(self.gradient_alignment())
         self.rows.append(row)
         if self.on_epoch is not None:
             self.on_epoch(self.run, self.rows)
@@ -149,8 +168,3 @@ class Network:
         if diverged:
             summary["diverged_step"] = self.diverged_step
         self.run.finish(summary)
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Whether training ``model`` draws random numbers, of which a stack would draw others than a run alone."""
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())

@@ -1,7 +1,7 @@
 """Fused torch optimisers over networks stacked along a leading axis, each with its own learning rate and decay."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -33,13 +33,17 @@ class StackOptimiser:
 
     Adam and SGD act on each number apart, so networks that stand side by side and share a schedule are one tensor to
     the optimiser: one pass over the memory of a block of networks instead of a call for each. ``parameters`` are
-    (E, ...), or those of one network without that axis. Matrices are decayed, vectors (biases, normalisation) are
-    not; fixed feedback is a buffer and so never decayed, plastic feedback is a parameter and decays with the weights.
+    (E, ...), or those of one network without that axis. Only ``decayed`` ones are decayed (default: all but vectors):
+    fixed feedback is a buffer and so never decayed, plastic feedback is a parameter and decays with the weights.
     """
 
-    def __init__(self, configs: Sequence[TrainConfig], parameters: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, configs: Sequence[TrainConfig], parameters: Mapping[str, Tensor], decayed: Collection[str] | None = None
+    ) -> None:
         self.stacked = len(configs) > 1
         self.parameters = parameters
+        matrices = [name for name, p in parameters.items() if p.ndim - self.stacked >= 2]
+        self.decayed = set(matrices if decayed is None else decayed)
         self.blocks: list[tuple[TrainConfig, slice]] = []
         for _, members in itertools.groupby(range(len(configs)), key=lambda e: schedule_key(configs[e])):
             rows = list(members)
@@ -53,12 +57,11 @@ class StackOptimiser:
     def _build(self) -> torch.optim.Optimizer:
         groups = []
         for (config, _), views in zip(self.blocks, self.views, strict=True):
-            is_matrix = {name: view.ndim - self.stacked >= 2 for name, view in views.items()}
             shared = {"lr": config.lr}
             if config.optimiser == "sgd":
                 shared["momentum"] = config.momentum
-            groups.append({**shared, "params": [v for n, v in views.items() if is_matrix[n]]})
-            groups.append({**shared, "params": [v for n, v in views.items() if not is_matrix[n]]})
+            groups.append({**shared, "params": [v for n, v in views.items() if n in self.decayed]})
+            groups.append({**shared, "params": [v for n, v in views.items() if n not in self.decayed]})
         config = self.blocks[0][0]
         if config.optimiser == "sgd":
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from training.batched_linear import BatchedLinear
 from training.captured import CapturedStep
 from training.data import Dataset, Normalise
 from training.evaluate import evaluate, evaluate_stack
-from training.network import Network, has_dropout
+from training.network import Network
 from training.optimiser import StackOptimiser
 from training.precision import autocast
 from training.rules import Rule, Step
+from training.rules.wrapping import decayed
 from training.seeding import derive_seed, generator
+from training.stacked_layers import StackedLayers
 
 
 class Stack:
@@ -39,11 +40,10 @@ class Stack:
         self.tensors = self._join()
         self.parameters = {name: self.tensors[name] for name, p in self.twin.named_parameters() if p.requires_grad}
         self.objective = Objective(self.rule, self.twin)
-        self.optimiser = StackOptimiser([network.config for network in networks], self.parameters)
-        self.draws = has_dropout(self.twin)
-        self._step = CapturedStep(self._body, enabled=not self.draws)
+        self.optimiser = StackOptimiser([network.config for network in networks], self.parameters, decayed(self.twin))
+        self._step = CapturedStep(self._body, enabled=first.apart is None)
         self.sums = Sums.zero(len(networks), self.device)
-        self._order: tuple[int, Tensor] | None = None
+        self._orders: dict[int, Tensor] = {}  # by epoch
 
     @property
     def step(self) -> int:
@@ -54,6 +54,9 @@ class Stack:
         """Return parameters and buffers by name, (E, ...), of which the networks' own become views."""
         own = [network.tensors() for network in self.networks]
         if not self.stacked:
+            for tensor in own[0].values():
+                if tensor.untyped_storage().nbytes() > tensor.nbytes:  # the last one of a stack lets go of it
+                    tensor.data = tensor.data.clone()
             return own[0]
         trained = {name for name, p in self.twin.named_parameters() if p.requires_grad}
         stacked: dict[str, Tensor] = {}
@@ -83,16 +86,17 @@ class Stack:
 
     def order(self, epoch: int) -> Tensor:
         """Return the order of the samples in ``epoch`` (E, n), each network's a function of its seed."""
-        if self._order is None or self._order[0] != epoch:
+        if epoch not in self._orders:
             n = len(self.data.train)
             rows = [torch.randperm(n, generator=generator(x.config.seed, "order", epoch)) for x in self.networks]
-            self._order = epoch, torch.stack(rows).to(self.device)
-        return self._order[1]
+            self._orders = {e: order for e, order in self._orders.items() if e + 1 == epoch}
+            self._orders[epoch] = torch.stack(rows).to(self.device)
+        return self._orders[epoch]
 
     @contextlib.contextmanager
     def _randomness(self) -> Any:
         """Make dropout, which draws from torch's global stream, a function of (seed, step) like all else."""
-        if not self.draws:
+        if self.networks[0].apart is None:
             yield
             return
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -111,7 +115,7 @@ class Stack:
         if not self.stacked:
             return self.rule.objective(self.twin, inputs, labels)
         tensors = {f"twin.{name}": tensor for name, tensor in self.tensors.items()}
-        with BatchedLinear():
+        with StackedLayers():
             return vmap(lambda own, x, y: functional_call(self.objective, own, (x, y)))(tensors, inputs, labels)
 
     def evaluate(self) -> list[tuple[float, float]]:
@@ -138,6 +142,7 @@ class Stack:
         """Return the stack of the networks that stay, where they stand."""
         staying = [network for network in self.networks if network not in leaving]
         states = [s for network, s in zip(self.networks, self.states(), strict=True) if network in staying]
+        self._step.forget()  # a recording keeps all the memory of its step
         rest = Stack(staying, self.data)
         rest.restore(states)
         return rest

@@ -14,7 +14,7 @@ from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
 from training.errors import InputError
-from training.network import Network, has_dropout
+from training.network import Network
 from training.optimiser import schedule_key
 from training.runs import RunFolder
 
@@ -86,8 +86,8 @@ def stack_key(config: TrainConfig) -> str:
 
 def choose_size(network: Network, data: Dataset, count: int, stack: Sizes) -> Choice:
     """Return how many of ``count`` networks like ``network`` (whose state is not touched) should train together."""
-    if has_dropout(network.twin):
-        return Choice(1, "dropout draws from one stream for all networks of a stack")
+    if network.apart is not None:
+        return Choice(1, network.apart)
     if stack != "auto":
         return Choice(min(stack, count), "as asked for")
     device = data.train.labels.device
@@ -109,11 +109,13 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     parameters = sum(p.nbytes for p in network.twin.parameters())
     buffers = sum(b.nbytes for b in network.twin.buffers())
     moments = 2 if network.config.optimiser == "adam" else 1
-    order = len(data.train) * 8
+    order = 2 * len(data.train) * 8  # of this epoch and the next
+    weights = sum(p.nbytes for p in network.model.parameters() if p.requires_grad)
+    sketch = (2 * network.config.snapshot_sketch + 3) * weights if network.config.snapshot_sketch else 0
     # A graph of the step on an epoch's last mini-batch, which may be smaller, has gradients of its own.
     gradients = 2 if data.train.labels.is_cuda else 1
     # Twice the activations: the backward pass holds the gradients of some beside them.
-    return (1 + gradients + moments) * parameters + buffers + order + 2 * activation_bytes(network, data)
+    return (1 + gradients + moments) * parameters + buffers + order + sketch + 2 * activation_bytes(network, data)
 
 
 def activation_bytes(network: Network, data: Dataset) -> int:

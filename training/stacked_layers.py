@@ -1,8 +1,11 @@
-"""Linear layers of a stack whose weight gradients need no transposition.
+"""Linear layers and convolutions of a stack, corrected where ``torch.func.vmap`` would make less of them.
 
-For many networks at once torch makes a linear layer's weight gradient as ``x^T delta`` and returns it transposed, but a
-fused optimiser wants the layout of the weights: one more pass over memory, where a step of a large stack on a GPU is
-little else than passes over memory. ``delta^T x`` is born in the right layout.
+Precision: under ``vmap`` autocast makes less of products than elsewhere (:func:`training.precision.in_autocast`), and
+not every normalisation kernel mixes float32 parameters with other inputs.
+
+Layout: for many networks at once torch makes a linear layer's weight gradient as ``x^T delta`` and returns it
+transposed, but a fused optimiser wants the layout of the weights: one more pass over memory, where a step of a large
+stack on a GPU is little else than passes over memory. ``delta^T x`` is born in the right layout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +15,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from training.precision import in_autocast
 from training.rules.functions import FeedbackFunction
 from training.rules.operations import LinearOperation
 
@@ -20,9 +24,14 @@ from training.rules.operations import LinearOperation
 LARGE = 2**16
 
 
-class BatchedLinear(TorchFunctionMode):
-    """While active, large linear layers that autograd follows go through :class:`FeedbackFunction`, with the weights
-    themselves in the place of the feedback: true gradients, from other products."""
+PRODUCTS = (F.linear, F.conv2d)
+NORMALISATIONS = (F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm)
+
+
+class StackedLayers(TorchFunctionMode):
+    """While active, linear layers and convolutions take the type that autocast asks for and normalisation float32;
+    large linear layers that autograd follows go through :class:`FeedbackFunction`, with the weights themselves in the
+    place of the feedback: true gradients, from other products."""
 
     def __torch_function__(
         self,
@@ -31,6 +40,10 @@ class BatchedLinear(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func in PRODUCTS and not kwargs:
+            args = (*in_autocast(*args[:3]), *args[3:])
+        elif func in NORMALISATIONS and torch.is_autocast_enabled(args[0].device.type):
+            args = (args[0].float(), *args[1:])
         if func is F.linear and torch.is_grad_enabled() and not kwargs and len(args) == 3 and args[1].numel() >= LARGE:
             x, weight, bias = args
             return FeedbackFunction.apply(x, weight, bias, weight.detach(), LinearOperation())

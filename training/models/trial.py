@@ -1,4 +1,7 @@
-"""One image through a network that somebody else may have written."""
+"""A few images through a network that somebody else may have written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +15,67 @@ def try_forward(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     Raises:
         InputError: the model fails on it, or returns something else than a matrix of logits.
     """
-    some = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.empty(0))
-    modes = [(module, module.training) for module in model.modules()]
     shape = " x ".join(str(side) for side in input_shape)
+    with _mode(model, training=False), torch.enable_grad():
+        try:
+            logits = model(_black(model, 1, input_shape))
+        except _FAILURES as error:
+            raise InputError(f"{type(model).__name__} cannot take images of {shape}: {_reason(error)}") from error
+    return _checked(model, logits, 1, f"one image of {shape}")
+
+
+@torch.no_grad()
+def try_training(model: nn.Module, input_shape: tuple[int, ...], images: int) -> bool:
+    """Pass so many black images through ``model`` in training mode; nothing in it changes.
+
+    Returns:
+        whether the pass drew from torch's global random stream, as dropout does.
+
+    Raises:
+        InputError: the model fails on them, or returns something else than a matrix of logits.
+    """
+    what = "a mini-batch of one image" if images == 1 else f"{images} images"
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]  # running statistics
+    with _mode(model, training=True), torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        try:
+            logits = model(_black(model, images, input_shape))
+        except _FAILURES as error:
+            raise InputError(f"{type(model).__name__} cannot train on {what}: {_reason(error)}") from error
+        finally:
+            for buffer, value in kept:
+                buffer.copy_(value)
+        drew = not torch.equal(before, torch.get_rng_state())
+    _checked(model, logits, images, f"{what} in training mode")
+    return drew
+
+
+_FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
+
+
+@contextmanager
+def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put ``model`` in a mode, and every module back into its own."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
-        with torch.enable_grad():
-            logits = model(torch.zeros(1, *input_shape, dtype=some.dtype, device=some.device))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{type(model).__name__} cannot take images of {shape}: {reason}") from error
+        model.train(training)
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"{type(model).__name__} gives {got} for one image of {shape}; logits (1, classes) are needed")
-    return logits
+
+
+def _black(model: nn.Module, images: int, input_shape: tuple[int, ...]) -> Tensor:
+    some = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.empty(0))
+    return torch.zeros(images, *input_shape, dtype=some.dtype, device=some.device)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _checked(model: nn.Module, logits: object, images: int, what: str) -> Tensor:
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images:
+        return logits
+    got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+    raise InputError(f"{type(model).__name__} gives {got} for {what}; logits ({images}, classes) are needed")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.config import TrainConfig
+from training.errors import InputError
 from training.rules.feedback import Layer, WrappedLayer
 from training.rules.initial import normal, reset_normalisation
 from training.rules.wrapping import replace_layers, uses, weight_layers
@@ -59,9 +60,12 @@ class Rule:
             InputError: the model has a module with parameters that the rule cannot wrap (it is named), or does not
                 take such images.
         """
-        layers = weight_layers(model)
-        wrapped = {name: self.layer(Layer(name, layers[name], use)) for name, use in uses(model, input_shape).items()}
+        layers, flows = weight_layers(model), uses(model, input_shape)
+        wrapped = {name: self.layer(Layer(name, layers[name], use)) for name, use in flows.items()}
         replacements = {name: layer for name, layer in wrapped.items() if layer is not None}
+        idle = [name for name in layers if name not in flows]
+        if idle and type(self).layer is not Rule.layer:  # its weight may be used all the same, to send errors down
+            raise InputError(f"no rule can wrap module {idle[0]}: the network never calls it")
         return replace_layers(model, replacements) if replacements else model
 
     def layer(self, layer: Layer) -> WrappedLayer | None:

@@ -40,6 +40,11 @@ class DirectFeedbackAlignment(Rule):
             logits = try_forward(twin, input_shape)
         names = {id(layer.feedback): name for name, layer in layers.items()}
         ends = [*(tap.activation for tap in taps), logits]
+        for tap in taps:
+            if len(tap.activation) != len(logits):
+                raise InputError(
+                    f"dfa cannot wrap module {names[id(tap.feedback)]}: its inputs are not one for each image"
+                )
         weights = {name: layer.weight for name, layer in layers.items()}
         _, owned = learn_from_first(weights, ends, [torch.zeros_like(end) for end in ends])
         for tap, taught in zip(taps, owned[:-1], strict=True):
@@ -48,6 +53,11 @@ class DirectFeedbackAlignment(Rule):
         return twin
 
     def layer(self, layer: Layer) -> WrappedLayer | None:
+        if layer.use.calls > 1:
+            raise InputError(
+                f"dfa cannot wrap module {layer.name}: the network calls it {layer.use.calls} times in a pass, "
+                "and there is one direct signal for a layer"
+            )
         shape = (layer.use.classes, layer.use.input_shape.numel())
         feedback = normal(shape, self.config.backward_scale, self.stream("feedback", layer.name))
         if (density := self.config.feedback_density) < 1:
@@ -58,7 +68,8 @@ class DirectFeedbackAlignment(Rule):
         with recording() as taps:
             logits = twin(inputs)
         loss = F.cross_entropy(logits, labels)
-        error = (logits.detach().softmax(1) - F.one_hot(labels, logits.shape[1])) / len(labels)  # (N, classes)
+        classes = torch.arange(logits.shape[1], device=labels.device)
+        error = (logits.detach().softmax(1) - (labels[:, None] == classes).to(logits.dtype)) / len(labels)
         signals = [(error @ tap.feedback).view_as(tap.activation) for tap in taps]
         return Step(loss, loss, logits, tuple(tap.activation for tap in taps), tuple(signals))
 

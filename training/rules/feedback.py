@@ -24,18 +24,21 @@ class Layer(NamedTuple):
 
 class WrappedLayer(nn.Module):
     """What stands in the place of a Linear or Conv2d: its very parameters, so that training this trains the plain
-    network. ``sends_down`` is whether anything below it learns from the signal it sends there."""
+    network, and its constants (``in_features``, ``stride``, ...), which a network may read in its forward pass.
+    ``sends_down`` is whether anything below it learns from the signal it sends there."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
+        for constant in layer.plain.__constants__:
+            setattr(self, constant, getattr(layer.plain, constant))
         self.weight = layer.plain.weight
         self.bias = layer.plain.bias
-        self.operation, self.padding = operation_of(layer.plain)
+        self.operation, self.pad = operation_of(layer.plain)
         self.sends_down = not layer.use.first
 
     def padded(self, x: Tensor) -> Tensor:
         """Return ``x`` with the padding that the operation does not do itself."""
-        return x if self.padding is None else self.padding(x)
+        return x if self.pad is None else self.pad(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return FeedbackFunction.apply(self.padded(x), self.weight, self.bias, self.backward_weight(), self.operation)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.precision import in_autocast
 from training.rules.operations import Operation
 
 
@@ -22,7 +23,7 @@ class FeedbackFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor, operation: Operation) -> Tensor:
-        return operation.forward(x, weight, bias)
+        return operation.forward(*in_autocast(x, weight, bias))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -54,7 +55,7 @@ class ProductFeedbackFunction(torch.autograd.Function):
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, fixed: Tensor, plastic: Tensor, operation: Operation
     ) -> Tensor:
-        return operation.forward(x, weight, bias)
+        return operation.forward(*in_autocast(x, weight, bias))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -15,11 +15,12 @@ NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # batch and instance n
 
 
 class Use(NamedTuple):
-    """What flows through a layer for one image."""
+    """What flows through a layer for one image; shapes are those of its first call if the network calls it again."""
 
     input_shape: torch.Size  # without the batch
     output_shape: torch.Size
-    first: bool  # nothing below it has parameters
+    calls: int
+    first: bool  # nothing below it, in any call, has parameters
     classes: int  # outputs of the whole network
 
 
@@ -29,12 +30,18 @@ def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     Normalisation layers may have parameters too: they learn from the gradient within their block under every rule.
 
     Raises:
-        InputError: another module has parameters of its own, or two layers share a weight; it is named.
+        InputError: another module has parameters of its own, two layers share a weight, or a layer computes its weight
+            from others (spectral or weight normalisation, pruning); it is named.
     """
     layers: dict[str, nn.Linear | nn.Conv2d] = {}
     owners: dict[int, str] = {}
     for name, module in model.named_modules():
         if _is_plain(module):
+            if not isinstance(module._parameters.get("weight"), nn.Parameter):
+                raise InputError(
+                    f"no rule can wrap module {name or '(root)'}: its weight is computed from other parameters "
+                    "(spectral_norm, weight_norm or pruning, say)"
+                )
             layers[name] = module
             if (other := owners.setdefault(id(module.weight), name)) != name:
                 raise InputError(f"no rule can wrap module {name}: it shares its weight with {other}")
@@ -46,6 +53,18 @@ def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     return layers
 
 
+def decayed(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that weight decay is meant for: weights and plastic feedback, but neither
+    biases nor what normalisation layers have."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if not isinstance(module, NORMALISATIONS)
+        for name, p in module.named_parameters(recurse=False)
+        if p.ndim > 1
+    }
+
+
 def _is_plain(module: nn.Module) -> Any:
     """Whether ``module`` is a Linear or Conv2d that computes what these compute: a subclass may not."""
     forward = type(module).forward
@@ -54,17 +73,22 @@ def _is_plain(module: nn.Module) -> Any:
     )
 
 
+def _has_hooks(module: nn.Module) -> bool:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
+
+
 def uses(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Use]:
     """Return what flows through each weight layer of ``model``, in order of execution, for images of ``input_shape``.
 
     Raises:
         InputError: the model cannot take such images; it does not give one logit for each class.
     """
-    flows: dict[str, tuple[torch.Size, torch.Size, bool]] = {}
+    flows: dict[str, list[tuple[torch.Size, torch.Size, bool]]] = {}
 
     def hook(name: str) -> Any:
         def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            flows.setdefault(name, (inputs[0].shape[1:], output.shape[1:], not inputs[0].requires_grad))
+            flows.setdefault(name, []).append((inputs[0].shape[1:], output.shape[1:], not inputs[0].requires_grad))
 
         return note
 
@@ -74,14 +98,23 @@ def uses(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Use]:
     finally:
         for handle in handles:
             handle.remove()
-    return {name: Use(*flow, classes=logits.shape[1]) for name, flow in flows.items()}
+    return {
+        name: Use(*calls[0][:2], calls=len(calls), first=all(first for *_, first in calls), classes=logits.shape[1])
+        for name, calls in flows.items()
+    }
 
 
 def replace_layers(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """Return a copy of ``model``'s module tree that shares its parameters and buffers, with layers exchanged.
 
     A layer that stands in the tree under several names is exchanged under all of them.
+
+    Raises:
+        InputError: a layer to exchange has hooks, which its replacement would not run.
     """
+    for name in replacements:
+        if _has_hooks(model.get_submodule(name)):
+            raise InputError(f"no rule can wrap module {name or '(root)'}: it has hooks, which its twin would not run")
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, memo=dict(shared))
     places: dict[int, list[str]] = {}

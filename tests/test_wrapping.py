@@ -1,0 +1,180 @@
+"""Networks that somebody else may have written: what rules make of layers used twice, and what they refuse by name."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.checkpoint import DataInfo
+from training.config import TrainConfig
+from training.data import load_dataset
+from training.errors import InputError
+from training.loop import train, train_many
+from training.models import MODELS
+from training.network import Network
+from training.rules import RULES, make_rule
+from training.rules.wrapping import decayed
+from training.stack import Stack
+
+FEEDBACK_RULES = [name for name in RULES if name != "bp"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits", train_size=129)
+
+
+class Twice(nn.Module):
+    """``o(relu(a(relu(a(x)))))``: its first layer is its second, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.o = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o(torch.relu(self.a(torch.relu(self.a(x)))))
+
+
+class Through(nn.Module):
+    """A network whose forward pass is a function of its layers ``a`` (64 -> 10) and ``b`` (10 -> 10)."""
+
+    def __init__(self, forward, wrapper=lambda layer: layer) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(64, 10), wrapper(nn.Linear(10, 10))
+        self.f = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(self, x)
+
+
+def plain(net: Through, x: Tensor) -> Tensor:
+    return net.b(torch.relu(net.a(x.flatten(1))))
+
+
+def use_model(monkeypatch, build) -> None:
+    monkeypatch.setitem(MODELS, "theirs", lambda config, shape, classes: build())
+
+
+def config(**fields) -> TrainConfig:
+    return TrainConfig(**{"model": "theirs", "epochs": 1, "batch_size": 32, "lr": 1e-3, **fields})
+
+
+@pytest.mark.parametrize("rule", ["fa", "usf", "frsf", "kp", "wm", "pfa", "pfa-o"])
+def test_a_first_layer_used_twice_sends_no_error_through_its_weights(rule):
+    """The explicit formula: the signal into the first use goes through the matrix in W's place, never through W."""
+    random = torch.Generator().manual_seed(0)
+    net = Twice().double()
+    learning = make_rule(TrainConfig(rule=rule, expansion=2))
+    learning.initialise(net)
+    twin = learning.wrap(net, (6,))
+    x, labels = torch.randn(5, 6, generator=random).double(), torch.arange(5) % 3
+    found = learning.gradients(dict(twin.named_parameters()), learning.objective(twin, x, labels))["a.weight"]
+
+    paths = learning.backward_weights(twin)
+    with torch.no_grad():
+        first = net.a(x)
+        second = net.a(first.relu())
+        error = (net.o(second.relu()).softmax(1) - F.one_hot(labels, 3)) / 5
+        delta_second = error @ paths["o"][1] * (second > 0)
+        delta_first = delta_second @ paths["a"][1] * (first > 0)
+        expected = delta_second.T @ first.relu() + delta_first.T @ x
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(paths["a"][1], net.a.weight)
+
+
+@pytest.mark.parametrize(
+    ("rules", "build", "message"),
+    [
+        (["dfa"], lambda: Through(lambda n, x: n.b(n.b(n.a(x.flatten(1))))), "module b: the network calls it 2 times"),
+        (
+            FEEDBACK_RULES,
+            lambda: Through(lambda n, x: F.linear(n.a(x.flatten(1)), n.b.weight, n.b.bias)),
+            "module b: the network never calls it",
+        ),
+        (RULES, lambda: Through(plain, nn.utils.spectral_norm), "module b: its weight is computed"),
+        (RULES, lambda: Through(plain, nn.utils.parametrizations.weight_norm), "module b: its weight is computed"),
+        (
+            FEEDBACK_RULES,
+            lambda: Through(plain, lambda a: (a.register_forward_hook(lambda *_: None), a)[1]),
+            "module b: it has hooks",
+        ),
+        (
+            ["dfa"],
+            lambda: Through(lambda n, x: n.b(n.a(x.flatten(1).repeat(4, 1)).relu()).unflatten(0, (4, -1)).mean(0)),
+            "module b: its inputs are not one for each image",
+        ),
+        (
+            RULES,
+            lambda: Through(lambda n, x: (plain(n, x), plain(n, x)) if n.training else plain(n, x)),
+            "gives tuple for .* in training mode",
+        ),
+        (
+            RULES,
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10)),
+            "cannot train on a mini-batch of one image",
+        ),
+    ],
+)
+def test_what_no_rule_can_train_is_refused_and_writes_nothing(rules, build, message, digits, tmp_path, monkeypatch):
+    use_model(monkeypatch, build)
+    for rule in rules:
+        with pytest.raises(InputError, match=message):  # 129 samples: the last mini-batch has one
+            train(config(rule=rule), digits, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_constants_of_layers_may_be_read(rule, digits, monkeypatch):
+    use_model(monkeypatch, lambda: Through(lambda n, x: plain(n, x.flatten(1)[:, : n.a.in_features])))
+    network = Network(config(rule=rule), digits, DataInfo.of(digits), None)
+    x = torch.randn(4, 1, 8, 8)
+    torch.testing.assert_close(network.twin(x), network.model(x))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda n, x: n.b(F.dropout(torch.relu(n.a(x.flatten(1))), 0.5, n.training)),
+        lambda n, x: n.b(F.rrelu(n.a(x.flatten(1)), training=n.training)),
+    ],
+)
+def test_whatever_draws_in_training_draws_by_seed_and_step(forward, digits, tmp_path, monkeypatch):
+    use_model(monkeypatch, lambda: Through(forward))
+    configs = [config(seed=seed) for seed in range(2)]
+    plans = []
+    ends = []
+    for attempt in ("first", "second"):
+        torch.manual_seed(len(ends))
+        jobs = [(cfg, tmp_path / attempt / str(cfg.seed)) for cfg in configs]
+        ends.append([run.checkpoint for run in train_many(jobs, digits, stack=2, report_plan=plans.append)])
+    for a, b in zip(*ends, strict=True):
+        first, second = (torch.load(path, weights_only=True)["model"] for path in (a, b))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert plans[0] == "2 networks, 1 at a time: dropout and the like draw from one stream for all networks of a stack"
+
+
+def test_normalisation_that_counts_steps_on_the_host_trains_apart(tmp_path, monkeypatch):
+    def build():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8, momentum=None), nn.Linear(8, 10))
+
+    use_model(monkeypatch, build)
+    digits = load_dataset("digits", train_size=128)
+    plans = []
+    jobs = [(config(seed=seed), tmp_path / str(seed)) for seed in range(2)]
+    train_many(jobs, digits, stack=2, report_plan=plans.append)
+    assert "1 at a time" in plans[0]
+
+
+def test_decay_is_for_weights_and_plastic_feedback(digits, monkeypatch):
+    use_model(
+        monkeypatch,
+        lambda: nn.Sequential(
+            *(nn.LayerNorm([1, 8, 8]), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 8), nn.Linear(8, 10))
+        ),
+    )
+    network = Network(config(rule="kp", weight_decay=0.1), digits, DataInfo.of(digits), None)
+    layers = ("1", "3", "4")
+    assert decayed(network.twin) == {f"{n}.{kind}" for n in layers for kind in ("weight", "feedback_plastic")}
+    groups = Stack([network], digits).optimiser.torch.param_groups
+    assert sum(p.numel() for p in groups[0]["params"]) == sum(p.numel() for n, p in network.twin.named_parameters()
+                                                              if n in decayed(network.twin))  # fmt: skip
