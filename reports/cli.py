@@ -5,6 +5,7 @@ which click-based parsers do not.
 """
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -29,6 +30,19 @@ COMMANDS = (
     "report",
     "runs",
 )
+
+
+# What the user's disk or folders refuse; any other OSError is our mistake and keeps its traceback.
+ENVIRONMENT = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,11 +76,18 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"analyze: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `analyze ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if error.errno not in ENVIRONMENT or (error.filename is None and error.errno != errno.ENOSPC):
+            raise
+        where = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
+        print(f"analyze: error: {error.strerror}{where}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("analyze: interrupted; the same command goes on where it can", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `analyze ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -101,4 +101,11 @@ def test_a_run_that_diverged_shows_what_came_before(tmp_path, capsys):
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     status, _, err = run(capsys, "alignment", tmp_path / "run")
     assert status == 2
-    assert "has diverged and no checkpoint from before" in err
+    assert "every run given has diverged" in err
+    assert (
+        main(["train", "--rule", "fa", "--hidden", "8", "--epochs", "1", "--quiet", "--out", str(tmp_path / "b")]) == 0
+    )
+    status, _, err = run(capsys, "alignment", tmp_path / "run", tmp_path / "b", "--out", tmp_path / "both")
+    assert status == 0
+    assert f"{tmp_path / 'run'} is left out: its training diverged" in err
+    assert set(pd.read_csv(tmp_path / "both" / "alignment.csv")["checkpoint"]) == {str(tmp_path / "b")}

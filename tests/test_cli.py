@@ -1,6 +1,7 @@
 """The command line as a user meets it: answers at once, explains itself, fails in one line and writes nothing."""
 
 import argparse
+import errno
 import json
 import os
 import pickle
@@ -217,3 +218,25 @@ def test_the_demo_makes_every_file_kind(tmp_path, capsys):
     text = page.read_text()
     for word in ("hessian", "spectrum", "trajectory", "surface", "attack", "corruptions"):
         assert word in text.lower()
+
+
+@pytest.mark.parametrize("command", ["train", "hessian", "alignment"])
+def test_a_folder_that_cannot_be_made_is_one_line(runs, tmp_path, capsys, command):
+    (tmp_path / "file").write_text("mine")
+    given = ["--hidden", "8", "--epochs", "1"] if command == "train" else [str(runs / "fa")]
+    assert main([command, *given, "--quiet", "--device", "cpu", "--out", str(tmp_path / "file" / "out")]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1].startswith("analyze: error: Not a directory: ")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_disk_too_small_for_the_trajectory_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    flags = ["--hidden", "8", "--epochs", "1", "--snapshot-every", "1", "--quiet", "--device", "cpu"]
+    assert main(["train", *flags, "--out", str(tmp_path / "run")]) == 2
+    expected = f"analyze: error: No space left on device: {tmp_path / 'run'}"
+    assert capsys.readouterr().err.startswith(expected)
+    assert not list((tmp_path / "run").glob("*trajectory*"))

@@ -139,6 +139,41 @@ def test_a_run_is_its_last_checkpoint_by_any_name(tmp_path, capsys, given, held)
     assert frame.loc["hessian trace", "first"] == str(folders[1] / given)
 
 
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory):
+    """A run that diverged, with its snapshots and its start."""
+    folder = tmp_path_factory.mktemp("lost") / "lost"
+    flags = ["--hidden", "16", "--epochs", "2", "--optimiser", "sgd", "--lr", "1e20", "--quiet", "--device", "cpu"]
+    kept = ["--checkpoint-every", "1", "--snapshot-every", "5"]
+    assert main(["train", *flags, *kept, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_diverged_network_among_others_is_left_out_by_name(runs, lost, tmp_path, capsys):
+    status, _, err = compare(capsys, runs / "bp0", lost, runs / "bp1", "--out", tmp_path)
+    assert status == 0
+    assert err == f"analyze: warning: {lost} is left out: its training diverged\n"
+    assert set(pd.read_csv(tmp_path / "compare.csv")["first"]) == {str(runs / "bp1")}
+    for folders, message in (
+        ([lost, runs / "bp0", runs / "bp1"], "has diverged: give another network first"),
+        ([runs / "bp0", lost], "every network but the baseline has diverged"),
+        ([lost, lost / "ckpt.pt"], "every network given has diverged"),
+    ):
+        status, _, err = compare(capsys, *folders, "--out", tmp_path / "new")
+        assert (status, message in err) == (2, True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_hessians_of_a_sweep_go_round_a_diverged_network(runs, lost, tmp_path, capsys):
+    flags = ["--k", "1", "--probes", "4", "--out", str(tmp_path), "--quiet", "--device", "cpu"]
+    assert main(["hessian", str(lost), str(runs / "bp0"), *flags]) == 0
+    assert set(pd.read_csv(tmp_path / "hessian.csv").checkpoint) == {str(runs / "bp0")}
+    assert main(["hessian", str(lost), "--every-epoch", *flags]) == 0
+    assert set(pd.read_csv(tmp_path / "hessian.csv").epoch) == {0}
+    assert main(["hessian", str(lost), *flags]) == 2
+    assert f"{lost}: the weights hold NaN" in capsys.readouterr().err
+
+
 def test_groups_are_rules_and_angles():
     assert group_label({"rule": "ifa", "angle": 45.0, "seed": 1}) == "ifa 45"
     assert group_label({"rule": "fa", "angle": float("nan")}) == "fa"

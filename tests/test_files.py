@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import json
+import shutil
 
 import pytest
 
@@ -50,3 +51,12 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
 def test_digest_of_known_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_full_disk_is_named_as_such(tmp_path, monkeypatch):
+    """torch.save says "unexpected pos" there."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(tmp_path / "ckpt.pt"):
+        raise RuntimeError("unexpected pos 64 vs 0")
+    assert caught.value.filename == str(tmp_path / "ckpt.pt")
+    assert not list(tmp_path.iterdir())

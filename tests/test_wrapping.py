@@ -165,6 +165,27 @@ def test_normalisation_that_counts_steps_on_the_host_trains_apart(tmp_path, monk
     assert "1 at a time" in plans[0]
 
 
+def test_networks_that_vmap_cannot_run_train_one_by_one(digits, tmp_path, monkeypatch):
+    use_model(monkeypatch, lambda: Through(lambda n, x: plain(n, x) if x.mean() > -9 else n.b(n.a(x.flatten(1)))))
+    plans = []
+    jobs = [(config(rule="fa", seed=seed), tmp_path / str(seed)) for seed in range(2)]
+    train_many(jobs, digits, stack=2, report_plan=plans.append)
+    assert "1 at a time: torch.func.vmap cannot run this network" in plans[0]
+
+
+@pytest.mark.parametrize("change", ["frozen", "float64"])
+def test_weights_that_cannot_be_trained_are_refused(change, digits, tmp_path, monkeypatch):
+    def build():
+        net = Through(plain)
+        net.b.weight.requires_grad_(change != "frozen")
+        return net.double() if change == "float64" else net
+
+    use_model(monkeypatch, build)
+    with pytest.raises(InputError, match=rf"[ab]\.weight is {change}"):
+        train(config(rule="fa"), digits, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_decay_is_for_weights_and_plastic_feedback(digits, monkeypatch):
     use_model(
         monkeypatch,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training.config import TrainConfig
 from training.data import Dataset
-from training.errors import InputError
+from training.errors import DivergedError, InputError
 from training.files import atomic_path
 from training.models import build_model
 from training.rules import make_rule
@@ -195,7 +195,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
         raise InputError(f"the weights do not fit the model {type(model).__name__}: {shown}")
     if broken := [n for n, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
-        raise InputError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}: the run has diverged")
+        raise DivergedError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}: the run has diverged")
     model.load_state_dict(dict(weights))
 
 

@@ -71,10 +71,11 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
         for name in ("feedback_density", "mirror_decay"):
             _require(0 < getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
+        _require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
         for name in ("expansion", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
-            *("epochs", "momentum", "weight_decay", "checkpoint_every", "snapshot_every"),
+            *("epochs", "weight_decay", "checkpoint_every", "snapshot_every"),
             *("snapshot_sketch", "gradient_alignment"),
         ):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must not be negative")

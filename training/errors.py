@@ -1,4 +1,4 @@
-"""The one error type that a user can cause and mend."""
+"""The errors that a user can cause and mend."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Libraries raise it; the command line prints it as ``analyze: error: ...`` and exits with status 2.
     """
+
+
+class DivergedError(InputError):
+    """The weights are not finite: there is nothing to analyse."""

@@ -1,12 +1,16 @@
 """Files that appear whole or not at all, and digests that name their contents."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+FULL = 2**20  # bytes left on a disk that a failed write has filled
 
 
 @contextmanager
@@ -24,8 +28,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < FULL
         temporary.unlink(missing_ok=True)
+        if full:  # torch says something of positions
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
         raise
 
 

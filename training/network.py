@@ -11,6 +11,7 @@ from training.alignment import alignment
 from training.checkpoint import Checkpoint, DataInfo, save_checkpoint, split_state
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
+from training.errors import InputError
 from training.gradient_alignment import as_metrics, gradient_alignment
 from training.models import build_model
 from training.models.trial import try_training
@@ -52,8 +53,13 @@ class Network:
         """Return why this network can train in no stack and in no recorded step, None if it can.
 
         Raises:
-            InputError: it cannot train on mini-batches as small as there will be.
+            InputError: parameters that are frozen or no float32; it cannot train on mini-batches as small as there
+                will be.
         """
+        for name, p in self.model.named_parameters():
+            if not p.requires_grad or p.dtype != torch.float32:
+                what = str(p.dtype).removeprefix("torch.") if p.requires_grad else "frozen"
+                raise InputError(f"{name} is {what}: every parameter is drawn anew and trained, as float32")
         sizes = {min(self.config.batch_size, len(data.train)), len(data.train) % self.config.batch_size} - {0}
         drew = [try_training(self.model, data.input_shape, size) for size in {min(size, 2) for size in sizes}]
         if any(drew):

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.func import functional_call, vmap
 
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
@@ -17,6 +18,7 @@ from training.errors import InputError
 from training.network import Network
 from training.optimiser import schedule_key
 from training.runs import RunFolder
+from training.stack import Objective
 
 Sizes = int | Literal["auto"]
 
@@ -88,6 +90,8 @@ def choose_size(network: Network, data: Dataset, count: int, stack: Sizes) -> Ch
     """Return how many of ``count`` networks like ``network`` (whose state is not touched) should train together."""
     if network.apart is not None:
         return Choice(1, network.apart)
+    if count > 1 and stack != 1 and (reason := unstackable(network, data)) is not None:
+        return Choice(1, reason)
     if stack != "auto":
         return Choice(min(stack, count), "as asked for")
     device = data.train.labels.device
@@ -101,6 +105,24 @@ def choose_size(network: Network, data: Dataset, count: int, stack: Sizes) -> Ch
     # As even as can be: 70 networks in two stacks of 35, not in one of 64 and one of 6.
     size = -(-count // -(-count // size))
     return Choice(size, f"{needed / 1e6:.1f} MB each, {free / 1e9:.1f} GB free")
+
+
+def unstackable(network: Network, data: Dataset) -> str | None:
+    """Return why ``torch.func.vmap`` cannot run networks like this one (a forward pass whose course depends on
+    values, say), None if it can. Two images go through copies of its tensors, twice."""
+    objective = Objective(network.rule, network.twin)
+    tensors = {f"twin.{name}": torch.stack([t.detach(), t.detach()]) for name, t in network.tensors().items()}
+    labels = data.train.labels[:2].expand(2, -1)
+    inputs = Normalise(data.mean, data.std).to(labels.device)(data.train.images[:2]).expand(2, -1, -1, -1, -1)
+    was_training = network.twin.training
+    network.twin.train()
+    try:
+        vmap(lambda own, x, y: functional_call(objective, own, (x, y)))(tensors, inputs, labels)
+    except RuntimeError as error:
+        return f"torch.func.vmap cannot run this network: {str(error).splitlines()[0].rstrip('. ')}"
+    finally:
+        network.twin.train(was_training)
+    return None
 
 
 def bytes_per_network(network: Network, data: Dataset) -> int:

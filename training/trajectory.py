@@ -6,6 +6,7 @@ disk cost is T x P x 4 bytes (float32) or 2 (float16): 7.3 MB a row for the pape
 sketch may take in the weights after *every* step (``training/sketch.py``).
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class TrajectoryWriter:
         # Renamed into place once it has its full size: a reader never maps a file that is still growing.
         with atomic_path(self.path) as temporary:
             whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=(rows, columns))
+            _allocate(Path(temporary))
             whole[: len(kept)] = kept
             whole.flush()
         return np.load(self.path, mmap_mode="r+")
@@ -99,3 +101,17 @@ class TrajectoryWriter:
             np.save(handle, kept)
         layout = [[name, list(p.shape)] for name, p in self._parameters.items()]
         write_json(self.path.with_suffix(".json"), {"steps": steps, "parameters": layout})
+
+
+def _allocate(path: Path) -> None:
+    """Take the disk space of a sparse file now: a memory map that finds none later kills the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as handle:
+            try:
+                os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, os.fspath(path)) from error

@@ -69,7 +69,12 @@ def run(args: argparse.Namespace) -> None:
     from reports.style import save
     from reports.tables import provenance, render, write_table
 
-    measured = [measure_run(args, path) for path in args.runs]
+    found = [measure_run(args, path) for path in args.runs]
+    measured = [one for one in found if one is not None]
+    if not measured:
+        raise InputError(
+            "every run given has diverged, with no checkpoint from before: train with --checkpoint-every 1"
+        )
     frame = pd.concat([table for table, _, _ in measured], ignore_index=True)
     subjects = [subject for _, subject, _ in measured]
     folder = args.out or (args.runs[0] if args.runs[0].is_dir() else args.runs[0].parent)
@@ -82,8 +87,11 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {folder / 'alignment.csv'}")
 
 
-def measure_run(args: argparse.Namespace, path: Path) -> "tuple[pd.DataFrame, Subject, dict[str, str]]":
-    """Return the rows of one run, its network and samples, and the digest of each checkpoint file."""
+def measure_run(args: argparse.Namespace, path: Path) -> "tuple[pd.DataFrame, Subject, dict[str, str]] | None":
+    """Return the rows of one run, its network and samples, and the digest of each checkpoint file. Checkpoints of
+    weights that have diverged are left out with a warning; None if there are no others."""
+    import warnings
+
     import pandas as pd
 
     from training.checkpoint import load_checkpoint
@@ -92,8 +100,11 @@ def measure_run(args: argparse.Namespace, path: Path) -> "tuple[pd.DataFrame, Su
     files = checkpoint_files(path)
     found = [(file, load_checkpoint(file)) for file in files]
     sound = {one.epoch: (file, one) for file, one in reversed(found) if not one.metrics["diverged"]}
+    if len(sound) < len({one.epoch for _, one in found}):
+        what = "is left out" if not sound else f"is shown up to epoch {max(sound)}"
+        warnings.warn(f"{path} {what}: its training diverged", stacklevel=2)
     if not sound:
-        raise InputError(f"{path} has diverged and no checkpoint from before: train with --checkpoint-every 1")
+        return None
     subject = load_samples(args, path, sound[max(sound)][0])
     show = progress_bar(args, f"{path}: alignment", "checkpoint")
     frames = []

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,11 +152,27 @@ def add_subject_arguments(
 
 
 def load_subjects(args: argparse.Namespace) -> "list[Subject]":
-    """Load what ``add_subject_arguments`` asked for: one Subject a checkpoint."""
-    from reports.subjects import load_subject
+    """Load what ``add_subject_arguments`` asked for: one Subject a checkpoint. Of several, those that have diverged
+    are left out with a warning.
 
-    return [
-        load_subject(
+    Raises:
+        InputError: a checkpoint that cannot be loaded; no network but diverged ones.
+    """
+    several = len(args.checkpoints) > 1
+    found = [load_or_skip(args, path, several=several) for path in args.checkpoints]
+    subjects = [subject for subject in found if subject is not None]
+    if not subjects:
+        raise InputError("every network given has diverged: their weights hold NaN or infinity")
+    return subjects
+
+
+def load_or_skip(args: argparse.Namespace, path: Path, *, several: bool) -> "Subject | None":
+    """Load a checkpoint; None, after a warning, for one of ``several`` that has diverged."""
+    from reports.subjects import load_subject
+    from training.errors import DivergedError
+
+    try:
+        return load_subject(
             path,
             model=args.model,
             dataset=args.dataset,
@@ -168,8 +185,11 @@ def load_subjects(args: argparse.Namespace) -> "list[Subject]":
             seed=args.seed,
             device=args.device,
         )
-        for path in args.checkpoints
-    ]
+    except DivergedError as error:
+        if not several:
+            raise DivergedError(f"{path}: {error}") from error
+        warnings.warn(f"{path} is left out: its training diverged", stacklevel=2)
+        return None
 
 
 def output_folder(args: argparse.Namespace, subjects: "Sequence[Subject]") -> Path:

@@ -62,6 +62,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("compare needs at least two checkpoints; the first is the baseline")
     plan = make_plan(args)
     subjects = load_subjects(args)
+    if subjects[0].name != str(args.checkpoints[0]):
+        raise InputError(f"{args.checkpoints[0]} has diverged: give another network first, as the baseline")
+    if len(subjects) < 2:
+        raise InputError("every network but the baseline has diverged: there is nothing to compare")
     compared.check_same_images(subjects)
     names = [subject.name for subject in subjects]
     tables = [compared.read_values(path, subjects) for path in args.tables]

@@ -3,11 +3,12 @@
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from reports.commands.common import (
     add_subject_arguments,
-    load_subjects,
+    load_or_skip,
     output_folder,
     positive_float,
     positive_int,
@@ -108,14 +109,19 @@ def run(args: argparse.Namespace) -> None:
     subjects: list[Subject] = []
     frames = []
     start: Tensor | None = None
-    for runs in checkpoints_of(args):
+    runs = checkpoints_of(args)
+    for files in runs:
         start = None
-        for only in runs:
-            subject = load_subjects(only)[0]
+        for file in files:
+            subject = load_or_skip(args, file, several=len(runs) * len(files) > 1)
+            if subject is None:
+                continue
             frame, start = analyse(args, subject, start=start)
             frames.append(with_subject(frame, subject))
             subjects.append(subject)
     leave()
+    if not frames:
+        raise InputError("every network given has diverged: their weights hold NaN or infinity")
     frame = pd.concat(frames, ignore_index=True)
     if not writes:
         return
@@ -127,8 +133,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {folder / 'hessian.csv'}; {peak_memory(subjects[0])}")
 
 
-def checkpoints_of(args: argparse.Namespace) -> list[list[argparse.Namespace]]:
-    """Return, for each CKPT, the arguments of the checkpoints to analyse one after the other.
+def checkpoints_of(args: argparse.Namespace) -> list[list[Path]]:
+    """Return, for each CKPT, the checkpoints to analyse one after the other.
 
     Raises:
         InputError: ``--every-epoch`` of something that is no run folder with checkpoints.
@@ -140,7 +146,7 @@ def checkpoints_of(args: argparse.Namespace) -> list[list[argparse.Namespace]]:
             files = sorted((path / "checkpoints").glob("epoch-*.pt"))
             if not files:
                 raise InputError(f"{path} has no checkpoints/epoch-*.pt: train with --checkpoint-every 1")
-        runs.append([argparse.Namespace(**{**vars(args), "checkpoints": [file]}) for file in files])
+        runs.append(files)
     return runs
 
 

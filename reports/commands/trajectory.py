@@ -1,6 +1,8 @@
 """``analyze trajectory``: the path of training in its principal plane, over the loss there."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.commands.common import (
@@ -86,8 +88,10 @@ def run(args: argparse.Namespace) -> None:
     for path in args.checkpoints:
         if path.is_file():
             raise InputError(f"{path} is a file: a trajectory belongs to a run, give its folder")
-    runs = [Snapshots.of_run(path, every=args.every) for path in args.checkpoints]
+    kept = {os.fspath(path): Snapshots.of_run(path, every=args.every) for path in args.checkpoints}
     subjects = load_subjects(args)
+    args.checkpoints = [Path(subject.name) for subject in subjects]  # without those that have diverged
+    runs = [kept[subject.name] for subject in subjects]
     folder = output_folder(args, subjects)
     pca = trajectory_pca(
         runs,

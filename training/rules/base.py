@@ -45,7 +45,11 @@ class Rule:
 
     def initialise(self, model: nn.Module) -> None:
         """Draw the starting weights of ``model`` in place: weights N(0, s^2 / fan_in) with s = ``forward_scale``
-        (sqrt 2 is He et al. 2015, 1 LeCun), biases 0, normalisation layers as they usually start."""
+        (sqrt 2 is He et al. 2015, 1 LeCun), biases 0, normalisation layers as they usually start.
+
+        Raises:
+            InputError: a module that no rule can wrap; it is named.
+        """
         reset_normalisation(model)
         for name, layer in weight_layers(model).items():
             layer.weight.data.copy_(self.draw(layer.weight, "weights", name, scale=self.config.forward_scale))
