@@ -279,9 +279,29 @@ def test_alignment_panels_are_a_row_per_quantity():
     for layer in ("layers.1", "layers.2"):
         table[f"norm_ratio_{layer}"] = np.where(table["rule"] == "ifa", 1.0, np.nan)
     found = [(axes.get_title(loc="left")[-8:], axes.get_ylabel()[:4]) for axes in panels(figures.alignment(table))]
-    assert found == [("layers.1", "angl"), ("layers.2", "angl"), ("layers.1", "norm"), ("layers.2", "norm")]
+    assert found == [("layers.1", "angl"), ("layers.2", ""), ("layers.1", "norm"), ("layers.2", "")]
+    first, second = panels(figures.alignment(table))[:2]
+    assert first.get_ylim() == second.get_ylim(), "the scale is written once for a row"
     letters = [axes.get_title(loc="left")[5] for axes in panels(figures.alignment(table))]
     assert "".join(letters) == "abcd"
+
+
+def test_names_of_layers_stay_in_their_columns():
+    """Six panels share the width: their titles end before the next begins."""
+    names = [f"layer{i}.0.downsample.{i}" for i in range(9)]
+    table = pd.concat(
+        [
+            pd.DataFrame({"checkpoint": "a", "rule": "fa", "epoch": [0, 1], "layer": name, "row_angle": 90.0,
+                          "gradient_cosine": 0.5}) for name in (*names, "all")
+        ]
+    )  # fmt: skip
+    figure = figures.alignment(table)
+    figure.canvas.draw()
+    titles = [axes._left_title.get_window_extent() for axes in panels(figure)]
+    for one, following in itertools.pairwise(titles):
+        if following.x0 > one.x0:
+            assert one.x1 < following.x0
+    assert max(title.x1 for title in titles) <= figure.bbox.x1
 
 
 def test_alignment_of_backpropagation_alone_is_an_input_error():

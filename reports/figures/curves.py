@@ -140,6 +140,9 @@ def alignment(frame: DataFrame) -> Figure:
         _alignment_panel(axes, series, quantity, layer, index if len(panels) > 1 else None)
     for axes in grid.ravel():
         axes.set_visible(bool(axes.get_title(loc="left")))
+    if len(quantities) > 1:
+        for row in grid:
+            _share_scale([axes for axes in row if axes.get_visible()])
     layout.legend_above(figure, layout.handles(series))
     measured = "low" in table and table["low"].notna().any()
     explained = layout.seeds_note(
@@ -151,6 +154,28 @@ def alignment(frame: DataFrame) -> Figure:
     if (explained + dotted).strip():
         layout.note(figure, (explained + dotted).strip())
     return figure
+
+
+def _share_scale(row: list[Axes]) -> None:
+    """Give panels of one quantity one scale, written at the first of them only: there may be six in a row."""
+    low, high = min(axes.get_ylim()[0] for axes in row), max(axes.get_ylim()[1] for axes in row)
+    margin = 0.04 * (high - low)
+    for axes in row:
+        axes.set_ylim(low - (margin if low else 0), high + margin)
+        if axes is not row[0]:
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False)
+
+
+def _panel_name(layer: str) -> str:
+    """Return what a panel of ``layer`` is called, on two lines where one would reach into the next panel."""
+    if layer == "all":
+        return "all weights"
+    if layer.isdigit():
+        return f"layer {layer}"
+    parts = layer.split(".")
+    cut = min(range(1, len(parts) + 1), key=lambda n: abs(len(".".join(parts[:n])) - len(layer) / 2))
+    return layer if len(layer) <= 14 or cut == len(parts) else ".".join(parts[:cut]) + ".\n" + ".".join(parts[cut:])
 
 
 def _spread(table: DataFrame) -> tuple[DataFrame, int]:
@@ -169,8 +194,7 @@ def _natural(name: str) -> tuple[bool, list[tuple[int, str]]]:
 
 
 def _alignment_panel(axes: Axes, series: list[Series], quantity: str, layer: str, index: int | None) -> None:
-    name = "all parameters" if layer == "all" else layer if "layer" in layer else f"layer {layer}"
-    layout.title(axes, name, index)
+    layout.title(axes, _panel_name(layer), index)
     axes.set(xlabel="epoch", ylabel=_QUANTITIES.get(quantity, quantity.replace("_", " ")))
     axes.tick_params(labelbottom=True)
     is_angle = "angle" in quantity

@@ -157,18 +157,21 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="fig4",
+            version=2,
             title="Soft alignment: learning against the initial angle",
             sources=_only_metrics(runs.sweep),
             draw=f"{DRAWINGS}.training:soft_alignment",
         ),
         Target(
             name="fig5",
+            version=2,
             title="Loss surfaces, Hessian spectra and curvature against the angle",
             sources=_fig5,
             draw=f"{DRAWINGS}.landscapes:curvature",
         ),
         Target(
             name="fig6",
+            version=2,
             title="Corrupted images, severity 1",
             sources=_corruptions((1,)),
             draw=f"{DRAWINGS}.robustness:corruptions",
@@ -246,6 +249,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS11",
+            version=2,
             title="Corrupted images, severities 2 to 5",
             sources=_corruptions((2, 3, 4, 5)),
             draw=f"{DRAWINGS}.robustness:severities",

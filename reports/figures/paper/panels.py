@@ -175,7 +175,8 @@ def _stars(axes: Axes, table: DataFrame) -> None:
     for place, rows in table[table["rule"] != "bp"].groupby("place"):
         test = test_of(rows["value"].to_numpy(float), reference)
         if test is not None and test.p_value < SIGNIFICANT:
-            axes.text(float(str(place)), 0.965, "*", transform=axes.get_xaxis_transform(), ha="center", va="top",
+            # On the upper edge, where no error bar reaches.
+            axes.text(float(str(place)), 1.0, "*", transform=axes.get_xaxis_transform(), ha="center", va="center",
                       fontsize=8, color=GREY)  # fmt: skip
 
 
