@@ -363,6 +363,18 @@ def test_a_folder_in_use_stops_the_stack_before_it_begins(digits, tmp_path):
     assert not (tmp_path / "0" / "metrics.csv").exists()
 
 
+def test_the_time_left_is_that_of_all_networks(digits, tmp_path):
+    reports = []
+    train(config(seed=5), digits, tmp_path / "0")  # done already
+    jobs = [(config(seed=5 + i), tmp_path / str(i)) for i in range(5)]
+    train_many(jobs, digits, stack=2, progress=reports.append)
+    ends = [r for r in reports if r.step == r.total_steps]
+    assert [r.networks for r in ends] == [1, 2, 1]
+    for report, waiting in zip(ends, (3, 1, 0), strict=True):
+        assert report.seconds_left == pytest.approx(waiting * report.seconds_each)
+        assert report.seconds_each > 0
+
+
 def test_bad_sizes_are_refused(digits, tmp_path):
     with pytest.raises(InputError, match="at least one network"):
         train_many(jobs_in(tmp_path, SWEEP), digits, stack=0)

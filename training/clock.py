@@ -38,7 +38,8 @@ class Clock:
         """Whether the display has been left alone for long."""
         return time.monotonic() - self.last_report > REPORT_SECONDS
 
-    def seconds_left(self, step: int, total_steps: int) -> float:
-        """Return the time that the steps left will take at the pace since the start."""
+    def seconds_left(self, step: int, total_steps: int) -> tuple[float, float]:
+        """Return the seconds that the steps left, and that all of them, take at the pace since the start."""
         self.last_report = time.monotonic()
-        return (self.last_report - self.began) / max(step - self.first_step, 1) * (total_steps - step)
+        pace = (self.last_report - self.began) / max(step - self.first_step, 1)
+        return pace * (total_steps - step), pace * total_steps

@@ -34,7 +34,8 @@ class Report:
     epoch: int  # finished epochs
     metrics: dict[str, float]  # of the last finished epoch; inside one, train_loss and train_accuracy so far
     ends_epoch: bool
-    seconds_left: float
+    seconds_left: float  # of the whole call, at the pace so far
+    seconds_each: float  # that a network takes from start to end, at this pace
 
 
 Progress = Callable[[Report], None]
@@ -89,6 +90,7 @@ def train_many(
     runs = [RunFolder(folder) for _, folder in jobs]
     session = Session(data, data_root, len(jobs), progress)
     session.on_epoch = on_epoch
+    session.waiting = sum(not run.is_done for run in runs)
     for members in plan([config for config, _ in jobs], data, session.info, stack, report_plan):
         session.train([jobs[i][0] for i in members], [runs[i] for i in members])
     return runs
@@ -102,6 +104,7 @@ class Session:
         self.data_root = data_root
         self.jobs = jobs
         self.finished = 0
+        self.waiting = 0  # networks that are neither done nor training
         self.progress = progress
         self.on_epoch: OnEpoch | None = None
         self.info = DataInfo.of(data)
@@ -114,6 +117,7 @@ class Session:
             for config, run in zip(configs, runs, strict=True)
             if not run.is_done
         ]
+        self.waiting -= len(pending)
         with ExitStack() as locks:
             for config, run in zip(configs, runs, strict=True):
                 locks.enter_context(run.locked())
@@ -128,7 +132,8 @@ class Session:
 
     def _report(self, report: Report) -> None:
         if self.progress is not None:
-            self.progress(dataclasses.replace(report, finished=self.finished, jobs=self.jobs))
+            seconds = report.seconds_left + self.waiting * report.seconds_each
+            self.progress(dataclasses.replace(report, finished=self.finished, jobs=self.jobs, seconds_left=seconds))
 
     def _description(self, config: TrainConfig) -> dict[str, Any]:
         return {
@@ -271,6 +276,7 @@ class Trainer:
             sums, seen = self.stack.sums.rows(), self._samples_seen()
             for name, source in (("train_loss", "loss"), ("train_accuracy", "correct")):
                 metrics[name] = sum(row[source] for row in sums) / len(sums) / seen
+        left, whole = self.clock.seconds_left(self.stack.step, self.total_steps)
         self.progress(
             Report(
                 name=networks[0].run.path.name,
@@ -282,6 +288,7 @@ class Trainer:
                 epoch=int(rows[0]["epoch"]),
                 metrics=metrics,
                 ends_epoch=ends_epoch,
-                seconds_left=self.clock.seconds_left(self.stack.step, self.total_steps),
+                seconds_left=left,
+                seconds_each=whole / len(networks),
             )
         )

@@ -160,12 +160,12 @@ class TrainingDisplay:
         from tqdm import tqdm
 
         if self._bar is None:
-            form = "{desc} {bar} {percentage:3.0f} %  {postfix}"
+            form = "{desc} {bar} {percentage:3.0f} %{postfix}"
             self._bar = tqdm(total=report.total_steps, leave=False, bar_format=form, dynamic_ncols=True)
         self._bar.n = report.step
         self._bar.set_description_str(self._place(report), refresh=False)
         self._bar.set_postfix_str(
-            f"{self._metrics(report)}  {tqdm.format_interval(report.seconds_left)} left", refresh=True
+            f"{tqdm.format_interval(report.seconds_left)} left  {self._metrics(report)}", refresh=True
         )
         if report.step >= report.total_steps:
             self._bar.close()
