@@ -5,7 +5,9 @@ import sys
 import pytest
 
 from reports.cli import main
+from reports.commands.train import run_name
 from training.checkpoint import load_checkpoint
+from training.config import TrainConfig
 
 SMALL = ["train", "--hidden", "8", "--train-size", "200", "--batch-size", "50", "--epochs", "2", "--device", "cpu"]
 
@@ -93,3 +95,9 @@ def test_a_stack_size_is_a_number_or_auto(size, tmp_path, capsys):
     assert stopped.value.code == 2
     assert "--stack" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_names_of_runs_tell_networks_apart():
+    assert run_name(TrainConfig(rule="ifa", angle=45.0)) == "digits-ifa45-seed0"
+    assert run_name(TrainConfig(model="lenet")) == "digits-lenet-bp-seed0"
+    assert run_name(TrainConfig(model="torchvision:resnet18")) == "digits-torchvision-resnet18-bp-seed0"

@@ -1,6 +1,7 @@
 """``analyze train``: one run, or one for each combination of seeds, angles, learning rates and the like."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,10 +106,12 @@ NAMED = (("forward_scale", "forward"), ("backward_scale", "backward"), ("lr", "l
 
 
 def run_name(config: "TrainConfig", varied: "Collection[str]" = ()) -> str:
-    """Return e.g. ``cifar10-ifa45-seed0``, or ``cifar10-ifa45-lr0.001-seed0`` if ``lr`` is ``varied``."""
+    """Return e.g. ``cifar10-ifa45-seed0``, ``cifar10-lenet-ifa45-seed0`` for another network than the MLP, or
+    ``cifar10-ifa45-lr0.001-seed0`` if ``lr`` is ``varied``."""
+    network = "" if config.model == "mlp" else "-" + re.sub(r"[^\w.]+", "-", config.model)
     angle = f"{config.angle:g}" if config.rule == "ifa" else ""
     values = "".join(f"-{short}{getattr(config, name):g}" for name, short in NAMED if name in varied)
-    return f"{config.dataset}-{config.rule}{angle}{values}-seed{config.seed}"
+    return f"{config.dataset}{network}-{config.rule}{angle}{values}-seed{config.seed}"
 
 
 def summary(runs: "list[RunFolder]") -> str:
