@@ -25,6 +25,9 @@ for rule in pfa pfa-o; do cifar $rule --rule $rule $schedule; done
 for rule in bp fa dfa usf; do mnist $rule --rule $rule; done
 for rule in pfa pfa-o; do mnist $rule --rule $rule --first-epoch-weight-decay 0.03 --weight-decay 9e-5; done
 
-for rule in bp fa ifa; do lenet $rule --rule $rule; done
+for rule in bp fa ifa; do
+  lenet $rule --rule $rule
+  lenet $rule-small --rule $rule --forward-scale 0.5
+done
 
 for table in cifar mnist lenet; do python docs/rules_table.py "$OUT/$table"; done

@@ -25,7 +25,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'alignscape
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
-PATIENCE = 120  # seconds; a machine with other work to do starts Ray in 20
+PATIENCE = 300  # seconds; Ray starts slowly where others use the cores
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def _share_scale(row: list[Axes]) -> None:
 def _panel_name(layer: str) -> str:
     """Return what a panel of ``layer`` is called, on two lines where one would reach into the next panel."""
     if layer == "all":
-        return "all weights"
+        return "all parameters"
     if layer.isdigit():
         return f"layer {layer}"
     parts = layer.split(".")
