@@ -6,6 +6,7 @@ Each argument is a folder of run folders. Groups are the runs of one folder that
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def label(config: dict[str, object]) -> str:
         name += f" {config['angle']:g}°"
     if config["optimiser"] != "adam":
         name += f", {config['optimiser']} {config['lr']:g}"
+    if not math.isclose(config["forward_scale"], math.sqrt(2)):  # He
+        name += f", forward scale {config['forward_scale']:g}"
     if config["weight_decay"]:
         name += f", decay {config['weight_decay']:g}"
     if config["first_epoch_weight_decay"] is not None:
