@@ -166,7 +166,7 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         (0.02 * torch.randn(*lead, out, n, generator=random)).to(device) for n, out in itertools.pairwise(widths)
     ]
     parameters = {str(i): weight for i, weight in enumerate(weights)}
-    adam = StackOptimiser([case.config()] * networks, parameters)
+    adam = StackOptimiser([case.config()] * networks, parameters, decayed=parameters)
     x0 = torch.randn(*lead, case.batch, widths[0], generator=random).to(device)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
 

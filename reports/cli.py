@@ -76,10 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"analyze: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `analyze ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # `analyze ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         if error.errno not in ENVIRONMENT or (error.filename is None and error.errno != errno.ENOSPC):
             raise
         where = "" if error.filename is None else f": {os.fsdecode(error.filename)}"

@@ -135,8 +135,8 @@ def read_values(path: Path, subjects: Sequence[Subject]) -> pd.DataFrame:
     value = next((name for name in VALUES if name in frame), None)
     if value is None or "checkpoint" not in frame:
         raise InputError(f"{path} has no column checkpoint, or none of {', '.join(VALUES)}")
-    held_names = set(frame.checkpoint)
-    known = {s.name: next((name for name in names_of(s) if name in held_names), s.name) for s in subjects}
+    there = set(frame.checkpoint)
+    known = {s.name: next((name for name in names_of(s) if name in there), s.name) for s in subjects}
     chosen = frame[frame.checkpoint.isin(known.values())]
     if chosen.empty:
         held = ", ".join(map(str, frame.checkpoint.unique()[:4]))
@@ -162,13 +162,12 @@ def names_of(subject: Subject) -> list[str]:
     if subject.checkpoint is None:
         return [subject.name]
     path, epoch = Path(subject.name), subject.checkpoint.epoch
-    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    run = RunFolder(folder)
-    if path not in (run.path, run.checkpoint, run.epoch_checkpoint(epoch)) or not run.checkpoint.is_file():
-        return [subject.name]
-    if load_checkpoint(run.checkpoint).epoch != epoch:
-        return [subject.name]
-    return [subject.name, *map(str, (run.path, run.checkpoint, run.epoch_checkpoint(epoch)))]
+    run = RunFolder(path if path.is_dir() else path.parent.parent if path.parent.name == "checkpoints" else path.parent)
+    last = path in (run.path, run.checkpoint)
+    if path == run.epoch_checkpoint(epoch) and run.checkpoint.is_file():
+        last = load_checkpoint(run.checkpoint).epoch == epoch
+    others = (run.path, run.checkpoint, run.epoch_checkpoint(epoch)) if last else ()
+    return [subject.name, *map(str, others)]
 
 
 def _part(key: str, value: Any) -> str:

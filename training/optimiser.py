@@ -33,17 +33,16 @@ class StackOptimiser:
 
     Adam and SGD act on each number apart, so networks that stand side by side and share a schedule are one tensor to
     the optimiser: one pass over the memory of a block of networks instead of a call for each. ``parameters`` are
-    (E, ...), or those of one network without that axis. Only ``decayed`` ones are decayed (default: all but vectors):
-    fixed feedback is a buffer and so never decayed, plastic feedback is a parameter and decays with the weights.
+    (E, ...), or those of one network without that axis. Those named in ``decayed`` are decayed; fixed feedback is a
+    buffer and so never is (:func:`training.rules.wrapping.decayed`).
     """
 
     def __init__(
-        self, configs: Sequence[TrainConfig], parameters: Mapping[str, Tensor], decayed: Collection[str] | None = None
+        self, configs: Sequence[TrainConfig], parameters: Mapping[str, Tensor], decayed: Collection[str]
     ) -> None:
         self.stacked = len(configs) > 1
         self.parameters = parameters
-        matrices = [name for name, p in parameters.items() if p.ndim - self.stacked >= 2]
-        self.decayed = set(matrices if decayed is None else decayed)
+        self.decayed = decayed
         self.blocks: list[tuple[TrainConfig, slice]] = []
         for _, members in itertools.groupby(range(len(configs)), key=lambda e: schedule_key(configs[e])):
             rows = list(members)

@@ -161,9 +161,18 @@ def load_subjects(args: argparse.Namespace) -> "list[Subject]":
     several = len(args.checkpoints) > 1
     found = [load_or_skip(args, path, several=several) for path in args.checkpoints]
     subjects = [subject for subject in found if subject is not None]
-    if not subjects:
-        raise InputError("every network given has diverged: their weights hold NaN or infinity")
+    require_some(subjects)
     return subjects
+
+
+def require_some(networks: "Sequence[object]") -> None:
+    """Check that :func:`load_or_skip` has left any of the networks given.
+
+    Raises:
+        InputError: it has not.
+    """
+    if not networks:
+        raise InputError("every network given has diverged: their weights hold NaN or infinity")
 
 
 def load_or_skip(args: argparse.Namespace, path: Path, *, several: bool) -> "Subject | None":

@@ -13,6 +13,7 @@ from reports.commands.common import (
     positive_float,
     positive_int,
     progress_bar,
+    require_some,
 )
 from reports.commands.curvature import add_curvature_arguments, make_operator, peak_memory, writes_results
 from training.errors import InputError
@@ -120,8 +121,7 @@ def run(args: argparse.Namespace) -> None:
             frames.append(with_subject(frame, subject))
             subjects.append(subject)
     leave()
-    if not frames:
-        raise InputError("every network given has diverged: their weights hold NaN or infinity")
+    require_some(frames)
     frame = pd.concat(frames, ignore_index=True)
     if not writes:
         return

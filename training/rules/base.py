@@ -108,15 +108,17 @@ class Rule:
         layers = {name: layer for name, layer in wrapped_layers(twin).items() if layer.sends_down}
         return {name: (layer.weight.detach(), layer.backward_weight().detach()) for name, layer in layers.items()}
 
-    def draw(self, like: Tensor, *labels: object, scale: float | None = None) -> Tensor:
-        """Draw N(0, s^2 / fan_in) of the shape, type and device of ``like`` from the stream ``labels``; s is
-        ``scale``, or ``backward_scale`` of the config. The numbers are the same on every device."""
+    def draw(
+        self, like: Tensor, *labels: object, scale: float | None = None, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Draw N(0, s^2 / fan_in) of the shape, type and device of ``like`` from the stream ``labels`` on ``device``
+        (see :meth:`stream`); s is ``scale``, or ``backward_scale`` of the config."""
         scale = self.config.backward_scale if scale is None else scale
-        return normal(like.shape, scale, self.stream(*labels)).to(like)
+        return normal(like.shape, scale, self.stream(*labels, device=device)).to(like)
 
     def stream(self, *labels: object, device: torch.device | str = "cpu") -> torch.Generator:
-        """The run's random stream for ``labels``, e.g. ``("feedback", "layers.1")``. What is drawn for every step is
-        drawn on the run's device, since a GPU would wait for the CPU's numbers."""
+        """The run's random stream for ``labels``, e.g. ``("feedback", "layers.1")``. The CPU's numbers are the same
+        whatever the run's device; what is drawn for every step is drawn there, since a GPU would wait for them."""
         return generator(self.config.seed, *labels, device=device)
 
 

@@ -8,7 +8,6 @@ from torch import nn
 from training.rules.base import wrapped_layers
 from training.rules.feedback import SignFeedback
 from training.rules.frsf import FixedRandomSignFeedback
-from training.rules.initial import normal
 
 
 class BatchRandomSignFeedback(FixedRandomSignFeedback):
@@ -22,5 +21,5 @@ class BatchRandomSignFeedback(FixedRandomSignFeedback):
     def before_step(self, twin: nn.Module, step: int) -> None:
         for name, layer in wrapped_layers(twin).items():
             if isinstance(layer, SignFeedback):
-                random = self.stream("magnitude", name, step, device=layer.weight.device)
-                layer.feedback.copy_(normal(layer.weight.shape, self.config.backward_scale, random)).abs_()
+                drawn = self.draw(layer.feedback, "magnitude", name, step, device=layer.feedback.device)
+                layer.feedback.copy_(drawn).abs_()
