@@ -32,11 +32,13 @@ def test_the_documented_rule_trains_and_is_resumable(tmp_path, monkeypatch):
 
 
 def test_a_module_that_cannot_be_wrapped_ends_the_command_with_its_name(tmp_path, monkeypatch, capsys):
-    (tmp_path / "odd.py").write_text(
+    (tmp_path / "prelu_net.py").write_text(
         "from torch import nn\n"
         "def net(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.PReLU(), nn.Linear(8, 10))\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--rule", "fa", "--network", "odd:net", "--device", "cpu", "--out", "run", "--quiet"]) == 2
+    assert (
+        main(["train", "--rule", "fa", "--network", "prelu_net:net", "--device", "cpu", "--out", "run", "--quiet"]) == 2
+    )
     assert "no rule can wrap module 2 (PReLU)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
