@@ -41,7 +41,7 @@ from training.models import MLP
 from training.network import Network
 from training.optimiser import StackOptimiser
 from training.precision import products
-from training.runs import RunFolder
+from training.run_folder import RunFolder
 from training.stack_size import CPU_BREAK_EVEN
 
 

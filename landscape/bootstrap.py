@@ -14,10 +14,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from alignscape.errors import InputError
 from landscape.lanczos import Eigenpairs
 from landscape.operator import HessianOperator
 from landscape.trace import Estimate, Trace, random_signs
-from training.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

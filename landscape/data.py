@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = Batch | Iterable[Batch]

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from landscape.data import Data, Loss
 from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
 from landscape.quadrature import lanczos_quadrature
 from landscape.trace import Estimate
-from training.errors import InputError
 
 Array = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from landscape.parameters import flatten, select_parameters
-from training.errors import InputError
 
 
 def check_plane(directions: Tensor | Sequence[Tensor], size: int) -> Tensor:

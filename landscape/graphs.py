@@ -15,8 +15,8 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from alignscape.errors import InputError
 from landscape.data import Batch, Loss
-from training.errors import InputError
 
 
 class BatchGraph(Protocol):

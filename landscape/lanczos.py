@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from landscape.data import Data, Loss
 from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
-from training.errors import InputError
 
 Ends = Literal["largest", "smallest", "magnitude"]
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from alignscape.errors import InputError
 from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform, loss_reduction
 from landscape.distributed import all_sum
 from landscape.graphs import BatchGraph, GaussNewtonGraph, HessianGraph, analysis_mode, batch_loss
 from landscape.parameters import flatten, select_parameters, unflatten
-from training.errors import InputError
 
 Curvature = Literal["full", "ggn"]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from landscape.data import Data, Loss, Reduction, Transform
 from landscape.plane import PlaneLoss, Progress
 from landscape.snapshots import Snapshots
 from landscape.trajectory import TrajectoryPCA
-from training.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

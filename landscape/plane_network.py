@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from alignscape.errors import InputError
 from landscape.affine import Affine, AffineLayer, find_affine_layers, forwards_replaced
 from landscape.data import Batch, Loss
 from landscape.parameters import flatten, select_parameters, unflatten
-from training.errors import InputError
 
 # Elements of the widest activations that are evaluated together, and from how many points on that pays. On a CPU only
 # networks that take less time than the calls gain (2.5x at 1,600 elements a point, a third slower from 10,000 on);

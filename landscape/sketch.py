@@ -8,9 +8,9 @@ import scipy.linalg
 import torch
 from numpy.typing import NDArray
 
+from alignscape.errors import InputError
+from alignscape.sketch import Sketch
 from landscape.snapshots import Snapshots
-from training.errors import InputError
-from training.sketch import Sketch
 
 Matrix = NDArray[np.float64]
 

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from training.errors import InputError
-from training.runs import read_run
+from alignscape.errors import InputError
 
 Layout = Sequence[tuple[str, tuple[int, ...]]]
 
@@ -71,7 +70,9 @@ class Snapshots:
             InputError: no run, an unfinished one, a missing or damaged file, or two that do not belong together.
         """
         folder = Path(run)
-        if not read_run(folder).is_done:  # rows that training has not reached yet hold zeros
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder} is not a run folder: config.json is missing")
+        if not (folder / "done.json").is_file():  # rows that training has not reached yet hold zeros
             raise InputError(f"the run {folder} is not finished; give its training command again")
         path, layout_path = folder / "trajectory.npy", folder / "trajectory.json"
         missing = [file.name for file in (path, layout_path) if not file.is_file()]

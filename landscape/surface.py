@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from landscape.centre import ALIKE, KINKED, SAME, stencil
 from landscape.data import Data, Loss, Reduction, Transform
 from landscape.directions import check_plane
 from landscape.parameters import select_parameters
 from landscape.plane import PlaneLoss, Progress
-from training.errors import InputError
 
 Axis = Tensor | Sequence[float]
 

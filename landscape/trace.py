@@ -16,11 +16,11 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from landscape.data import Data, Loss
 from landscape.lanczos import Subspace, krylov_subspace
 from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
 from landscape.parameters import unflatten
-from training.errors import InputError
 
 _FIRST_LOOK = 12  # probes before the spread of the samples says anything
 _GROWTH = 1.5  # between looks: stopping at every probe would stop by chance

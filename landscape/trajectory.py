@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignscape.errors import InputError
+from alignscape.sketch import Sketch
 from landscape.random_walk import expected_gram, recentre
 from landscape.sketch import project, sketched_pca
 from landscape.snapshots import Snapshots
-from training.errors import InputError
-from training.sketch import Sketch
 
 Origin = Literal["final", "mean"]
 Progress = Callable[[int, int], None]

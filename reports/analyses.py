@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from alignscape.errors import InputError
+from alignscape.files import atomic_path
 from reports.subjects import Subject
 from robustness.attacks import Attack
 from robustness.curves import AttackCurve, Progress, attack_curve, worst_case
 from robustness.masking import Audit, audit
-from training.errors import InputError
-from training.files import atomic_path
 
 Show = Callable[[str, str], Progress | None]  # (what, unit) -> progress(done, total)
 

@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import NoReturn
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 COMMANDS = (
     "demo",

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from alignscape.errors import InputError
 from reports.attacked import AttackPlan, Show, attack_subject
 from reports.subjects import Subject
 from robustness.attacks import fgsm
 from robustness.comparison import holm, mcnemar, rank_sum
 from robustness.curves import attack_curve
 from training.checkpoint import load_checkpoint
-from training.errors import InputError
-from training.runs import RunFolder
+from training.run_folder import RunFolder
 
 COLUMNS = [
     *("quantity", "test", "first", "second", "value_first", "value_second", "difference", "ci_low", "ci_high"),

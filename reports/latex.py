@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.files import write_text
+from alignscape.files import write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,7 +69,7 @@ def _lines(path: Path) -> int:
 
 
 def _write(folder: Path, chosen: Collection[Path] | None) -> list[Path]:
-    from reports.collect import find_tables
+    from reports.page.collect import find_tables
 
     written = []
     for table in find_tables(folder):

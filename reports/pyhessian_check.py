@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 if TYPE_CHECKING:
     from landscape import HessianOperator

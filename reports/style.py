@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
-from training.files import atomic_path
+from alignscape.files import atomic_path
 
 SINGLE = 3.35  # width of one column of a two-column paper, inches
 DOUBLE = 6.9  # width of the page, inches

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignscape.device import resolve_device
+from alignscape.errors import InputError
+from alignscape.files import sha256_file
 from training.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, load_state_dict, load_weights
 from training.config import TrainConfig
 from training.data import Normalise, Split, load_split, source
-from training.device import resolve_device
-from training.errors import InputError
-from training.files import sha256_file
 from training.models import import_model
 
 DATA_ROOT_VARIABLE = "ALIGNSCAPE_DATA"

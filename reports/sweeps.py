@@ -10,8 +10,8 @@ from reports.commands.common import progress_bar
 if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.loop import Progress
-    from training.runs import RunFolder
-    from training.sweep import Summary
+    from training.run_folder import RunFolder
+    from training.store.sweep import Summary
 
 
 def train_in_store(
@@ -25,15 +25,15 @@ def train_in_store(
     Raises:
         InputError: the data set cannot be read; Ray is missing.
     """
-    from training.cluster import execute
     from training.data import load_dataset
-    from training.jobs import Train
-    from training.store import RunStore
+    from training.store.cluster import execute
+    from training.store.jobs import TrainJob
+    from training.store.run_store import RunStore
 
     if args.download:
         load_dataset(args.dataset, root, download=True)
     store = RunStore(args.store)
-    jobs = [Train(config=config, data_root=None if root is None else root.resolve()) for config in configs]
+    jobs = [TrainJob(config=config, data_root=None if root is None else root.resolve()) for config in configs]
     runs = [job.folder(store) for job in jobs]  # fails at once where the data cannot be read
     summary = execute(
         jobs,

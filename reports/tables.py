@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from alignscape.device import describe_device
+from alignscape.files import atomic_path, write_json
+from alignscape.version import versions
 from reports.subjects import Subject
-from training.device import describe_device, versions
-from training.files import atomic_path, write_json
 
 
 def with_subject(frame: pd.DataFrame, subject: Subject) -> pd.DataFrame:

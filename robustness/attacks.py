@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from robustness.losses import AttackLoss, loss_named
 from robustness.norms import norm_named, per_image, unit_noise
-from training.errors import InputError
 
 Perturber = Callable[[float, Tensor], Tensor]
 

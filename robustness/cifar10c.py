@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignscape.errors import InputError
 from robustness.checksums import OFFICIAL, official_set
-from training.errors import InputError
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),

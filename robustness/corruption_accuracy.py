@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from robustness.cifar10c import CorruptedSet
 from robustness.inputs import check_logits, evaluating
 from robustness.intervals import bootstrap_mean, wilson
-from training.errors import InputError
 
 Normaliser = Callable[[Tensor], Tensor]
 

@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from robustness.attacks import Attack, Batch, Perturber, is_fooled
 from robustness.inputs import check_eps, check_images, check_logits, evaluating
 from robustness.intervals import wilson
 from robustness.norms import ROUNDING, Norm, norm_named
-from training.errors import InputError
 
 GRADIENTS = ("true", "feedback", "transfer", "none")
 Progress = Callable[[int, int], None]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from robustness.attacks import Batch, Perturber
-from training.errors import InputError
 
 GRADIENT_FREE = ("GN", "OnePixel", "Pixle", "SPSA", "Square")
 EPS, STEPS = ("eps", "max_epsilon"), ("steps", "n_queries", "nb_iter", "max_iterations")

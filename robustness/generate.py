@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alignscape.errors import InputError
+from alignscape.files import atomic_path, remove_stale_temporaries, write_json
 from robustness.checksums import OFFICIAL, official_set
 from robustness.cifar10c import PROVENANCE_FILE, md5_file
 from robustness.corruptions import SEVERITIES, Corruption, Definition
 from robustness.corruptions.pixels import Images
 from robustness.set_writer import set_writer
-from training.errors import InputError
-from training.files import atomic_path, remove_stale_temporaries, write_json
 
 LIBRARIES = ("numpy", "scipy", "scikit-image", "opencv-python-headless", "Pillow")
 

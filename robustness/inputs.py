@@ -7,8 +7,8 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from robustness.norms import Norm
-from training.errors import InputError
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:

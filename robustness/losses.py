@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 AttackLoss = Callable[[Tensor, Tensor], Tensor]
 

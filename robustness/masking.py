@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from robustness.attacks import pgd
 from robustness.case import Case
 from robustness.inputs import check_eps, check_images
 from robustness.norms import norm_named
 from robustness.symptoms import CHECKS, AuditLine
-from training.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

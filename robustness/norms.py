@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 ROUNDING = 2e-6  # pixels are float32 in [0, 1]; adding and subtracting a perturbation rounds by about 1e-7
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignscape.errors import InputError
 from robustness.attacks import Batch, Perturber
 from robustness.norms import per_image
-from training.errors import InputError
 
 # Side lengths shrink as queries go by: (share of the queries used, divisor of the area); Andriushchenko et al. 2020, 4.
 SCHEDULE = (

@@ -42,16 +42,16 @@ def note(log: str, line: str) -> None:
 def sweep(log: str, seconds: float) -> list:
     """Return six runs on the digits, an analysis of each, and one of all."""
     from training.config import TrainConfig
-    from training.jobs import Analysis, Train
+    from training.store.jobs import AnalysisJob, TrainJob
 
     runs = [
-        Train(config=TrainConfig(rule=rule, hidden=(8,), epochs=2, seed=seed))
+        TrainJob(config=TrainConfig(rule=rule, hidden=(8,), epochs=2, seed=seed))
         for rule in ("bp", "fa", "dfa")
         for seed in (0, 1)
     ]
 
-    def analysis(*jobs: Train) -> Analysis:
-        return Analysis(
+    def analysis(*jobs: TrainJob) -> AnalysisJob:
+        return AnalysisJob(
             name="measure",
             version=1,
             function="sweep_jobs:measure",
@@ -66,8 +66,8 @@ def run_here(root: str, log: str, seconds: float = 0.02) -> None:
     """Carry out the sweep in this process, on one thread."""
     import torch
 
-    from training.cluster import execute
-    from training.store import RunStore
+    from training.store.cluster import execute
+    from training.store.run_store import RunStore
 
     torch.set_num_threads(1)
     summary = execute(sweep(log, seconds), RunStore(Path(root)))
@@ -75,8 +75,8 @@ def run_here(root: str, log: str, seconds: float = 0.02) -> None:
 
 
 if __name__ == "__main__":
-    from training.cluster import execute
-    from training.store import RunStore
+    from training.store.cluster import execute
+    from training.store.run_store import RunStore
 
     summary = execute(sweep(sys.argv[2], SECONDS), RunStore(Path(sys.argv[1])), executor="ray", workers=2)
     sys.stdout.write(f"{summary}\n")

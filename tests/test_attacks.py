@@ -12,12 +12,12 @@ from robust_nets import Quantised, Scaled, held_out, mlp, trained
 from torch import nn
 from torch.nn import functional as F
 
+from alignscape.errors import InputError
 from robustness.attacks import Batch, GradientAttack, bim, fgsm, input_gradient, perturb, pgd
 from robustness.inputs import check_eps, check_images, check_logits, evaluating
 from robustness.losses import LOSSES, cross_entropy, dlr, loss_named
 from robustness.norms import NORMS, norm_named, unit_noise
 from robustness.square import SquareAttack, proposals
-from training.errors import InputError
 
 DOUBLE = torch.float64
 EPS, ALPHA, STEPS = 0.06, 0.017, 7

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from alignscape.errors import InputError
 from landscape import HessianOperator, data_error, extreme_eigenpairs, hutchinson_trace
-from training.errors import InputError
 
 
 class Problem:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from alignscape.errors import InputError
 from training.checkpoint import (
     Checkpoint,
     DataInfo,
@@ -20,7 +21,6 @@ from training.checkpoint import (
     split_state,
 )
 from training.config import TrainConfig
-from training.errors import InputError
 from training.models import build_model
 from training.rules import RULES, make_rule
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from corrupted_sets import answer_images, make_small_set, write_plain_set
 
+from alignscape.errors import InputError
 from robustness import checksums
 from robustness.cifar10c import CORRUPTIONS, md5_file, open_corrupted_set
-from training.errors import InputError
 
 
 @pytest.fixture

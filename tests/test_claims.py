@@ -9,7 +9,7 @@ import paper_frames
 import pytest
 from scipy import stats
 
-from reports.claims import FAILS, HOLDS, UNDECIDED, _least_trend_p, claims_table, equal, greater, trend, welch
+from reports.paper.claims import FAILS, HOLDS, UNDECIDED, _least_trend_p, claims_table, equal, greater, trend, welch
 
 ABOUT = {"section": "4", "statistic": "points"}
 HIGH = np.array([50.0, 51.0, 52.0, 53.0, 54.0])

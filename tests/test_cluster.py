@@ -12,14 +12,14 @@ import pytest
 import sweep_jobs
 import torch
 
+from alignscape.errors import InputError
 from training.checkpoint import load_checkpoint
-from training.cluster import execute
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
-from training.jobs import Analysis, Train
 from training.loop import train
-from training.store import RunStore
+from training.store.cluster import execute
+from training.store.jobs import AnalysisJob, TrainJob
+from training.store.run_store import RunStore
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'alignscape[ray]'")
 
@@ -150,9 +150,9 @@ def test_the_slurm_recipe_joins_two_nodes(tmp_path):
 def test_ray_trains_what_this_process_would(tmp_path, importable):
     """The weights, and the reason of what fails; a job that kills whoever takes it up fails, and no other."""
     store = RunStore(tmp_path / "store")
-    run = Train(config=TrainConfig(hidden=(8,), epochs=1, train_size=100))
+    run = TrainJob(config=TrainConfig(hidden=(8,), epochs=1, train_size=100))
     refused, deadly = (
-        Analysis(name=name, version=1, function=f"sweep_jobs:{name}", inputs={"c": run.file()})
+        AnalysisJob(name=name, version=1, function=f"sweep_jobs:{name}", inputs={"c": run.file()})
         for name in ("refuse", "die")
     )
     summary = execute([refused, deadly], store, executor="ray", workers=1)
@@ -170,10 +170,10 @@ def test_ray_trains_what_this_process_would(tmp_path, importable):
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"needs Ray: pip install 'alignscape\[ray\]'"):
-        execute([Train(config=TrainConfig())], RunStore(tmp_path), executor="ray")
+        execute([TrainJob(config=TrainConfig())], RunStore(tmp_path), executor="ray")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nowhere"])
 def test_an_address_where_no_cluster_is_fails_at_once(tmp_path, address):
     with pytest.raises(InputError, match=f"no Ray cluster at {address}: .*ray start --head"):
-        execute([Train(config=TrainConfig())], RunStore(tmp_path), executor="ray", ray_address=address)
+        execute([TrainJob(config=TrainConfig())], RunStore(tmp_path), executor="ray", ray_address=address)

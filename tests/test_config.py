@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.errors import InputError
 
 
 def test_round_trip_through_json():

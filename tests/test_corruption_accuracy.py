@@ -6,6 +6,7 @@ import torch
 from corrupted_sets import answer_images, make_small_set, write_plain_set
 from torch import nn
 
+from alignscape.errors import InputError
 from robustness.cifar10c import CATEGORIES, CORRUPTIONS, open_corrupted_set
 from robustness.corruption_accuracy import (
     CorruptionAccuracy,
@@ -13,7 +14,6 @@ from robustness.corruption_accuracy import (
     mean_corruption_error,
 )
 from robustness.intervals import wilson
-from training.errors import InputError
 
 N = 40
 

@@ -247,8 +247,8 @@ def test_make_refuses_in_one_line(photos, tmp_path, capsys):
 
 
 def test_contact_sheet_has_a_thumbnail_for_every_cell(photos):
+    from alignscape.errors import InputError
     from reports.figures.contact_sheet import contact_sheet
-    from training.errors import InputError
 
     images = np.load(photos / "photos.npy")
     stacks = {"fog": images[:5], "snow": images[5:10], "contrast": images[10:15]}

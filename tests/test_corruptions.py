@@ -11,6 +11,7 @@ from conftest import SHARED_DATA
 from PIL import features
 from scipy import ndimage, stats
 
+from alignscape.errors import InputError
 from robustness.checksums import CIFAR_10_C
 from robustness.cifar10c import CATEGORIES, CORRUPTIONS
 from robustness.corruptions import SEVERITIES, cifar_c, load_frost_textures, small_images
@@ -19,7 +20,6 @@ from robustness.corruptions.motion import motion_blur_images, motion_kernel
 from robustness.corruptions.streams import image_streams
 from robustness.corruptions.weather import plasma
 from training.data import load_split
-from training.errors import InputError
 
 RANDOM = tuple(name for name in CORRUPTIONS if name not in (
     "defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression",

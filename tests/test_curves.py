@@ -8,12 +8,12 @@ import torch
 from robust_nets import Quantised, held_out, trained
 from torch import nn
 
+from alignscape.errors import InputError
 from robustness.attacks import Batch, bim, fgsm, perturb, pgd
 from robustness.curves import AttackCurve, attack_curve, worst_case
 from robustness.intervals import wilson
 from robustness.norms import NORMS, unit_noise
 from robustness.square import SquareAttack
-from training.errors import InputError
 
 RADII = [0.0, 0.02, 0.05, 0.1, 0.15, 0.25]
 ATTACKS = {

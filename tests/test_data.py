@@ -5,8 +5,8 @@ import hashlib
 import pytest
 import torch
 
+from alignscape.errors import InputError
 from training.data import SOURCES, Normalise, load_dataset, load_split, source
-from training.errors import InputError
 
 
 def test_digits_need_no_files_and_split_without_overlap():

@@ -8,9 +8,9 @@ from scipy import stats
 from scipy.integrate import trapezoid
 from scipy.stats import wasserstein_distance
 
+from alignscape.errors import InputError
 from landscape import SpectralDensity, slq_budget, slq_density, spectral_density
 from landscape.quadrature import lanczos_quadrature
-from training.errors import InputError
 
 
 def normal(size: int, seed: int = 0) -> torch.Tensor:

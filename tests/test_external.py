@@ -6,10 +6,10 @@ import pytest
 import torch
 from robust_nets import held_out, trained
 
+from alignscape.errors import InputError
 from robustness.attacks import bim, fgsm
 from robustness.curves import attack_curve
 from robustness.external import TorchattacksAttack
-from training.errors import InputError
 
 torchattacks = pytest.importorskip("torchattacks", reason="needs the extra `peers`")
 

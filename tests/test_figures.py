@@ -19,10 +19,10 @@ from matplotlib.text import Text
 from PIL import Image, ImageSequence
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from alignscape.errors import InputError
 from reports import figures, style
 from reports.figures import planes
 from reports.figures.series import over_seeds, series_of, short_names
-from training.errors import InputError
 
 ATTACKS = (("fgsm", "true"), ("pgd", "true"), ("pgd", "feedback"), ("square", "none"))
 

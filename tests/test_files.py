@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from training.files import atomic_path, remove_stale_temporaries, sha256_file, write_json
+from alignscape.files import atomic_path, remove_stale_temporaries, sha256_file, write_json
 
 
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from corrupted_sets import heavy_imports, make_small_set
 
+from alignscape.errors import InputError
 from robustness import checksums
 from robustness.checksums import CIFAR_10_C
 from robustness.cifar10c import md5_file, open_corrupted_set
 from robustness.corruptions import Corruption, Definition, cifar_c, load_frost_textures, small_images
 from robustness.generate import make_corrupted_set
 from training.data import load_split
-from training.errors import InputError
 
 
 @pytest.fixture(scope="module")

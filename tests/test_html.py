@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from alignscape.errors import InputError
 from reports.cli import main
-from reports.collect import batches, find_tables
-from reports.html import MOST_ROWS, write_page
-from reports.overview import overview
-from training.errors import InputError
+from reports.page.collect import batches, find_tables
+from reports.page.html import MOST_ROWS, write_page
+from reports.page.overview import overview
 
 KINDS = ("hessian", "spectrum", "surface", "attack", "corruptions", "trajectory")
 
@@ -260,7 +260,7 @@ def test_trajectories_are_drawn_over_the_surface_beside_them(tmp_path):
     frames.trajectory(nets).to_csv(tmp_path / "trajectory.csv", index=False)
     axis = np.linspace(-2, 2, 5)
     np.savez(tmp_path / "surface.npz", alpha=axis, beta=axis, loss=1 + axis[:, None] ** 2 + 0 * axis)
-    from reports.sections import planes_beside
+    from reports.page.sections import planes_beside
 
     plane = planes_beside(find_tables(tmp_path))
     assert set(plane["checkpoint"]) == {nets[0]["checkpoint"]}

@@ -5,8 +5,8 @@ import torch
 from curvature_cases import MatrixOperator, cases, dense_hessian, with_spectrum
 from torch import Tensor
 
+from alignscape.errors import InputError
 from landscape import extreme_eigenpairs, top_eigenpairs
-from training.errors import InputError
 
 
 def wanted(values: Tensor, k: int, ends: str) -> Tensor:

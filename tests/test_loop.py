@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from alignscape.errors import InputError
+from alignscape.seeding import generator
 from training import clock, network
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
 from training.loop import train
 from training.models import build_model
 from training.network import Network
 from training.rules import RULES, make_rule
-from training.runs import RunFolder
-from training.seeding import generator
+from training.run_folder import RunFolder
 from training.stack import Stack
 
 

@@ -9,11 +9,11 @@ import torch
 from robust_nets import Quantised, Scaled, feedback_aligned, held_out, trained
 from torch import nn
 
+from alignscape.errors import InputError
 from robustness.case import LEVEL, MARGIN, Case, NoiseAttack
 from robustness.curves import attack_curve
 from robustness.masking import Audit, audit
 from robustness.symptoms import CHECKS
-from training.errors import InputError
 
 EPS = 0.1
 N = 400

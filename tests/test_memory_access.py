@@ -2,8 +2,8 @@
 
 import pytest
 
-from reports.memory_access import Layer, linear_layers, memory_accesses
-from training.errors import InputError
+from alignscape.errors import InputError
+from reports.paper.memory_access import Layer, linear_layers, memory_accesses
 
 TINY = linear_layers([3, 2, 4])  # 3 x 2 + 2, then 2 x 4 + 4, a batch of 5
 

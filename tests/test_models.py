@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.errors import InputError
 from training.models import MLP, build_model, import_model, try_forward
 
 CIFAR, MNIST, DIGITS = (3, 32, 32), (1, 28, 28), (1, 8, 8)

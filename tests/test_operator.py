@@ -9,9 +9,9 @@ from curvature_cases import Case, cases, dense_hessian
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from alignscape.errors import InputError
 from landscape import HessianOperator
 from landscape.graphs import graph_bytes
-from training.errors import InputError
 
 NAMES = list(cases())
 

@@ -8,9 +8,9 @@ import paper_frames
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from reports.figures.paper import panels
-from reports.figures.paper.generality import stop_early
-from reports.targets import PROFILES, TARGETS
+from reports.paper import PROFILES, TARGETS
+from reports.paper.figures import panels
+from reports.paper.figures.generality import stop_early
 
 PROFILE = PROFILES["smoke"]().changed(
     ["eps=0,0.01,0.02,0.03,0.05", "shown_eps=0.01,0.02,0.03", "depths=2,6,10", "shown_depths=2,6,10",
@@ -70,7 +70,7 @@ def test_the_feedback_gradient_is_labelled():
 
 def test_p_values_are_those_of_the_rank_sum_test():
     metrics = paper_frames.tables_of("fig1", seeds=5)["metrics"]
-    result = importlib.import_module("reports.figures.paper.training").learning(
+    result = importlib.import_module("reports.paper.figures.training").learning(
         {"metrics": metrics}, hidden=[32, 32], dataset="digits", batch_size=64
     )[0]
     texts = [text.get_text() for axes in result.figure.axes for text in axes.texts if "p = " in text.get_text()]
@@ -79,7 +79,7 @@ def test_p_values_are_those_of_the_rank_sum_test():
 
 
 def test_sizes_of_images_are_those_of_the_data():
-    from reports.figures.paper.training import PIXELS
+    from reports.paper.figures.training import PIXELS
     from training.data import SOURCES, load_split
 
     assert set(PIXELS) == set(SOURCES)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.errors import InputError
 from training.models import MLP, build_model
 from training.rules import RULES, make_rule
 from training.rules.functions import FeedbackFunction, ProductFeedbackFunction

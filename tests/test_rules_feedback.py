@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from alignscape.errors import InputError
 from training import loop, network
 from training.alignment import alignment
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
 from training.loop import train
 from training.rules import idle_options, make_rule
 from training.rules.wm import mirror

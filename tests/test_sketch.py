@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from alignscape.errors import InputError
+from alignscape.sketch import load_sketch
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
 from training.loop import train
-from training.sketch import FrequentDirections, load_sketch
+from training.sketch import FrequentDirections
 
 
 def walk(steps, size, seed=0):

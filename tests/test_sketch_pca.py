@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
+from alignscape.errors import InputError
 from landscape import Snapshots, trajectory_pca
 from landscape.sketch import sketched_pca
 from reports.cli import main
 from tests.test_sketch import sketched, walk
-from training.errors import InputError
 
 
 @pytest.mark.parametrize("mean", [False, True])

@@ -14,16 +14,16 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from alignscape.errors import InputError
 from training import clock, loop, stack_size
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
 from training.loop import train, train_many
 from training.models import MODELS
 from training.network import Network
 from training.rules import RULES
-from training.runs import RunFolder
+from training.run_folder import RunFolder
 from training.sketch import FrequentDirections
 from training.stack import Stack
 from training.stacked_layers import LARGE

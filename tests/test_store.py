@@ -12,17 +12,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from alignscape.errors import InputError
 from reports.cli import main
-from training import data_digests
-from training.cluster import execute
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.data_digests import data_digest
-from training.errors import InputError
-from training.inventory import Inventory
-from training.jobs import Analysis, DataFiles, Train
 from training.loop import train
-from training.store import RunStore, run_state
+from training.store.cluster import execute
+from training.store.digests import data_digest, forget_digests
+from training.store.inventory import Inventory
+from training.store.jobs import AnalysisJob, DataFiles, TrainJob
+from training.store.run_store import RunStore, run_state
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,9 +35,9 @@ def config(**fields) -> TrainConfig:
     return TrainConfig(**{"hidden": (8,), "epochs": 1, "train_size": 100, **fields})
 
 
-def trained(store: RunStore, **fields) -> Train:
+def trained(store: RunStore, **fields) -> TrainJob:
     """A run in the store, and the job that names it."""
-    job = Train(config=config(**fields))
+    job = TrainJob(config=config(**fields))
     train(job.config, load_dataset("digits", train_size=job.config.train_size), job.folder(store).path)
     return job
 
@@ -47,8 +46,8 @@ def write(text: str):
     return lambda folder: (folder / "result.csv").write_text(text)
 
 
-def of_run(job: Train, name="acc", **parameters) -> Analysis:
-    return Analysis(
+def of_run(job: TrainJob, name="acc", **parameters) -> AnalysisJob:
+    return AnalysisJob(
         name=name, version=1, function="nowhere:f", inputs={"checkpoint": job.file()}, parameters=parameters
     )
 
@@ -103,7 +102,7 @@ def test_files_that_lost_their_size_are_computed_again(store):
 
 KILLED = """
 import os, sys, signal
-from training.store import RunStore
+from training.store.run_store import RunStore
 entry = RunStore(sys.argv[1]).analysis("hessian", version=1, inputs={}, parameters={})
 def write(folder):
     (folder / "result.csv").write_text("half")
@@ -125,7 +124,7 @@ def test_a_writer_that_is_killed_leaves_nothing_in_the_way(store):
 
 COUNTING = """
 import sys, time
-from training.store import RunStore
+from training.store.run_store import RunStore
 store = RunStore(sys.argv[1])
 def write(folder):
     with open(sys.argv[2], "a") as log:
@@ -148,7 +147,7 @@ def test_processes_at_once_compute_each_thing_once(store, tmp_path):
 
 def test_a_key_that_is_held_is_busy_until_its_process_dies(store):
     code = (
-        "import sys, time\nfrom training.store import RunStore\n"
+        "import sys, time\nfrom training.store.run_store import RunStore\n"
         "with RunStore(sys.argv[1]).locked('f' * 64): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
@@ -184,21 +183,21 @@ def test_the_digest_of_data_is_remembered_until_a_file_changes(store, tmp_path, 
     os.utime(tmp_path / "cifar-10-batches-py" / "data_batch_3", (1, 1))
     assert data_digest(store, "cifar10", tmp_path, train_size=None) != first
     assert len(calls) == 3
-    data_digests.forget_digests(store, "cifar10")
+    forget_digests(store, "cifar10")
     assert list((store.root / "data").iterdir()) == []
 
 
 def test_jobs_find_their_results_by_the_digests_of_their_inputs(store):
     """Known before anything is there; a retrained network with other weights has other analyses."""
-    job = Train(config=config())
+    job = TrainJob(config=config())
     first = of_run(job, k=1)
-    later = Analysis(name="plot", version=1, function="nowhere:f", inputs={"table": first.file()})
+    later = AnalysisJob(name="plot", version=1, function="nowhere:f", inputs={"table": first.file()})
     assert first.entry(store) is None
     assert later.entry(store) is None
     keys = {first.key(store), later.key(store), job.key(store)}
     assert len(keys) == 3
-    assert of_run(Train(config=config()), k=1).key(store) == first.key(store)
-    assert of_run(Train(config=config(seed=1)), k=1).key(store) != first.key(store)
+    assert of_run(TrainJob(config=config()), k=1).key(store) == first.key(store)
+    assert of_run(TrainJob(config=config(seed=1)), k=1).key(store) != first.key(store)
 
     trained(store)
     assert job.is_done(store)
@@ -210,8 +209,10 @@ def test_jobs_find_their_results_by_the_digests_of_their_inputs(store):
     assert later.entry(store).definition["inputs"] == {"table": entry.meta()["files"]["result.csv"]["sha256"]}
     assert {first.key(store), later.key(store), job.key(store)} == keys
     with pytest.raises(InputError, match=r"left no checkpoints/epoch-0007.pt; it has ckpt.pt, config.json"):
-        Analysis(name="x", version=1, function="f:f", inputs={"c": job.file("checkpoints/epoch-0007.pt")}).entry(store)
-    data = Analysis(name="set", version=1, function="f:f", inputs={"data": DataFiles("digits")}).entry(store)
+        AnalysisJob(name="x", version=1, function="f:f", inputs={"c": job.file("checkpoints/epoch-0007.pt")}).entry(
+            store
+        )
+    data = AnalysisJob(name="set", version=1, function="f:f", inputs={"data": DataFiles("digits")}).entry(store)
     assert data.definition["inputs"] == {"data": load_dataset("digits").digest()}
 
 
@@ -220,10 +221,10 @@ def test_planning_needs_no_torch(store):
     job = trained(store)
     of_run(job).entry(store).compute(write("a\n1\n"))
     code = (
-        "import sys\nfrom training.cluster import execute\nfrom training.config import TrainConfig\n"
-        "from training.jobs import Analysis, Train\nfrom training.store import RunStore\n"
-        "run = Train(config=TrainConfig(hidden=(8,), epochs=1, train_size=100))\n"
-        "job = Analysis(name='acc', version=1, function='nowhere:f', inputs={'checkpoint': run.file()})\n"
+        "import sys\nfrom training.store.cluster import execute\nfrom training.config import TrainConfig\n"
+        "from training.store.jobs import AnalysisJob, TrainJob\nfrom training.store.run_store import RunStore\n"
+        "run = TrainJob(config=TrainConfig(hidden=(8,), epochs=1, train_size=100))\n"
+        "job = AnalysisJob(name='acc', version=1, function='nowhere:f', inputs={'checkpoint': run.file()})\n"
         "print(execute([job], RunStore(sys.argv[1])))\n"
         "print([name for name in ('torch', 'numpy', 'pandas', 'ray') if name in sys.modules])"
     )
@@ -243,7 +244,7 @@ def filled(tmp_path_factory) -> RunStore:
     trained(store, rule="ifa", angle=30.0, lr=1e30, optimiser="sgd", epochs=2)
     first = of_run(bp)
     first.entry(store).compute(write("a\n1\n"), sources={"checkpoint": "digits-bp-seed0"})
-    second = Analysis(name="plot", version=2, function="nowhere:f", inputs={"table": first.file()})
+    second = AnalysisJob(name="plot", version=2, function="nowhere:f", inputs={"table": first.file()})
     second.entry(store).compute(write("b\n2\n"))
     cut = trained(store, seed=9).folder(store).path
     (cut / "done.json").unlink()
@@ -376,7 +377,7 @@ def test_rm_takes_what_hangs_on_a_run_with_it(capsys, copied, monkeypatch):
 
 def test_rm_unused_takes_analyses_of_what_is_gone(capsys, copied):
     assert analyze(capsys, copied, "rm", "--unused", "--yes")[1] == "nothing to remove\n"
-    digits = Analysis(name="set", version=1, function="f:f", inputs={"data": DataFiles("digits")})
+    digits = AnalysisJob(name="set", version=1, function="f:f", inputs={"data": DataFiles("digits")})
     digits.entry(copied).compute(write("c\n"))
     bp = next(row["key"] for row in rows(capsys, copied, "--rule", "bp", "--state", "complete"))
     shutil.rmtree(copied.root / "runs" / bp)
@@ -395,11 +396,11 @@ def test_a_folder_that_is_no_store_is_refused(capsys, tmp_path):
 
 def test_a_killed_training_shows_as_interrupted_and_goes_on(store):
     """SIGKILL in the middle; the store then says so, and the same call completes it."""
-    job = Train(config=config(epochs=25, train_size=None))
+    job = TrainJob(config=config(epochs=25, train_size=None))
     code = (
-        "import sys\nfrom training.cluster import execute\nfrom training.config import TrainConfig\n"
-        "from training.jobs import Train\nfrom training.store import RunStore\n"
-        "execute([Train(config=TrainConfig(hidden=(8,), epochs=25))], RunStore(sys.argv[1]))"
+        "import sys\nfrom training.store.cluster import execute\nfrom training.config import TrainConfig\n"
+        "from training.store.jobs import TrainJob\nfrom training.store.run_store import RunStore\n"
+        "execute([TrainJob(config=TrainConfig(hidden=(8,), epochs=25))], RunStore(sys.argv[1]))"
     )
     command, one_thread = [sys.executable, "-c", code, str(store.root)], {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=one_thread)

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from alignscape.errors import InputError
 from reports.subjects import find_data_root, load_subject
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
 from training.loop import train
 
 

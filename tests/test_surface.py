@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from alignscape.errors import InputError
 from landscape import plane_network
 from landscape.affine import find_affine_layers
 from landscape.directions import check_plane, filter_normalised_directions
 from landscape.parameters import flatten, select_parameters, unflatten
 from landscape.plane import PlaneLoss
 from landscape.surface import surface
-from training.errors import InputError
 
 LOSS = nn.CrossEntropyLoss()
 

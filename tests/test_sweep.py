@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from alignscape.errors import InputError
 from training import loop
 from training.checkpoint import load_checkpoint
-from training.cluster import execute, share
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
-from training.jobs import Analysis, DataFiles, Train
 from training.loop import train
-from training.store import RunStore
-from training.sweep import ATTEMPTS, Sweep
-from training.worker import Worker
+from training.store.cluster import execute, share
+from training.store.jobs import AnalysisJob, DataFiles, TrainJob
+from training.store.run_store import RunStore
+from training.store.sweep import ATTEMPTS, Sweep
+from training.store.worker import Worker
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def store(tmp_path) -> RunStore:
     return RunStore(tmp_path / "store")
 
 
-def run_job(**fields) -> Train:
-    return Train(config=TrainConfig(**{"hidden": (8,), "epochs": 1, "train_size": 50, **fields}))
+def run_job(**fields) -> TrainJob:
+    return TrainJob(config=TrainConfig(**{"hidden": (8,), "epochs": 1, "train_size": 50, **fields}))
 
 
-def measure(tmp_path, *inputs, name="acc") -> Analysis:
-    return Analysis(
+def measure(tmp_path, *inputs, name="acc") -> AnalysisJob:
+    return AnalysisJob(
         name=name,
         version=1,
         function="sweep_jobs:measure",
@@ -37,8 +37,8 @@ def measure(tmp_path, *inputs, name="acc") -> Analysis:
     )
 
 
-def broken(name: str, *inputs, function="sweep_jobs:refuse") -> Analysis:
-    return Analysis(
+def broken(name: str, *inputs, function="sweep_jobs:refuse") -> AnalysisJob:
+    return AnalysisJob(
         name=name, version=1, function=function, inputs={str(i): job.file() for i, job in enumerate(inputs)}
     )
 
@@ -104,8 +104,8 @@ def test_a_failure_takes_only_what_needs_it(store, tmp_path):
     work = [
         second, measure(tmp_path, good), measure(tmp_path, other),
         broken("absent", good, function="sweep_jobs:nothing"),
-        Analysis(name="late", version=1, function="f:f", inputs={"c": good.file("checkpoints/epoch-0009.pt")}),
-        measure(tmp_path, Train(config=TrainConfig(dataset="cifar10"), data_root=tmp_path)),
+        AnalysisJob(name="late", version=1, function="f:f", inputs={"c": good.file("checkpoints/epoch-0009.pt")}),
+        measure(tmp_path, TrainJob(config=TrainConfig(dataset="cifar10"), data_root=tmp_path)),
         run_job(rule="hebb"),
     ]  # fmt: skip
     summary = execute(work, store)
@@ -122,7 +122,7 @@ def test_a_failure_takes_only_what_needs_it(store, tmp_path):
     assert "unknown rule 'hebb'" in found["run digits-hebb-seed0"]
     assert [p.name for p in (store.root / "failed").iterdir()] == [report.name]
     # Mended, it is computed, and its report is gone.
-    mended = Analysis(
+    mended = AnalysisJob(
         name="first", version=1, function="sweep_jobs:measure", inputs=first.inputs, parameters=first.parameters
     )
     assert mended.key(store) == first.key(store)
@@ -155,7 +155,7 @@ def test_a_job_that_always_kills_its_worker_fails_in_the_end(store, tmp_path):
 
 
 def test_a_job_in_another_hand_is_left_to_it(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.sweep.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("training.store.sweep.BUSY_SECONDS", 0.05)
     sweep = Sweep([run_job(), run_job(seed=1, hidden=())], store, None)
     crew = Crew(Worker(store), 1, {"run digits-bp-seed0": ["busy", "reused"]})
     sweep.run(crew)
@@ -265,7 +265,7 @@ def test_data_sets_are_loaded_once_and_only_a_few_are_kept(store, monkeypatch):
 
 
 def test_inputs_may_be_data_sets(store, tmp_path):
-    job = Analysis(
+    job = AnalysisJob(
         name="set",
         version=1,
         function="test_sweep:list_inputs",

@@ -11,15 +11,15 @@ import sweep_jobs
 import torch
 
 from training.checkpoint import load_checkpoint
-from training.inventory import Inventory
-from training.store import RunStore
+from training.store.inventory import Inventory
+from training.store.run_store import RunStore
 
 
 @pytest.fixture(scope="module")
 def processes():
     """Children that have torch already: forked from a server that has imported it, and runs no thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sweep_jobs", "training.cluster", "training.loop", "training.stack_size"])
+    context.set_forkserver_preload(["sweep_jobs", "training.store.cluster", "training.loop", "training.stack_size"])
     return context
 
 

@@ -9,13 +9,13 @@ import chromium
 import pandas as pd
 import pytest
 
+from alignscape.errors import InputError
 from reports.cli import main
-from reports.reproduction import plan
-from reports.targets import PROFILES, TARGETS
-from reports.targets.runs import sweep
-from training.errors import InputError
-from training.jobs import Train
-from training.store import RunStore
+from reports.paper import PROFILES, TARGETS
+from reports.paper.networks import sweep
+from reports.paper.reproduction import plan
+from training.store.jobs import TrainJob
+from training.store.run_store import RunStore
 
 ROWS = [
     *(f"fig{n}" for n in range(1, 8)), *(f"figS{n}" for n in range(1, 14)), "tableS1", "tableS2", "claims",
@@ -61,7 +61,7 @@ def test_targets_share_their_runs(tmp_path):
 
     def runs(name):
         plans = plan([TARGETS[name]], PROFILES["smoke"](), None, store, tmp_path)
-        return {job.key(store) for job in plans[0].jobs() if isinstance(job, Train)}
+        return {job.key(store) for job in plans[0].jobs() if isinstance(job, TrainJob)}
 
     assert runs("fig1") == runs("figS1") == runs("figS2") < runs("fig4")
     assert runs("fig4") == runs("fig5") == runs("fig6") == runs("fig7") == runs("figS10") | runs("figS13")
@@ -71,7 +71,7 @@ def test_targets_share_their_runs(tmp_path):
 
 
 def test_he_scales_are_the_run_without_scales(tmp_path):
-    from reports.targets.runs import depths, variances
+    from reports.paper.networks import depths, variances
 
     profile = PROFILES["smoke"]().changed(["depths=2", "shown_depths=2"])
     he = [one for one in variances(profile, None) if one.columns["forward"] == one.columns["backward"] == 2**0.5]
@@ -167,13 +167,13 @@ def test_a_report_of_the_folder_writes_latex_too(made, capsys):
 
 
 def test_a_second_call_computes_and_draws_nothing(made, capsys, monkeypatch):
-    import reports.reproduction as reproduction
-    import training.cluster
+    import reports.paper.reproduction as reproduction
+    import training.store.cluster
 
     def forbidden(*args, **kwargs):
         raise AssertionError("nothing should be done")
 
-    monkeypatch.setattr(training.cluster, "execute", forbidden)
+    monkeypatch.setattr(training.store.cluster, "execute", forbidden)
     monkeypatch.setattr(reproduction, "draw", forbidden)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
     assert figures(made, "--only", "fig1", "fig2", "fig6", "fig7", "tableS2", "claims", "--latex") == 0

@@ -8,8 +8,8 @@ import torch
 from curvature_cases import MatrixOperator, cases, dense_hessian, with_spectrum
 from scipy import stats
 
+from alignscape.errors import InputError
 from landscape import extreme_eigenpairs, hutchinson_trace, krylov_subspace, trace
-from training.errors import InputError
 
 OUTLIERS = torch.cat(
     [torch.tensor([10.0, 7, 4, 2, 1.5]), 0.1 * torch.randn(195, generator=torch.Generator().manual_seed(0))]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from alignscape.errors import InputError
 from landscape.path import path_losses
 from landscape.random_walk import expected_gram, recentre
 from landscape.snapshots import Snapshots
 from landscape.trajectory import trajectory_pca
-from training.errors import InputError
 
 
 def walk(count, size, seed=0, scale=1.0):

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alignscape.errors import InputError
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.errors import InputError
 from training.loop import train, train_many
 from training.models import MODELS
 from training.network import Network

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import DivergedError, InputError
+from alignscape.files import atomic_path
 from training.config import TrainConfig
 from training.data import Dataset
-from training.errors import DivergedError, InputError
-from training.files import atomic_path
 from training.models import build_model
 from training.rules import make_rule
 

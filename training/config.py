@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 OPTIMISERS = ("adam", "sgd")
 SNAPSHOT_DTYPES = ("float32", "float16")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alignscape.seeding import generator
 from training.alignment import angle_between
 from training.rules import Rule
 from training.rules.wrapping import weight_layers
-from training.seeding import generator
 
 ALL = "all"  # the name of all trainable parameters together
 

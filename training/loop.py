@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignscape.device import describe_device
+from alignscape.version import versions
 from training.checkpoint import DataInfo
 from training.clock import Clock
 from training.config import TrainConfig
 from training.data import Dataset
-from training.device import describe_device, versions
 from training.network import Network, OnEpoch
 from training.precision import products
-from training.runs import RunFolder
+from training.run_folder import RunFolder
 from training.stack import Stack
 from training.stack_size import Sizes, plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Standing:
     """What a progress display shows of the networks that train together; metrics are means over them."""
 
     name: str  # of the run folder, or of the first of several
@@ -38,7 +39,7 @@ class Report:
     seconds_each: float  # that a network takes from start to end, at this pace
 
 
-Progress = Callable[[Report], None]
+Progress = Callable[[Standing], None]
 
 
 def train(
@@ -130,7 +131,7 @@ class Session:
                     Trainer(networks, self.data, self.progress and self._report).run(states)
         self.finished += len(runs)
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: Standing) -> None:
         if self.progress is not None:
             seconds = report.seconds_left + self.waiting * report.seconds_each
             self.progress(dataclasses.replace(report, finished=self.finished, jobs=self.jobs, seconds_left=seconds))
@@ -278,7 +279,7 @@ class Trainer:
                 metrics[name] = sum(row[source] for row in sums) / len(sums) / seen
         left, whole = self.clock.seconds_left(self.stack.step, self.total_steps)
         self.progress(
-            Report(
+            Standing(
                 name=networks[0].run.path.name,
                 networks=len(networks),
                 finished=0,

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from training.alignment import alignment
 from training.checkpoint import Checkpoint, DataInfo, save_checkpoint, split_state
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
-from training.errors import InputError
 from training.gradient_alignment import as_metrics, gradient_alignment
 from training.models import build_model
 from training.models.trial import try_training
 from training.rules import make_rule
-from training.runs import RunFolder
+from training.run_folder import RunFolder
 from training.trajectory import TrajectoryWriter, snapshot_steps
 
 OnEpoch = Callable[[RunFolder, list[dict[str, float]]], None]

@@ -6,20 +6,13 @@ counted as the run goes. With the exact sum of the rows and the last row, the sc
 about the mean, follows by a correction of rank two (:mod:`landscape.sketch`).
 """
 
-import json
 import math
-import os
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from training.errors import InputError
-from training.files import atomic_path
+from alignscape.sketch import Sketch
 from training.precision import products
 
 _COLUMNS = 2**17  # weights handled at a time
@@ -95,7 +88,7 @@ class FrequentDirections:
         self.sum.copy_(state["sum"])
         self.start.copy_(state["start"])
 
-    def finish(self) -> "Sketch":
+    def finish(self) -> Sketch:
         """Return the sketch of the rows so far. No shrinking is done for it: it may hold up to 2 L rows."""
         last = self.buffer[self.used - 1].clone()
         self._absorb()
@@ -111,53 +104,3 @@ class FrequentDirections:
 
 
 _NUMBERS = ("used", "kept", "count", "shrinkage", "square_sum")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sketch:
-    """What is known of n rows x_t = theta_t - theta_0 (P,), the last of which is of the final weights."""
-
-    rows: np.ndarray
-    """B (at most 2 L, P), float32, with ``0 <= X^T X - B^T B <= shrinkage I``."""
-    start: np.ndarray
-    """theta_0 (P,)."""
-    sum: np.ndarray
-    """sum_t x_t (P,), float64."""
-    last: np.ndarray
-    """x_{n-1} (P,)."""
-    count: int
-    square_sum: float
-    """sum_t |x_t|^2, exact up to rounding."""
-    shrinkage: float
-
-    def save(self, path: Path) -> None:
-        """Write ``sketch.npz``: (2 L + 4) P x 4 bytes at most."""
-        numbers = json.dumps({"count": self.count, "square_sum": self.square_sum, "shrinkage": self.shrinkage})
-        with atomic_path(path) as temporary:
-            np.savez(
-                temporary,
-                rows=self.rows,
-                start=self.start,
-                sum=self.sum,
-                last=self.last,
-                numbers=np.array(numbers),
-            )
-
-
-def load_sketch(folder: str | os.PathLike[str]) -> Sketch:
-    """Read ``sketch.npz`` of a run folder.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    path = Path(folder) / "sketch.npz"
-    if not path.is_file():
-        raise InputError(
-            f"{folder} has no sketch.npz; train with --snapshot-sketch ROWS, or use --directions snapshots"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in ("rows", "start", "sum", "last")}
-            return Sketch(**arrays, **json.loads(str(found["numbers"])))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged ({error}); train the run again") from error

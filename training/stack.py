@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from alignscape.seeding import derive_seed, generator
 from training.captured import CapturedStep
 from training.data import Dataset, Normalise
 from training.evaluate import evaluate, evaluate_stack
@@ -22,7 +23,6 @@ from training.optimiser import StackOptimiser
 from training.precision import autocast
 from training.rules import Rule, Step
 from training.rules.wrapping import decayed
-from training.seeding import derive_seed, generator
 from training.stacked_layers import StackedLayers
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from alignscape.errors import InputError
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
-from training.errors import InputError
 from training.network import Network
 from training.optimiser import schedule_key
-from training.runs import RunFolder
+from training.run_folder import RunFolder
 from training.stack import Objective
 
 Sizes = int | Literal["auto"]

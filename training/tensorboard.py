@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.errors import InputError
-from training.runs import RunFolder
+from alignscape.errors import InputError
+from training.run_folder import RunFolder
 
 _TAGS = {
     "train_loss": "loss/train",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.files import atomic_path, write_json
+from alignscape.files import atomic_path, write_json
 from training.sketch import FrequentDirections
 
 

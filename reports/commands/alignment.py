@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignscape.errors import InputError
 from reports.commands.common import (
     add_data_arguments,
     add_run_arguments,
@@ -12,7 +13,6 @@ from reports.commands.common import (
     positive_int,
     progress_bar,
 )
-from training.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,8 +94,8 @@ def measure_run(args: argparse.Namespace, path: Path) -> "tuple[pd.DataFrame, Su
 
     import pandas as pd
 
+    from alignscape.files import sha256_file
     from training.checkpoint import load_checkpoint
-    from training.files import sha256_file
 
     files = checkpoint_files(path)
     found = [(file, load_checkpoint(file)) for file in files]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignscape.errors import InputError
 from reports.commands.common import (
     add_subject_arguments,
     load_subjects,
@@ -15,7 +16,6 @@ from reports.commands.common import (
     positive_int,
     progress_bar,
 )
-from training.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

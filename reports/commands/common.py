@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,8 +177,8 @@ def require_some(networks: "Sequence[object]") -> None:
 
 def load_or_skip(args: argparse.Namespace, path: Path, *, several: bool) -> "Subject | None":
     """Load a checkpoint; None, after a warning, for one of ``several`` that has diverged."""
+    from alignscape.errors import DivergedError
     from reports.subjects import load_subject
-    from training.errors import DivergedError
 
     try:
         return load_subject(

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignscape.errors import InputError
 from reports.commands.attack import add_attack_parameters, make_attacks, pixels
 from reports.commands.common import (
     add_subject_arguments,
@@ -13,7 +14,6 @@ from reports.commands.common import (
     parse_epsilons,
     progress_bar,
 )
-from training.errors import InputError
 
 if TYPE_CHECKING:
     from reports.attacked import AttackPlan
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> None:
     """Compare every checkpoint with the first and every rule with the first's rule; write ``compare.csv``."""
     import pandas as pd
 
+    from alignscape.files import sha256_file
     from reports import compared
     from reports.tables import provenance, render, write_table
-    from training.files import sha256_file
 
     if len(args.checkpoints) < 2:
         raise InputError("compare needs at least two checkpoints; the first is the baseline")

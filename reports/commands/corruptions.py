@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignscape.errors import InputError
 from reports.commands.common import add_subject_arguments, load_subjects, output_folder, progress_bar
-from training.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

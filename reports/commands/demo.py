@@ -65,7 +65,7 @@ def make(args: argparse.Namespace) -> Path:
     for command in analyses(list(runs.values()), out):
         _analyze(*command, out=out, args=args)
     _show("report", str(out))
-    from reports.html import write_page
+    from reports.page.html import write_page
 
     return write_page(out)
 

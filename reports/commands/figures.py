@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignscape.errors import InputError
 from reports.commands.common import (
     add_data_root_argument,
     add_executor_arguments,
@@ -16,12 +17,11 @@ from reports.commands.common import (
     add_store_argument,
     progress_bar,
 )
-from training.errors import InputError
 
 if TYPE_CHECKING:
-    from reports.reproduction import Made, Plan
-    from reports.targets import Profile, Target
-    from training.store import RunStore
+    from reports.paper import Profile, Target
+    from reports.paper.reproduction import Made, Plan
+    from training.store.run_store import RunStore
 
 HELP = "regenerate the paper's figures and tables, computing what is missing"
 PROFILE_NAMES = ("smoke", "small", "paper")
@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: status 1 when one of them could not be made.
     """
-    from reports.reproduction import plan, regenerate
-    from reports.targets import PROFILES
-    from training.store import RunStore
+    from reports.paper import PROFILES
+    from reports.paper.reproduction import plan, regenerate
+    from training.store.run_store import RunStore
 
     started = time.monotonic()
     profile = PROFILES[args.profile]().changed(args.settings)
@@ -117,7 +117,7 @@ def choose(names: Sequence[str] | None) -> "list[Target]":
     Raises:
         InputError: one is unknown; the message lists the known ones.
     """
-    from reports.targets import TARGETS
+    from reports.paper import TARGETS
 
     if unknown := [name for name in names or () if name not in TARGETS]:
         raise InputError(f"unknown target {', '.join(unknown)}; known: {', '.join(TARGETS)}")
@@ -136,14 +136,14 @@ def _use_one_thread() -> None:
 
 
 def _write_page(out: Path) -> None:
-    from reports.html import write_page
+    from reports.page.html import write_page
 
     write_page(out)
 
 
 def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") -> None:
     """Print what each target needs and what of it is there, and the profile's numbers."""
-    from reports.reproduction import Census, missing_jobs
+    from reports.paper.reproduction import Census, missing_jobs
 
     census = Census(store)
     print(f"profile {profile.name}: " + " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items()))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from alignscape.errors import InputError
 from reports.commands.common import (
     add_subject_arguments,
     load_or_skip,
@@ -16,7 +17,6 @@ from reports.commands.common import (
     require_some,
 )
 from reports.commands.curvature import add_curvature_arguments, make_operator, peak_memory, writes_results
-from training.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignscape.errors import InputError
 from reports.commands.common import add_seed_argument, positive_int, progress_bar
-from training.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

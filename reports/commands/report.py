@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write ``DIR/index.html`` and print its path."""
-    from reports.html import write_page
+    from reports.page.html import write_page
 
     print(write_page(args.folder, progress=progress_bar(args, "report", "section")))
     if args.latex:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignscape.errors import InputError
 from reports.commands.common import add_store_argument, progress_bar
-from training.errors import InputError
 
 if TYPE_CHECKING:
-    from training.inventory import Inventory, Item
+    from training.store.inventory import Inventory, Item
 
 HELP = "list, show, verify and remove the runs and analyses that a run store holds"
 
@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Look into the store and carry out the action."""
-    from training.inventory import Inventory
-    from training.store import RunStore
+    from training.store.inventory import Inventory
+    from training.store.run_store import RunStore
 
     args.action(args, Inventory.of(RunStore(args.store)))
 
@@ -127,7 +127,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def show(args: argparse.Namespace, inventory: "Inventory") -> None:
     """Print one run or analysis."""
-    from training.runs import RunFolder
+    from training.run_folder import RunFolder
 
     item = inventory.find(args.key)
     description = _describe_run(item, inventory) if isinstance(item, RunFolder) else _describe_analysis(item, inventory)
@@ -145,7 +145,7 @@ def show(args: argparse.Namespace, inventory: "Inventory") -> None:
 
 
 def _describe_run(run: Any, inventory: "Inventory") -> dict[str, Any]:
-    from training.inventory import last_metrics
+    from training.store.inventory import last_metrics
 
     row, recorded = inventory.run_row(run), run.read_config()
     return {

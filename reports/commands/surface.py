@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from alignscape.errors import InputError
 from reports.commands.common import (
     add_subject_arguments,
     load_subjects,
@@ -11,7 +12,6 @@ from reports.commands.common import (
     positive_int,
     progress_bar,
 )
-from training.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

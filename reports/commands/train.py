@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignscape.errors import InputError
 from reports.commands.train_flags import add_arguments, make_configs
-from training.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from training.config import TrainConfig
-    from training.loop import Report
-    from training.runs import RunFolder
-    from training.sweep import Summary
+    from training.loop import Standing
+    from training.run_folder import RunFolder
+    from training.store.sweep import Summary
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -35,10 +35,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--store and --out exclude each other: the store names its folders itself")
     if args.store is None and args.executor != "serial":
         raise InputError(f"--executor {args.executor} needs --store DIR, where its processes leave the runs")
+    from alignscape.device import resolve_device
     from reports.subjects import find_data_root
     from reports.sweeps import train_in_store
     from training.data import load_dataset
-    from training.device import resolve_device
     from training.loop import train_many
 
     if args.tensorboard and args.store is not None:
@@ -140,7 +140,7 @@ class TrainingDisplay:
         self.epochs = epochs
         self._bar: tqdm | None = None
 
-    def __call__(self, report: "Report") -> None:
+    def __call__(self, report: "Standing") -> None:
         if sys.stderr.isatty():
             self._draw(report)
         elif report.ends_epoch:
@@ -150,16 +150,16 @@ class TrainingDisplay:
                 flush=True,
             )
 
-    def _place(self, report: "Report") -> str:
+    def _place(self, report: "Standing") -> str:
         others = f" and {report.networks - 1} more" if report.networks > 1 else ""
         place = f"[{report.finished + report.networks}/{report.jobs}] " if report.jobs > report.networks else ""
         return f"{place}{report.name}{others}: epoch {report.epoch}/{self.epochs}"
 
-    def _metrics(self, report: "Report") -> str:
+    def _metrics(self, report: "Standing") -> str:
         row = report.metrics
         return f"loss {row['train_loss']:.4f}  train {row['train_accuracy']:.4f}  test {row['test_accuracy']:.4f}"
 
-    def _draw(self, report: "Report") -> None:
+    def _draw(self, report: "Standing") -> None:
         from tqdm import tqdm
 
         if self._bar is None:

@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignscape.errors import InputError
 from reports.commands.common import (
     add_data_arguments,
     add_executor_arguments,
@@ -13,7 +14,6 @@ from reports.commands.common import (
     positive_float,
     positive_int,
 )
-from training.errors import InputError
 from training.rule_list import rule_summaries
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignscape.errors import InputError
 from reports.commands.common import (
     add_subject_arguments,
     load_subjects,
@@ -13,7 +14,6 @@ from reports.commands.common import (
     positive_int,
     progress_bar,
 )
-from training.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from alignscape.sketch import Sketch
     from landscape.snapshots import Snapshots
     from landscape.surface import Surface
     from landscape.trajectory import TrajectoryPCA
     from reports.subjects import Subject
-    from training.sketch import Sketch
 
 HELP = "PCA of the weight trajectory of one run, or of several in one plane, over the loss surface"
 
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
 
 def read_sketches(args: argparse.Namespace) -> "list[Sketch] | None":
     """Return the sketch of each run, or None where the directions are the snapshots'."""
-    from training.sketch import load_sketch
+    from alignscape.sketch import load_sketch
 
     some_without = any(not (path / "sketch.npz").is_file() for path in args.checkpoints)
     if args.directions == "snapshots" or (args.directions == "auto" and some_without):
@@ -198,7 +198,7 @@ def write_surface(path: Any, plane: "Surface") -> None:
     """Write ``alpha (A,), beta (B,), loss (A, B)``."""
     import numpy as np
 
-    from training.files import atomic_path
+    from alignscape.files import atomic_path
 
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, alpha=plane.alphas.numpy(), beta=plane.betas.numpy(), loss=plane.loss.numpy())

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from reports.figures import layout
 from reports.figures.series import Series, over_seeds, require, series_of
 from reports.style import DOUBLE, styled
-from training.errors import InputError
 
 GRADIENTS = {
     "true": "true gradient",

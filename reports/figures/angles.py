@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from reports.figures import layout
 from reports.figures.curvature import choose_scale
 from reports.figures.series import over_seeds, require, rule_name
 from reports.style import ANGLES, DOUBLE, RULES, styled
-from training.errors import InputError
 
 
 @styled

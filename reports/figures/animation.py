@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from pandas import DataFrame
 from PIL import Image
 
+from alignscape.errors import InputError
+from alignscape.files import atomic_path
 from reports import style
 from reports.figures import layout
 from reports.figures.paths import name_components
 from reports.figures.planes import draw_ground
 from reports.figures.series import Series, require, series_of
-from reports.raster import palette_of, picture
-from training.errors import InputError
-from training.files import atomic_path
+from reports.page.raster import palette_of, picture
 
 Array = NDArray[np.float64]
 _SIZE = (style.DOUBLE, 3.0)  # inches

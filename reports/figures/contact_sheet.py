@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from alignscape.errors import InputError
 from reports.figures import layout
 from reports.style import DOUBLE, styled
-from training.errors import InputError
 
 
 @styled

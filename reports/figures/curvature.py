@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from reports.figures import layout
 from reports.figures.series import Series, over_seeds, require, series_of
 from reports.style import DOUBLE, GREY, styled
-from training.errors import InputError
 
 _WIDE = 30.0  # largest over smallest magnitude from which a linear axis hides the small values
 

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from landscape.density import ZERO, Band, SpectralDensity
 from reports.figures import layout
 from reports.figures.series import Series, require, series_of
 from reports.style import DOUBLE, GREY, styled
-from training.errors import InputError
 
 Array = NDArray[np.float64]
 SHARPNESS = 0.003

@@ -11,10 +11,10 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from reports.figures import layout
 from reports.figures.series import Series, require, series_of
 from reports.style import DOUBLE, styled
-from training.errors import InputError
 
 Array = NDArray[np.float64]
 _COLOURS = "cividis"

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from reports.style import RULES, Look, cycle_look, rule_look
-from training.errors import InputError
 
 _FILE_NAMES = ("ckpt.pt", "checkpoints")
 _LONGEST = 28  # characters of a checkpoint name in a legend

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
+from alignscape.errors import InputError
 from robustness.corruptions import blur, digital, noise, small, weather
 from robustness.corruptions.frost import FrostTextures
 from robustness.corruptions.pixels import Images
 from robustness.corruptions.streams import Streams, image_streams
-from training.errors import InputError
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

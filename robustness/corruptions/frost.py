@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from alignscape.errors import InputError
 from robustness.corruptions.pixels import Images
-from training.errors import InputError
 
 # make_cifar_c.py lists a sixth file and never draws it: its index is randint(5).
 TEXTURE_MD5 = {

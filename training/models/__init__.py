@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.errors import InputError
 from training.models.convolutional import AlexNet, LeNet
 from training.models.imported import import_model
 from training.models.mlp import MLP

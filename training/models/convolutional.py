@@ -7,7 +7,7 @@ whose loss is a function of its weights alone.
 
 from torch import Tensor, nn
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 
 class LeNet(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 ZOOS = ("torchvision", "timm")
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from training.errors import InputError
+from alignscape.errors import InputError
 
 
 def try_forward(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:

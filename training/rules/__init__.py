@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.errors import InputError
 from training.rules.base import Rule, Step
 from training.rules.brsf import BatchRandomSignFeedback
 from training.rules.dfa import DirectFeedbackAlignment

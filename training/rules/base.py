@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alignscape.errors import InputError
+from alignscape.seeding import generator
 from training.config import TrainConfig
-from training.errors import InputError
 from training.rules.feedback import Layer, WrappedLayer
 from training.rules.initial import normal, reset_normalisation
 from training.rules.wrapping import replace_layers, uses, weight_layers
-from training.seeding import generator
 
 
 class Step(NamedTuple):

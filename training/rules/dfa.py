@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.errors import InputError
 from training.models.trial import try_forward
 from training.rules.base import Rule, Step, wrapped_layers
 from training.rules.feedback import DirectFeedback, DirectInputPath, Layer, WrappedLayer

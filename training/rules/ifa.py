@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from training.errors import InputError
+from alignscape.errors import InputError
 from training.rules.fa import FeedbackAlignment
 from training.rules.initial import fan_in
 from training.rules.wrapping import weight_layers

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.errors import InputError
 from training.rules.base import Rule, wrapped_layers
 from training.rules.feedback import FixedFeedback, Layer, WrappedLayer
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from training.errors import InputError
+from alignscape.errors import InputError
 from training.models.trial import try_forward
 
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # batch and instance norm of any dimension are _NormBase

@@ -1,0 +1,139 @@
+"""What a folder of results holds: every table with its provenance, and the curves of every run."""
+
+import glob
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas import DataFrame
+
+from alignscape.errors import InputError
+
+# Columns of text, whatever their values look like: pandas would read the gradient mode "true" as a truth value.
+_TEXT = dict.fromkeys(("checkpoint", "rule", "attack", "gradient", "corruption", "category", "quantity"), "object")
+_MISSING = ["", "nan", "NaN"]
+_ARRAYS = {"trajectory": ("surface.npz",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One CSV file and where its numbers come from."""
+
+    kind: str  # the file's name without .csv: hessian, attack, ...
+    path: Path
+    name: str  # the path relative to the folder of the page, with forward slashes
+    frame: DataFrame
+    provenance: dict[str, Any]  # the sidecar, or the run's config.json; empty where there is none
+
+    @property
+    def companions(self) -> list[Path]:
+        """The sidecar, figures and arrays that were written with the table: of its name, or with something after it."""
+        stem = self.path.stem
+        beside = [self.path.with_suffix(".json"), *(self.path.with_name(name) for name in _ARRAYS.get(self.kind, ()))]
+        drawn = [
+            path
+            for path in sorted(self.path.parent.glob(f"{glob.escape(stem)}*"))
+            if path.suffix in (".pdf", ".png", ".gif") and re.fullmatch(r"([-_.].*)?", path.stem.removeprefix(stem))
+        ]
+        return [path for path in beside if path.is_file()] + drawn
+
+
+def find_tables(folder: Path) -> list[Table]:
+    """Return every table under ``folder``, in the order of their paths.
+
+    ``metrics.csv`` of a run gets its ``checkpoint, rule, angle, seed`` from the ``config.json`` beside it. A file that
+    cannot be read is left out with a warning.
+
+    Raises:
+        InputError: the folder does not exist, or holds no table.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}")
+    tables = list(_read_all(folder))
+    if not tables:
+        raise InputError(f"{folder} holds no table (*.csv): run an analysis with --out {folder} first")
+    return tables
+
+
+def _read_all(folder: Path) -> Iterator[Table]:
+    for path in sorted(folder.rglob("*.csv")):
+        name = path.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts):
+            continue  # a file that is being written
+        try:
+            frame = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=_MISSING)
+            provenance = _read_json(path.with_suffix(".json"))
+            if path.name == "metrics.csv":
+                provenance = _read_json(path.parent / "config.json")
+                frame = _with_run(frame, name.parent.as_posix(), provenance, path.parent)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{path} is left out of the page: {error}", UserWarning, stacklevel=2)
+            continue
+        yield Table(kind=path.stem, path=path, name=name.as_posix(), frame=frame, provenance=provenance)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        warnings.warn(f"{path} is no JSON ({error}): its table is shown without it", UserWarning, stacklevel=2)
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _with_run(frame: DataFrame, run: str, recorded: dict[str, Any], folder: Path) -> DataFrame:
+    """Return the metrics of a run with the columns that say which run it is; a lost loss marks ``diverged``."""
+    config = recorded.get("config", {})
+    rule = config.get("rule")
+    labelled = frame.copy()
+    labelled.insert(0, "checkpoint", folder.name if run == "." else run)
+    if rule is not None:
+        labelled["rule"] = rule
+        labelled["angle"] = config.get("angle", np.nan) if rule == "ifa" else np.nan
+        labelled["seed"] = config.get("seed", np.nan)
+    if _read_json(folder / "done.json").get("diverged"):
+        labelled["diverged"] = np.arange(len(labelled)) == len(labelled) - 1
+    return labelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tables of one kind that can be drawn together: no network is in two of them."""
+
+    tables: list[Table]
+    frame: DataFrame
+
+
+def batches(tables: list[Table], kind: str) -> list[Batch]:
+    """Group the tables of one kind for drawing.
+
+    A network that is in two tables was analysed twice, with other parameters: these tables belong into different
+    figures. So does a trajectory of several runs, whose coordinates are those of its own plane. A table that is a
+    copy of another is left out.
+    """
+    groups: list[list[Table]] = []
+    for table in tables:
+        if table.kind != kind or table.frame.empty:
+            continue
+        if any(table.frame.equals(other.frame) for group in groups for other in group):
+            continue
+        place = next((group for group in groups if not _clash(table, group)), None)
+        if place is None:
+            groups.append([table])
+        else:
+            place.append(table)
+    return [Batch(tables=g, frame=pd.concat([t.frame for t in g], ignore_index=True)) for g in groups]
+
+
+def _clash(table: Table, group: list[Table]) -> bool:
+    names = [set(one.frame.get("checkpoint", pd.Series([one.name])).astype(str)) for one in (table, *group)]
+    common_plane = table.kind == "trajectory" and any(len(some) > 1 for some in names)
+    return common_plane or any(names[0] & some for some in names[1:])

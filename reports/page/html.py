@@ -1,0 +1,258 @@
+"""One page for a folder of results: every figure and table in a single HTML file that opens without a network."""
+
+import base64
+import functools
+import io
+import math
+import numbers
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from alignscape.errors import InputError
+from alignscape.files import write_text
+from reports.figures import against_angle
+from reports.page.collect import Batch, Table, batches, find_tables
+from reports.page.overview import overview, quantities
+from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture, short_provenance
+from reports.page.raster import palette_of, rasterise
+from reports.page.sections import SECTIONS, Section
+from reports.page.surface3d import plotly_source, surface_payload
+from reports.style import save
+
+Progress = Callable[[int, int], None]
+
+MOST_ROWS = 200  # of a table that are shown on the page; the CSV file has all
+OPEN_ROWS = 40  # a section's only table is unfolded if it has no more rows
+CURVE_ANGLES = 3  # angles from which quantities are drawn against the angle
+_DPI = 200
+_SHOWN_DPI = 132  # pixels of the page per inch of a figure: its 7 point text is read as 13 pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as it is put on the page, or why there is none."""
+
+    title: str
+    caption: str
+    alt: str = ""
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    files: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table as it is put on the page."""
+
+    name: str
+    link: str
+    rows_in_all: int
+    columns: list[dict[str, Any]]
+    rows: list[list[dict[str, Any]]]
+    files: list[dict[str, str]] = field(default_factory=list)
+    provenance: list[tuple[str, str]] = field(default_factory=list)
+    unfolded: bool = False
+
+
+def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
+    """Write ``index.html`` into ``folder``: figures, sortable tables and provenance of every table under it.
+
+    The file holds everything it shows and loads nothing; only the links to the CSV files need the folder around it.
+    Figures that belong to no analysis (learning curves, alignment, quantities against the angle) are also written as
+    PDF and PNG.
+
+    Args:
+        folder: results of analyses, run folders, or a folder of these, any depth.
+        progress: called with (sections done, sections in all).
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: the folder does not exist or holds no table.
+    """
+    folder = Path(folder)
+    tables = find_tables(folder)
+    paper = [table for table in tables if "target" in table.provenance]
+    tables = [table for table in tables if "target" not in table.provenance]
+    analyses = {table.kind: batches(tables, table.kind) for table in tables}
+    present = [section for section in SECTIONS if analyses.get(section.kind)]
+    sections = []
+    for done, section in enumerate(present):
+        if progress is not None:
+            progress(done, len(present))
+        sections.append(_section(section, tables, analyses[section.kind], folder))
+    shown = {kind for section in present for kind in (section.kind, *section.companions)}
+    others = [_grid(table, folder) for table in tables if table.kind not in shown]
+    first = {kind: found[0].frame for kind, found in analyses.items() if found}
+    summary = overview(first)
+    surfaces = [one for batch in analyses.get("surface", []) for one in surface_payload(batch.frame)]
+    turned = next((table for table in reversed(paper) if not surfaces and "surface" in planes_of(table)), None)
+    if turned is not None:
+        surfaces = surface_payload(planes_of(turned)["surface"])
+    page = _environment().get_template("page.html.j2").render(
+        title=f"Analysis of {folder.resolve().name}",
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("alignscape"),
+        overview=None if summary is None else _rendered(summary),
+        by_angle=_by_angle(quantities(first), folder),
+        paper=[_target(name, own, folder, turned) for name, own in by_target(paper)],
+        sections=sections,
+        others=others,
+        surfaces=surfaces,
+        plotly=plotly_source() if surfaces else None,
+    )  # fmt: skip
+    write_text(folder / "index.html", page)
+    if progress is not None:
+        progress(len(present), len(present))
+    return folder / "index.html"
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.PackageLoader("reports.page", "templates")
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)  # fmt: skip
+
+
+def _section(section: Section, tables: list[Table], found: list[Batch], folder: Path) -> dict[str, Any]:
+    own = [table for table in tables if table.kind == section.kind]
+    more = [table for table in tables if table.kind in section.companions]
+    pictures = [
+        _picture(
+            drawing.title + (f" ({', '.join(table.name for table in batch.tables)})" if len(found) > 1 else ""),
+            drawing.caption,
+            functools.partial(drawing.draw, batch.frame, batch.tables),
+            folder / drawing.saved_as if drawing.saved_as and batch is found[0] else None,
+        )
+        for batch in found
+        for drawing in section.drawings
+        if drawing.applies(batch.frame)
+    ]
+    return {
+        "kind": section.kind,
+        "heading": section.heading,
+        "text": section.text,
+        "pictures": pictures,
+        "films": [_film(path) for table in own for path in table.companions if path.suffix == ".gif"],
+        "grids": [
+            _grid(table, folder, unfolded=len(own) == 1 and len(table.frame) <= OPEN_ROWS) for table in more + own
+        ],
+    }
+
+
+def _target(name: str, tables: list[Table], folder: Path, turned: Table | None) -> dict[str, Any]:
+    """Return a figure or table of the paper: heading, figures, the table itself or the numbers behind the figure."""
+    pictures = [picture for table in tables if (picture := saved_picture(table, folder)) is not None]
+    drawn = {table.name for table in tables if table.path.with_suffix(".png").is_file()}
+    grids = []
+    for table in tables:
+        is_table = not pictures and table is tables[0]
+        rows = MOST_ROWS if is_table else DATA_ROWS
+        grids.append(_grid(table, folder, unfolded=is_table and len(table.frame) <= OPEN_ROWS, rows=rows))
+    about = tables[0].provenance
+    return {
+        "id": f"target-{name}",
+        "name": name,
+        "heading": about.get("title", name),
+        "text": "" if drawn else about.get("caption", ""),
+        "profile": about.get("profile", {}),
+        "pictures": pictures,
+        "grids": grids,
+        "surfaces": turned in tables,
+    }
+
+
+def _by_angle(table: DataFrame | None, folder: Path) -> Picture | None:
+    """Return the figure of all quantities against the angle, if there are enough angles to see a curve."""
+    if table is None or len(table.loc[table["rule"] == "ifa", "angle"].unique()) < CURVE_ANGLES:
+        return None
+    caption = "From feedback identical to the forward weights (0°) to independent of them (90°, as in FA)."
+    return _picture("Against the initial angle", caption, lambda: against_angle(table), folder / "angle")
+
+
+def _picture(title: str, caption: str, draw: Callable[[], Figure], stem: Path | None = None) -> Picture:
+    try:
+        figure = draw()
+    except InputError as error:
+        return Picture(title=title, caption=caption, problem=str(error))
+    return Picture(
+        title=title,
+        caption=caption,
+        alt=f"{title}: {_legend_names(figure)}. {caption}",
+        uri=_png_uri(figure),
+        width=round(figure.get_size_inches()[0] * _SHOWN_DPI),
+        height=round(figure.get_size_inches()[1] * _SHOWN_DPI),
+        files=() if stem is None else tuple(path.name for path in save(figure, stem)),
+    )
+
+
+def _film(path: Path) -> dict[str, str]:
+    """Return an animation beside a table; a reader opens it, since not everyone likes things that move."""
+    return {"name": path.name, "uri": "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()}
+
+
+def _legend_names(figure: Figure) -> str:
+    """Name what is drawn, for readers who do not see it."""
+    names = [str(text.get_text()) for legend in figure.legends for text in legend.get_texts()]
+    if not names:
+        names = [re.sub(r"\$.*?\$\s*", "", axes.get_title(loc="left")) for axes in figure.axes]
+    return ", ".join(dict.fromkeys(name.replace("\n", ", ").replace("\\$", "$") for name in names if name))
+
+
+def _png_uri(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    palette_of(rasterise(figure, _DPI)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _grid(table: Table, folder: Path, *, unfolded: bool = False, rows: int = MOST_ROWS) -> Grid:
+    files = [table.path, *table.companions]
+    return Grid(
+        name=table.name,
+        link=quote(table.name),
+        rows_in_all=len(table.frame),
+        unfolded=unfolded,
+        files=[{"name": p.name, "link": quote(p.relative_to(folder).as_posix())} for p in files],
+        provenance=_flat(short_provenance(table.provenance)),
+        **_rendered(table.frame.head(rows)),
+    )
+
+
+def _rendered(frame: DataFrame) -> dict[str, Any]:
+    """Return columns and cells as the template needs them: text to read and value to sort by."""
+    columns = [{"name": str(name), "numeric": pd.api.types.is_numeric_dtype(frame[name])} for name in frame.columns]
+    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return {"text": "", "value": ""}
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        text = f"{int(number)}" if number.is_integer() and abs(number) < 1e6 else f"{number:.4g}"
+        return {"text": text, "value": repr(number)}
+    return {"text": str(value), "value": str(value)}
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Return nested JSON as (names from outside in, text) pairs."""
+    if isinstance(value, dict):
+        return [pair for key, inner in value.items() for pair in _flat(inner, f"{name}: {key}" if name else str(key))]
+    if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        return [pair for place, inner in enumerate(value, 1) for pair in _flat(inner, f"{name}: {place}")]
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+    return [(name, text)]

@@ -1,0 +1,193 @@
+"""Figures 1 and 4 and their supplements: alignment, learning curves and final accuracy."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from reports import figures
+from reports.figures import layout
+from reports.figures.series import rule_name
+from reports.paper.figures import panels
+from reports.paper.memory_access import PHASES, linear_layers, memory_accesses
+from reports.paper.target import Drawn, Tables
+from reports.style import DOUBLE, styled
+from training.data import source
+
+_PHASE_COLOURS = {"forward": "#b9c4d6", "error": "#7a93bd", "update": "#3f5f95", "transport": "#d55e00"}
+_UNITS = ((1e6, "millions"), (1e3, "thousands"), (1, "numbers"))
+# Values per image: a description of the data is all that a count from shapes needs.
+PIXELS = {
+    "digits": 64,
+    "digits32": 1024,
+    "mnist": 784,
+    "cifar10": 3072,
+    "cifar100": 3072,
+    "svhn": 3072,
+    "stl10": 27648,
+}
+
+
+def learning(tables: Tables, *, hidden: Sequence[int], dataset: str, batch_size: int) -> list[Drawn]:
+    """Draw figure 1: alignment of the last two layers, learning curves, final accuracy, memory accesses."""
+    return [_learning(tables["metrics"], update_accesses(hidden, dataset, batch_size))]
+
+
+def update_accesses(hidden: Sequence[int], dataset: str, batch_size: int) -> DataFrame:
+    """Return the memory accesses of one update of the MLP by BP, IFA and FA."""
+    layers = linear_layers([PIXELS[dataset], *hidden, source(dataset).classes])
+    rules = ("bp", "ifa", "fa")
+    return pd.concat([memory_accesses(layers, rule, batch_size) for rule in rules], ignore_index=True)
+
+
+def _learning(metrics: DataFrame, counts: DataFrame) -> Drawn:
+    drawn: dict[str, DataFrame] = {}
+    final = panels.last_rows(metrics).assign(value=lambda rows: 100 * rows["test_accuracy"])
+
+    @styled
+    def draw() -> Figure:
+        figure, axes = panels.mosaic("aabbcc;dddeee", 4.3)
+        layers = panels.layers_of(metrics)[-2:]
+        for letter, layer in zip("ab", layers, strict=False):
+            drawn[letter] = panels.angle_curves(axes[letter], metrics, layer)
+            name = "last layer" if layer == layers[-1] else "penultimate layer"
+            layout.title(axes[letter], name, "ab".index(letter))
+        drawn["c"] = panels.curves(axes["c"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
+        layout.title(axes["c"], "learning curves", 2)
+        columns = ["checkpoint", "rule", "angle", "seed", "epoch", "value"]
+        pairs = [("BP", "IFA 0°"), ("IFA 0°", "FA"), ("BP", "FA")]
+        drawn["d"] = panels.rules_panel(axes["d"], final[columns], "final test accuracy (%)", pairs)
+        layout.title(axes["d"], "final accuracy", 3)
+        drawn["e"] = _memory_panel(axes["e"], counts)
+        layout.title(axes["e"], "memory accesses of one update (counted)", 4)
+        series = panels.legend_of(figure, metrics)
+        tested = (
+            " d: dots are seeds, p of two-sided rank-sum tests."
+            if metrics["seed"].max() > metrics["seed"].min()
+            else ""
+        )
+        text = (
+            f"{panels.seeds_note(series)} Dotted: 90°, independent weights.{tested} e: values read and written by the "
+        )
+        text += "model of docs/reproduction.md, with memories of their own for the two directions; with one shared "
+        layout.note(figure, (text + "memory nothing is transported.").strip())
+        return figure
+
+    figure = draw()
+    return Drawn(
+        title="Alignment, learning and cost",
+        caption="Angles between forward and feedback weights, accuracy, and what an update reads and writes.",
+        table=panels.tidy(drawn),
+        figure=figure,
+    )
+
+
+def _memory_panel(axes: Axes, counts: DataFrame) -> DataFrame:
+    unit, word = next((size, word) for size, word in _UNITS if counts["reads"].sum() > 3 * size)
+    totals = counts.assign(value=(counts["reads"] + counts["writes"]) / unit)
+    table = totals.groupby(["rule", "phase"], sort=False)[["reads", "writes", "value"]].sum().reset_index()
+    rules = list(dict.fromkeys(table["rule"]))
+    for place, rule in enumerate(rules):
+        left = 0.0
+        for phase in PHASES:
+            size = float(table.loc[(table["rule"] == rule) & (table["phase"] == phase), "value"].sum())
+            axes.barh(place, size, left=left, height=0.6, color=_PHASE_COLOURS[phase],
+                      label=phase if place == 0 else None)  # fmt: skip
+            left += size
+        axes.text(left, place, f" {left:.3g}", va="center", fontsize=6)
+    most = float(table.groupby("rule")["value"].sum().max())
+    axes.set_yticks(range(len(rules)), [rule_name(rule) for rule in rules])
+    axes.set(xlabel=f"reads + writes ({word} of values)", ylim=(len(rules) - 0.4, -1.15), xlim=(0, 1.16 * most))
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="upper left", ncols=4, columnspacing=1, handlelength=1, borderaxespad=0.1)
+    return table
+
+
+def soft_alignment(tables: Tables) -> list[Drawn]:
+    """Draw figure 4: alignment over training, learning curves and final accuracy for every angle."""
+    metrics = tables["metrics"]
+    layer = panels.layers_of(metrics)[-1]
+    drawn: dict[str, DataFrame] = {}
+    ends = panels.last_rows(metrics)
+
+    @styled
+    def draw() -> Figure:
+        figure, axes = panels.mosaic("ab;cd", 4.6)
+        drawn["a"] = panels.angle_curves(axes["a"], metrics, layer)
+        layout.title(axes["a"], "alignment of the last layer", 0)
+        drawn["b"] = panels.curves(axes["b"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
+        layout.title(axes["b"], "learning curves", 1)
+        aligned = ends[ends[f"angle_{layer}"].notna()].assign(value=lambda rows: rows[f"angle_{layer}"])
+        columns = ["checkpoint", "rule", "angle", "seed", "epoch", "value"]
+        drawn["c"] = panels.angle_panel(axes["c"], aligned[columns], "final angle W, B (°)")
+        axes["c"].set(ylim=(-3, 99), yticks=[0, 30, 60, 90])
+        axes["c"].plot([0, 90], [0, 90], color="#b0b0b0", linestyle=":", linewidth=0.8, zorder=0)
+        layout.title(axes["c"], "where the last layer ends", 2)
+        final = ends.assign(value=100 * ends["test_accuracy"])
+        drawn["d"] = panels.angle_panel(axes["d"], final[columns], "final test accuracy (%)")
+        layout.title(axes["d"], "final accuracy", 3)
+        series = panels.legend_of(figure, metrics)
+        text = f"{panels.seeds_note(series)} {panels.tests_note(final)} Dotted: 90° (a), no change (c)."
+        layout.note(figure, text.strip())
+        return figure
+
+    figure = draw()
+    return [
+        Drawn(
+            title="Soft alignment",
+            caption="Between feedback identical to the initial weights (0°) and independent of them (90°, FA).",
+            table=panels.tidy(drawn),
+            figure=figure,
+        )
+    ]
+
+
+def every_layer(tables: Tables) -> list[Drawn]:
+    """Draw figures S1 and S8: the alignment of every layer but the first over training."""
+    metrics = tables["metrics"]
+    aligned = metrics[metrics["rule"] != "bp"]
+    layers = panels.layers_of(aligned)
+    drawn: dict[str, DataFrame] = {}
+
+    @styled
+    def draw() -> Figure:
+        rows, wide = layout.panel_grid(len(layers), most_columns=3)
+        figure = Figure(figsize=(DOUBLE, 0.7 + 2.1 * rows))
+        grid = figure.subplots(rows, wide, squeeze=False).ravel()
+        for index, (axes, layer) in enumerate(zip(grid, layers, strict=False)):
+            points = panels.angle_curves(axes, aligned, layer)
+            drawn[layout.letter(index)] = points.assign(layer=layer)
+            layout.title(axes, f"layer {index + 2}", index)
+        for axes in grid[len(layers) :]:
+            axes.set_visible(False)
+        series = panels.legend_of(figure, aligned)
+        text = panels.seeds_note(series) + " Dotted: 90°, independent weights. Nothing is sent below layer 1."
+        layout.note(figure, text.strip())
+        return figure
+
+    figure = draw()
+    return [
+        Drawn(
+            title="Alignment of every layer",
+            caption="Mean angle between a neuron's forward and feedback weights.",
+            table=panels.tidy(drawn),
+            figure=figure,
+        )
+    ]
+
+
+def accuracy_and_loss(tables: Tables) -> list[Drawn]:
+    """Draw figures S2 and S9: accuracy and loss on both splits over training."""
+    metrics = tables["metrics"]
+    columns = ["checkpoint", "rule", "angle", "seed", "epoch"]
+    shown = metrics[[*columns, "train_loss", "test_loss", "train_accuracy", "test_accuracy"]]
+    return [
+        Drawn(
+            title="Accuracy and loss",
+            caption="Training values are means over the epoch as it went.",
+            table=shown,
+            figure=figures.metrics(shown),
+        )
+    ]

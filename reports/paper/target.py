@@ -1,0 +1,119 @@
+"""What a target is: the tables it is drawn from, each put together from files of jobs, and what draws it."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignscape.errors import InputError
+from reports.paper.profile import Profile
+from training.store.jobs import Job, TrainJob
+from training.store.run_store import RunStore, canonical_key
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a job, and the columns that say what it is of."""
+
+    job: Job
+    file: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> str:
+        """A name of the network, e.g. ``ifa45-seed0``."""
+        of = self.columns
+        angle = "" if of.get("angle") is None else f"{of['angle']:g}"
+        return f"{of['rule']}{angle}-seed{of['seed']}" if "rule" in of else self.job.label
+
+    def path(self, store: RunStore) -> Path:
+        """Return where the file is; the job must be done."""
+        if isinstance(self.job, TrainJob):
+            return self.job.folder(store).path / self.file
+        entry = self.job.entry(store)
+        if entry is None:
+            raise InputError(f"{self.job.label} is not in the store")
+        return entry.file(self.file)
+
+
+Sources = Mapping[str, Sequence[Source]]
+Tables = Mapping[str, "DataFrame"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One result of a target: a figure with the numbers in it, or a table."""
+
+    suffix: str = ""  # after the target's name: "" or "-feedback"
+    title: str
+    caption: str
+    table: "DataFrame"  # everything that was drawn, tidy
+    figure: "Figure | None" = None
+    summary: "DataFrame | None" = None  # the table that a paper would print, if ``table`` is not it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A figure or table of the paper, declared.
+
+    ``sources(profile, root)`` names the files it is drawn from. ``draw`` is ``"package.module:function"`` (imported
+    when there is something to draw) and is called with the tables and with ``options(profile)``: it depends on nothing
+    else. A change of what it draws wants a new ``version``.
+    """
+
+    name: str
+    title: str
+    sources: Callable[[Profile, Path | None], Sources]
+    draw: str
+    options: Callable[[Profile], dict[str, Any]] = lambda profile: {}
+    version: int = 1
+    optional: tuple[str, ...] = ()  # tables that it does without where their data are not there
+
+    def key(self, profile: Profile, sources: Sources, store: RunStore) -> str:
+        """Return what the results depend on, known before a job of them is done.
+
+        Raises:
+            InputError: a data set cannot be read.
+        """
+        files = {
+            table: [[one.job.key(store), one.file, dict(one.columns)] for one in parts]
+            for table, parts in sources.items()
+        }
+        return canonical_key([self.name, self.version, files, self.options(profile)])
+
+    def results(self, profile: Profile, sources: Sources, store: RunStore) -> list[Drawn]:
+        """Draw; every job must be done."""
+        module, _, name = self.draw.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        tables = {table: read(parts, store) for table, parts in sources.items()}
+        return function(tables, **self.options(profile))
+
+
+def read(sources: Sequence[Source], store: RunStore) -> "DataFrame":
+    """Return the files as one table with the sources' columns, and ``checkpoint``, a name of the network, first.
+
+    Of an ``.npz`` file each array becomes a row ``name, array``.
+    """
+    import numpy as np
+    import pandas as pd
+
+    frames = []
+    for source in sources:
+        path = source.path(store)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                frame = pd.DataFrame({"name": list(arrays), "array": [arrays[name] for name in arrays]})
+        else:
+            # "true" is a gradient mode here, not a truth value
+            frame = pd.read_csv(path, dtype=dict.fromkeys(("gradient", "quantity", "corruption", "category"), "object"))
+        frames.append(frame.assign(**{"checkpoint": source.network, **source.columns}))
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    if not filled:
+        return pd.DataFrame(columns=["checkpoint"])
+    table = pd.concat(filled, ignore_index=True)
+    return table[["checkpoint", *table.columns.drop("checkpoint")]]

@@ -1,0 +1,91 @@
+"""Samples on one device: uint8 pixels with labels, what normalises them, and both splits of a data set."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alignscape.errors import InputError
+from alignscape.seeding import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images (N, C, H, W) uint8 and labels (N,) int64, on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the split on ``device``."""
+        return Split(images=self.images.to(device), labels=self.labels.to(device))
+
+    def subset(self, size: int | None, seed: int) -> "Split":
+        """Return ``size`` samples: the first of a permutation by ``seed``, so smaller subsets are nested in larger.
+
+        Raises:
+            InputError: ``size`` is less than 1 or more than there are.
+        """
+        if size is None:
+            return self
+        if not 1 <= size <= len(self):
+            raise InputError(f"{size} samples were asked for; the split has {len(self)}")
+        if size == len(self):
+            return self
+        order = torch.randperm(len(self), generator=generator(seed, "subset"))[:size].to(self.labels.device)
+        return Split(images=self.images[order], labels=self.labels[order])
+
+    def digest(self) -> str:
+        """Return the SHA-256 (64 hex digits) of shape, pixels and labels: the bytes that a result depends on."""
+        state = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        state.update(self.images.cpu().contiguous().numpy().data)
+        state.update(self.labels.cpu().contiguous().numpy().data)
+        return state.hexdigest()
+
+
+class Normalise(nn.Module):
+    """Map pixels to zero mean and unit variance per channel: ``(x / 255 - mean) / std`` for uint8, and
+    ``(x - mean) / std`` for floats in [0, 1]. Accepts (..., C, H, W); returns float of the module's dtype."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        mean_c11 = torch.tensor(mean, dtype=torch.float64)[:, None, None]
+        std_c11 = torch.tensor(std, dtype=torch.float64)[:, None, None]
+        self.register_buffer("scale", (1 / std_c11).float())
+        self.register_buffer("byte_scale", (1 / (255 * std_c11)).float())
+        self.register_buffer("shift", (-mean_c11 / std_c11).float())
+        self.scale: Tensor
+        self.byte_scale: Tensor
+        self.shift: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            # In place on the one float copy: a training step on a CPU is short enough to notice a second one.
+            return images.to(self.shift.dtype).mul_(self.byte_scale).add_(self.shift)
+        return images * self.scale + self.shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Both splits on one device, with what a model and a checkpoint need to know of them."""
+
+    name: str
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: int
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def digest(self) -> str:
+        """Return one SHA-256 over both splits as used (after subsetting)."""
+        return hashlib.sha256(f"{self.train.digest()}{self.test.digest()}".encode()).hexdigest()

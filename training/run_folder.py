@@ -1,0 +1,134 @@
+"""The folder of one run: who it belongs to, where it stands, when it is complete."""
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignscape.errors import InputError
+from alignscape.files import atomic_path, describe_files, remove_stale_temporaries, write_json, write_text
+from training.config import TrainConfig
+
+# What a complete run consists of. Analyses may write their tables beside these, and may write them again.
+RUN_FILES = (
+    *("config.json", "metrics.csv", "ckpt.pt", "checkpoints/epoch-*.pt"),
+    *("trajectory.npy", "trajectory.json", "sketch.npz"),
+)
+
+RESUME, NEXT_RESUME = "resume.pt", "resume-next.pt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``config.json``, ``ckpt.pt``, ``checkpoints/``, ``metrics.csv``, ``resume.pt``, ``done.json`` under ``path``."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The final checkpoint."""
+        return self.path / "ckpt.pt"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is complete: ``done.json`` is written last."""
+        return (self.path / "done.json").is_file()
+
+    def epoch_checkpoint(self, epoch: int) -> Path:
+        """The checkpoint after ``epoch`` epochs; 0 is the initialisation."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.pt"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the kernel lets go of it when the process dies, however it dies.
+
+        Raises:
+            InputError: another process is training in it; it holds files that are not a run's.
+        """
+        if self.path.exists() and not (self.path / "config.json").is_file():
+            if not self.path.is_dir():
+                raise InputError(f"{self.path} is a file: choose another --out")
+            if foreign := [p.name for p in sorted(self.path.iterdir()) if not p.name.startswith(".")]:
+                names = ", ".join(foreign[:3])
+                raise InputError(f"{self.path} is not empty and not a run ({names}): choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        # The lock file stays: removing it would let a third process lock a file that a second one still waits for.
+        with open(self.path / ".lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"another process is training in {self.path}") from error
+            yield
+
+    def claim(self, config: TrainConfig, description: dict[str, Any]) -> None:
+        """Make the folder this run's, or check that it is.
+
+        Raises:
+            InputError: the folder belongs to another config (differences named) or to other data.
+        """
+        if (self.path / "config.json").is_file():
+            self._check_owner(config, description)
+        else:
+            write_json(self.path / "config.json", {"config": config.to_dict(), **description})
+        remove_stale_temporaries(self.path)
+        if (self.path / "checkpoints").is_dir():
+            remove_stale_temporaries(self.path / "checkpoints")
+
+    def _check_owner(self, config: TrainConfig, description: dict[str, Any]) -> None:
+        recorded = self.read_config()
+        if changes := config.differences(TrainConfig.from_dict(recorded["config"])):
+            raise InputError(f"{self.path} holds another run ({'; '.join(changes[:4])}): choose another --out")
+        if recorded["data"]["digest"] != description["data"]["digest"]:
+            raise InputError(f"{self.path} was trained on other bytes of {config.dataset}: choose another --out")
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what ``config.json`` holds.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        try:
+            recorded = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} is not a run folder: config.json is missing or damaged") from error
+        if not isinstance(recorded, dict) or not {"config", "data"} <= recorded.keys():
+            raise InputError(f"{self.path} is not a run folder: config.json is not a run's")
+        return recorded
+
+    def stage_resume(self, state: dict[str, Any]) -> None:
+        """Write a resume point beside the one in force."""
+        import torch  # here, because a list of runs has no use for it, and it takes seconds
+
+        with atomic_path(self.path / NEXT_RESUME) as temporary:
+            torch.save(state, temporary)
+
+    def commit_resume(self) -> None:
+        """Put the staged resume point in force. Networks that train together stage theirs before the first of them
+        commits, so that however the process dies, they have one step in common to go on from."""
+        (self.path / NEXT_RESUME).rename(self.path / RESUME)
+
+    def resume_points(self) -> list[dict[str, Any]]:
+        """Return the resume points there are: the one in force, and one that was staged when the process died."""
+        from training.checkpoint import read_torch_file
+
+        paths = [self.path / name for name in (RESUME, NEXT_RESUME)]
+        return [read_torch_file(path) for path in paths if path.is_file()]
+
+    def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
+        """Replace ``metrics.csv`` (one row an epoch); NaN is an empty cell."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
+        write_text(self.path / "metrics.csv", text.getvalue())
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Declare the run complete, with the digest of each of its files, and drop its resume point."""
+        write_json(self.path / "done.json", {**summary, "files": describe_files(self.path, RUN_FILES)})
+        for name in (RESUME, NEXT_RESUME):
+            (self.path / name).unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""Digests of data sets, remembered by the size and time of their files: keys are wanted long before the data are."""
+
+from pathlib import Path
+from typing import Any
+
+from alignscape.files import write_json
+from training.config import TrainConfig
+from training.store.run_store import RunStore, canonical_key, read_json
+
+
+def data_digest(store: RunStore, name: str, root: Path | None = None, **options: Any) -> str:
+    """Return the digest of ``load_dataset(name, root, **options)``, remembered if its files are as they were.
+
+    Whoever trains compares it with the data at hand, so that a file changed behind its time stamp is noticed.
+
+    Raises:
+        InputError: as ``load_dataset``.
+    """
+    place = None if root is None or name in ("digits", "digits32") else str(Path(root).resolve())
+    asked = {"name": name, "root": place, **options}
+    path = store.root / "data" / f"{name}-{canonical_key(asked)[:16]}.json"
+    known = read_json(path)
+    if known.get("asked") == asked and all(_stamp(file) == [size, time] for file, size, time in known["files"]):
+        return known["digest"]
+    from training.data import load_dataset, source
+
+    digest = load_dataset(name, root, **options).digest()
+    files = [str(Path(place) / file) for split in source(name).files.values() for file in split] if place else []
+    store.create()
+    write_json(path, {"asked": asked, "digest": digest, "files": [[file, *_stamp(file)] for file in files]})
+    return digest
+
+
+def forget_digests(store: RunStore, name: str) -> None:
+    """Forget what was remembered of the data set ``name``."""
+    for path in (store.root / "data").glob(f"{name}-*.json"):
+        path.unlink(missing_ok=True)
+
+
+def data_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of ``load_dataset`` that a config decides, beside the name."""
+    return {"train_size": config.train_size, "subset_seed": config.subset_seed}
+
+
+def _stamp(file: str) -> list[int]:
+    try:
+        stat = Path(file).stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]

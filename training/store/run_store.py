@@ -1,0 +1,219 @@
+"""The run store: what was computed, under a key of everything it depends on.
+
+    ROOT/runs/KEY        a run folder; the key is the config's and the data's (``TrainConfig.key``)
+    ROOT/analyses/KEY    the files of one analysis and ``meta.json``; the key is that of the analysis' name and version,
+                         the digests of its input files and its parameters
+    ROOT/data, locks, failed    digests of data sets, one lock a key, tracebacks of jobs that failed
+
+Folders go by the first 16 digits of the key. A run is complete when its ``done.json`` is there; the folder of an
+analysis appears by one rename, so that it is complete or absent. A lock is the kernel's (``flock``) and ends with its
+process, however that dies: nothing needs mending after ``kill -9``. The store may lie on a network file system that
+has working locks (NFS 4, Lustre with ``-o flock``).
+
+    store = RunStore("store")
+    entry = store.analysis("hessian", version=1, inputs={"checkpoint": digest}, parameters={"k": 10})
+    entry.compute(lambda folder: frame.to_csv(folder / "result.csv", index=False))  # unless it is there already
+    entry.read_table()
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alignscape.errors import InputError
+from alignscape.files import damaged_files, describe_files, write_json
+from training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+FOLDER_DIGITS = 16
+
+Outcome = Literal["computed", "reused", "busy"]
+RunState = Literal["absent", "in progress", "complete", "diverged", "damaged"]
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """The store under ``root``; folders are made when something is written.
+
+    Raises:
+        InputError: ``root`` is a file, or a store of another format.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"{self.root} is a file: choose another --store")
+        if (found := read_json(self.root / "store.json").get("format", FORMAT)) != FORMAT:
+            raise InputError(f"{self.root} is a store of format {found}; this alignscape reads format {FORMAT}")
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever stored here."""
+        return (self.root / "store.json").is_file()
+
+    def run(self, key: str) -> RunFolder:
+        """Return the folder of the run with ``key`` (``TrainConfig.key``), which may not exist yet."""
+        return RunFolder(self.root / "runs" / key[:FOLDER_DIGITS])
+
+    def analysis(self, name: str, *, version: int, inputs: Mapping[str, str], parameters: Mapping[str, Any]) -> "Entry":
+        """Return the place of one analysis; ``inputs`` are SHA-256 digests of what it reads, ``parameters`` JSON."""
+        definition = {"analysis": name, "version": version, "inputs": dict(inputs), "parameters": dict(parameters)}
+        key = canonical_key(definition)
+        return Entry(self, self.root / "analyses" / key[:FOLDER_DIGITS], key, json.loads(json.dumps(definition)))
+
+    def runs(self) -> list[RunFolder]:
+        """Return every run that was begun."""
+        return [RunFolder(path.parent) for path in sorted((self.root / "runs").glob("*/config.json"))]
+
+    def analyses(self) -> list["Entry"]:
+        """Return every analysis whose folder is there and can be read, damaged or not."""
+        entries = []
+        for path in sorted((self.root / "analyses").glob("[0-9a-f]*")):
+            meta = read_json(path / "meta.json")
+            entries.append(Entry(self, path, meta.get("key", path.name), meta.get("definition", {})))
+        return entries
+
+    @contextmanager
+    def locked(self, key: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold ``key`` for this process; yields False at once if another one has it and ``wait`` is false."""
+        self.create()
+        path = self.root / "locks" / f"{key[:FOLDER_DIGITS]}.lock"
+        path.parent.mkdir(exist_ok=True)
+        # The file stays: removing it would let a third process lock a file that a second one still waits for.
+        with open(path, "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    @property
+    def identity(self) -> str | None:
+        """What tells this store from another one at the same path of another machine; None if there is none."""
+        return read_json(self.root / "store.json").get("identity")
+
+    def create(self) -> None:
+        """Make ``root`` a store if it is none yet."""
+        if not self.exists:
+            write_json(self.root / "store.json", {"format": FORMAT, "identity": uuid.uuid4().hex})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One analysis in the store, done or to be done."""
+
+    store: RunStore
+    path: Path
+    key: str
+    definition: dict[str, Any]  # analysis, version, inputs, parameters
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is complete, and its files have the sizes they were written with."""
+        return bool(meta := self.meta()) and not damaged_files(self.path, meta["files"], hashed=False)
+
+    def meta(self) -> dict[str, Any]:
+        """Return ``meta.json``: definition, files with their digests, time and cost; empty if there is none."""
+        return read_json(self.path / "meta.json")
+
+    def compute(self, write: Callable[[Path], None], *, wait: bool = True, **record: Any) -> Outcome:
+        """Call ``write(folder)`` on an empty folder and commit what it leaves there, unless the analysis is done.
+
+        ``record`` (JSON) goes into ``meta.json``. An exception of ``write`` passes through and leaves nothing.
+        """
+        with self.store.locked(self.key, wait=wait) as held:
+            if not held:
+                return "busy"
+            if self.is_done:
+                return "reused"
+            self.path.parent.mkdir(exist_ok=True)
+            self._remove_leftovers()
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+            temporary.mkdir()
+            try:
+                started = time.monotonic()
+                write(temporary)
+                self._commit(temporary, {**record, "seconds": round(time.monotonic() - started, 3)})
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            return "computed"
+
+    def _commit(self, temporary: Path, record: dict[str, Any]) -> None:
+        if not (files := describe_files(temporary, ["**/*"])):
+            raise RuntimeError(f"the analysis {self.definition['analysis']} wrote nothing")
+        for name in files:
+            with open(temporary / name, "rb") as handle:
+                os.fsync(handle.fileno())
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        meta = {"key": self.key, "definition": self.definition, "files": files, "created": created, **record}
+        write_json(temporary / "meta.json", meta)
+        os.rename(temporary, self.path)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed writer or damage left; the lock is held, so nobody is at work on it."""
+        remove_folder(self.path)
+        for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of its files."""
+        return self.path / name
+
+    def read_table(self, name: str = "result.csv") -> "pd.DataFrame":
+        """Return one of its CSV files."""
+        import pandas as pd
+
+        return pd.read_csv(self.file(name))
+
+
+def run_state(run: RunFolder) -> RunState:
+    """Return where a run stands, from its ``done.json`` and the sizes of its files."""
+    if not (run.path / "config.json").is_file():
+        return "absent"
+    if not run.is_done:
+        return "in progress"
+    done = read_json(run.path / "done.json")
+    if not done or damaged_files(run.path, done.get("files", {}), hashed=False):
+        return "damaged"
+    return "diverged" if done["diverged"] else "complete"
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, by one rename for whoever looks at its name; no error if there is none."""
+    grave = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(grave, ignore_errors=True)
+    if path.exists():
+        path.rename(grave)
+        shutil.rmtree(grave)
+
+
+def canonical_key(value: Any) -> str:
+    """Return the SHA-256 (64 hex digits) of ``value`` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in ``path``; empty if the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

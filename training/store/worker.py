@@ -1,0 +1,163 @@
+"""What carries out a job and commits its result to the store, in this process or in an actor on another machine."""
+
+import importlib
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alignscape.errors import InputError
+from alignscape.files import write_text
+from training.store.digests import data_options, forget_digests
+from training.store.jobs import AnalysisJob, Job, TrainJob
+from training.store.run_store import FOLDER_DIGITS, RunStore, remove_folder, run_state
+
+if TYPE_CHECKING:
+    from training.data import Dataset
+    from training.loop import Progress
+
+# "computed", "reused" (it was there), "busy" (another process has it), "deferred" (the stack has its size without it),
+# or FAILED and the reason.
+Result = str
+FAILED = "failed: "
+FINISHED = ("complete", "diverged")
+
+Task = tuple[tuple[str, Job], ...]  # keys and jobs: one analysis, or trainings that go as a stack
+
+CACHED_DATA_SETS = 3
+
+
+@dataclass
+class Worker:
+    """Carries out jobs, one call after another; data sets stay loaded between calls."""
+
+    store: RunStore
+    device: str = "auto"
+    stack: "int | Literal['auto']" = "auto"  # networks that train together
+    progress: "Progress | None" = None  # while networks train
+    _data: "dict[Any, tuple[Dataset, str]]" = field(default_factory=dict)
+
+    def identity(self) -> str | None:
+        """Return which store can be seen from here."""
+        return self.store.identity
+
+    def perform(self, task: Task) -> list[Result]:
+        """Carry out one analysis, or trainings that may go as a stack; return a result for each job.
+
+        An error of a job is its result; being killed is not.
+        """
+        if isinstance(task[0][1], TrainJob):
+            return self._train([(key, job) for key, job in task if isinstance(job, TrainJob)])
+        return [self._guarded([key], partial(self._analyse, job)) for key, job in task if isinstance(job, AnalysisJob)]
+
+    def _guarded(self, keys: Sequence[str], carry_out: Callable[[], Any]) -> Any:
+        """Return what ``carry_out`` returns, or for an error its reason, of which the traceback is kept by keys."""
+        reports = [self.store.root / "failed" / f"{key[:FOLDER_DIGITS]}.txt" for key in keys]
+        try:
+            result = carry_out()
+        except InputError as error:
+            return f"{FAILED}{error}"
+        except Exception as error:
+            for report in reports:
+                write_text(report, traceback.format_exc())
+            reason = (str(error).splitlines() or [""])[0]
+            return f"{FAILED}{type(error).__name__}: {reason} (traceback in {reports[0]})"
+        for report in reports:
+            report.unlink(missing_ok=True)
+        return result
+
+    def _train(self, task: list[tuple[str, TrainJob]]) -> list[Result]:
+        """Train as many of ``task`` as should go together, and leave the rest for later."""
+        size = self._guarded([task[0][0]], partial(self._stack_size, task))
+        if isinstance(size, str):  # it failed, and the next may not
+            return [size] + ["deferred"] * (len(task) - 1)
+        results: dict[str, Result] = {key: "deferred" for key, _ in task}
+        with ExitStack() as locks:
+            mine = []
+            for key, job in task[:size]:
+                if not locks.enter_context(self.store.locked(key, wait=False)):
+                    results[key] = "busy"
+                elif (state := run_state(self.store.run(key))) in FINISHED:
+                    results[key] = "reused"
+                else:
+                    if state == "damaged":
+                        remove_folder(self.store.run(key).path)
+                    mine.append((key, job))
+            if mine:
+                reason = self._guarded([key for key, _ in mine], partial(self._train_together, mine))
+                for key, _ in mine:
+                    results[key] = "computed" if run_state(self.store.run(key)) in FINISHED else reason
+        return [results[key] for key, _ in task]
+
+    def _stack_size(self, task: list[tuple[str, TrainJob]]) -> int:
+        from training.checkpoint import DataInfo
+        from training.network import Network
+        from training.stack_size import choose_size
+
+        key, job = task[0]
+        data = self._dataset(job, key)
+        if len(task) == 1:
+            return 1
+        network = Network(job.config, data, DataInfo.of(data), self.store.run(key))
+        return choose_size(network, data, len(task), self.stack).size
+
+    def _train_together(self, task: list[tuple[str, TrainJob]]) -> None:
+        from training.loop import train_many
+
+        jobs = [(job.config, self.store.run(key).path) for key, job in task]
+        key, job = task[0]
+        data = self._dataset(job, key)
+        train_many(jobs, data, stack=len(jobs), data_root=job.data_root, progress=self.progress)
+
+    def _analyse(self, job: AnalysisJob) -> Result:
+        entry = job.entry(self.store)
+        if entry is None:
+            raise InputError(f"{job.label}: an input went missing from {self.store.root}")
+        inputs = {name: source.path(self.store) for name, source in job.inputs.items()}
+        function = import_function(job.function)
+
+        def write(folder: Path) -> None:
+            function(folder, inputs, device=self.device, data_root=job.data_root, **job.parameters)
+
+        sources = {name: source.label for name, source in job.inputs.items()}
+        return entry.compute(write, wait=False, sources=sources)
+
+    def _dataset(self, job: TrainJob, key: str) -> "Dataset":
+        """Return the data of a run on the device, loaded once.
+
+        Raises:
+            InputError: it is not what the key was made from.
+        """
+        from alignscape.device import resolve_device
+        from training.data import load_dataset
+
+        config, options = job.config, data_options(job.config)
+        wanted = (config.dataset, job.data_root, *options.items())
+        if wanted not in self._data:
+            data = load_dataset(config.dataset, job.data_root, **options, device=resolve_device(self.device))
+            while len(self._data) >= CACHED_DATA_SETS:
+                self._data.pop(next(iter(self._data)))
+            self._data[wanted] = data, data.digest()
+        data, digest = self._data[wanted]
+        if config.key(digest) != key:
+            forget_digests(self.store, config.dataset)
+            raise InputError(
+                f"the files of {config.dataset} changed under their old time stamps: give the command again"
+            )
+        return data
+
+
+def import_function(reference: str) -> Callable[..., None]:
+    """Return the function called ``package.module:name``.
+
+    Raises:
+        InputError: there is none.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"no function {reference!r}: {error}") from error
