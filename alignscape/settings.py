@@ -1,0 +1,231 @@
+"""Settings: fields of a frozen dataclass that say of themselves all that a flag, a message or a page says of them.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Spectrum:
+        steps: int = setting(100, "Hessian-vector products a probe", metavar="M", check=at_least(1))
+
+        def __post_init__(self) -> None:
+            check_settings(self)
+
+The annotation gives the type: ``int``, ``float``, ``str``, ``bool``, ``Path``, ``Literal[...]`` (the choices), any of
+them ``| None``, or a tuple ``tuple[T, ...]``. Nothing heavy is imported here: a command line is made of it.
+"""
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from alignscape.errors import InputError
+
+_KEY = "setting"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """An interval of numbers; ``words`` is what a message says after "it must"."""
+
+    low: float
+    high: float
+    words: str
+    low_open: bool = False
+    high_open: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` is finite and lies inside."""
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return math.isfinite(value) and above and below
+
+
+POSITIVE = Bounds(0, math.inf, "be positive", low_open=True)
+NON_NEGATIVE = Bounds(0, math.inf, "not be negative")
+
+
+def at_least(low: int) -> Bounds:
+    """Return the numbers from ``low``."""
+    return Bounds(low, math.inf, f"be at least {low}")
+
+
+def between(low: float, high: float, *, low_open: bool = False, high_open: bool = False) -> Bounds:
+    """Return the numbers from ``low`` to ``high``, without an end that is open."""
+    words = f"lie in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+    return Bounds(low, high, words, low_open, high_open)
+
+
+@dataclass(frozen=True)
+class Only:
+    """When a setting has an effect: ``words``, such as ``--optimiser sgd``, and the test of all settings."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is said of one field.
+
+    Attributes:
+        name: of the field.
+        help: one line, without the default.
+        kind: the type of the value, or of each of several.
+        several: the value is a tuple.
+        empty: it may have no elements.
+        optional: the value may be None.
+        choices: what the value can be, if that is a list.
+        default: of the field.
+        default_text: the default in words, where the value does not speak for itself.
+        metavar: what stands for the value in ``--help``.
+        check: bounds of the number, or of each.
+        flags: names on the command line, of which the first is the one that messages use.
+        group: heading in ``--help``.
+        swept: a command line takes several values and makes a run of each.
+        only: when it has an effect; None is always.
+        in_key: results depend on it, so that it is part of their key.
+        parse: reads a value from text, where ``kind`` does not.
+    """
+
+    name: str
+    help: str
+    kind: Any
+    several: bool
+    empty: bool
+    optional: bool
+    choices: tuple[Any, ...]
+    default: Any
+    default_text: str
+    metavar: str
+    check: Bounds | None
+    flags: tuple[str, ...]
+    group: str
+    swept: bool
+    only: Only | None
+    in_key: bool
+    parse: Callable[[str], Any] | None
+
+    def problem(self, value: Any) -> str:
+        """Return what is wrong with ``value``, empty if nothing is."""
+        if value is None:
+            return "" if self.optional else f"{self.name} is missing"
+        if self.several and not value and not self.empty:
+            return f"{self.name} is empty; it needs at least one value"
+        for one in value if self.several else (value,):
+            if self.choices and one not in self.choices:
+                return f"{self.name} is {one!r}; known: {', '.join(map(str, self.choices))}"
+            if self.kind in (int, float) and (not isinstance(one, self.kind) or isinstance(one, bool)):
+                return f"{self.name} is {one!r}; it must be {'a whole number' if self.kind is int else 'a number'}"
+            if self.kind in (str, bool) and not isinstance(one, self.kind):
+                return f"{self.name} is {one!r}; it must be {'text' if self.kind is str else 'true or false'}"
+            if self.kind is float and not math.isfinite(one):
+                return f"{self.name} is {one}; it must be finite"
+            if self.check is not None and not self.check.holds(one):
+                return f"{self.name} is {one:g}; it must {self.check.words}"
+        return ""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    metavar: str = "",
+    check: Bounds | None = None,
+    empty: bool = False,
+    flags: tuple[str, ...] = (),
+    group: str = "",
+    default_text: str = "",
+    swept: bool = False,
+    only: Only | None = None,
+    in_key: bool = True,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """Return a dataclass field with this default that is a setting; the arguments are those of :class:`Setting`."""
+    about = {
+        **{"help": help, "metavar": metavar, "check": check, "empty": empty, "flags": flags, "group": group},
+        **{"default_text": default_text, "swept": swept, "only": only, "in_key": in_key, "parse": parse},
+    }
+    return dataclasses.field(default=default, metadata={_KEY: about})
+
+
+@functools.cache
+def settings_of(cls: type) -> dict[str, Setting]:
+    """Return the settings of a dataclass by name, in the order of its fields."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: _described(field, hints[field.name]) for field in dataclasses.fields(cls) if _KEY in field.metadata
+    }
+
+
+def _described(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
+    about: dict[str, Any] = dict(field.metadata[_KEY])
+    kind, optional, several, choices = hint, False, False, ()
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
+        optional = True
+    if typing.get_origin(kind) is tuple:
+        kind, several = typing.get_args(kind)[0], True
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        kind = type(choices[0])
+    about["flags"] = about["flags"] or ("--" + field.name.replace("_", "-"),)
+    return Setting(
+        name=field.name, kind=kind, several=several, optional=optional, choices=choices, default=field.default, **about
+    )
+
+
+def check_settings(holder: Any) -> None:
+    """Bring the settings of a frozen dataclass to their types (lists to tuples, whole numbers to floats where floats
+    are wanted, text to paths) and check each; for ``__post_init__``.
+
+    Raises:
+        InputError: a value is out of its range; the message names the setting and the range.
+    """
+    for name, one in settings_of(type(holder)).items():
+        value = getattr(holder, name)
+        if one.several and isinstance(value, list):
+            value = tuple(value)
+        if one.several and not (isinstance(value, tuple) or value is None):
+            raise InputError(f"{name} is {value!r}; it must be a sequence")
+        value = tuple(_as(one.kind, part) for part in value) if isinstance(value, tuple) else _as(one.kind, value)
+        object.__setattr__(holder, name, value)
+        if problem := one.problem(value):
+            raise InputError(problem)
+
+
+def _as(kind: Any, value: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)  # 30 and 30.0 are one angle, and must have one key
+    return Path(value) if kind is Path and isinstance(value, str) else value
+
+
+def idle_settings(holder: Any, names: Collection[str]) -> Iterator[tuple[Setting, Only]]:
+    """Yield those of the settings ``names`` that have no effect beside the others, and when they would have one."""
+    for name, one in settings_of(type(holder)).items():
+        if name in names and one.only is not None and not one.only.holds(holder):
+            yield one, one.only
+
+
+def changed_settings(holder: Any) -> dict[str, Any]:
+    """Return the settings that results depend on and that are not at their default, as JSON types."""
+    described = settings_of(type(holder)).items()
+    return {
+        name: as_json(value)
+        for name, one in described
+        if one.in_key and (value := getattr(holder, name)) != one.default
+    }
+
+
+def as_json(value: Any) -> Any:
+    """Return a value of a setting as JSON has it: tuples become lists, paths text."""
+    if isinstance(value, tuple):
+        return [as_json(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def settings_json(holder: Any) -> Mapping[str, Any]:
+    """Return all settings as JSON types."""
+    return {name: as_json(getattr(holder, name)) for name in settings_of(type(holder))}
