@@ -12,7 +12,6 @@ them ``| None``, or a tuple ``tuple[T, ...]``. Nothing heavy is imported here: a
 """
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -151,18 +150,22 @@ def setting(
     return dataclasses.field(default=default, metadata={_KEY: about})
 
 
-@functools.cache
+_KNOWN: dict[type, dict[str, Setting]] = {}
+
+
 def settings_of(cls: type) -> dict[str, Setting]:
     """Return the settings of a dataclass by name, in the order of its fields."""
-    hints = typing.get_type_hints(cls)
-    return {
-        field.name: _described(field, hints[field.name]) for field in dataclasses.fields(cls) if _KEY in field.metadata
-    }
+    if cls not in _KNOWN:
+        hints = typing.get_type_hints(cls)
+        fields = [field for field in dataclasses.fields(cls) if _KEY in field.metadata]
+        _KNOWN[cls] = {field.name: _described(field, hints[field.name]) for field in fields}
+    return _KNOWN[cls]
 
 
 def _described(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
     about: dict[str, Any] = dict(field.metadata[_KEY])
-    kind, optional, several, choices = hint, False, False, ()
+    kind, optional, several = hint, False, False
+    choices: tuple[Any, ...] = ()
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
         optional = True
