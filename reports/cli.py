@@ -10,9 +10,11 @@ import importlib
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from alignscape.errors import InputError
+from reports.analyses import ANALYSES
+from reports.commands.analysis import AnalysisCommand
 
 COMMANDS = (
     "demo",
@@ -60,11 +62,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"reports.commands.{name.replace('-', '_')}")
+        module = command_named(name)
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
+
+
+def command_named(name: str) -> Any:
+    """Return what a command is: its ``HELP``, ``add_arguments`` and ``run``."""
+    if name in ANALYSES:
+        return AnalysisCommand(ANALYSES[name])
+    return importlib.import_module(f"reports.commands.{name.replace('-', '_')}")
 
 
 def main(argv: list[str] | None = None) -> int:

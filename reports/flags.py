@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 import argparse
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ from alignscape.errors import InputError
 from alignscape.settings import Setting, idle_settings, settings_of
 
 
-def add_flags(parser: argparse.ArgumentParser, cls: type, *, group: str) -> None:
-    """Add a flag for each setting of ``cls``, under the headings that the settings name, else under ``group``.
+def add_flags(
+    parser: argparse.ArgumentParser, cls: type, *, group: str, last: str = "", names: Collection[str] | None = None
+) -> None:
+    """Add a flag for each setting of ``cls`` (or those called ``names``), under the headings that the settings name,
+    else under ``group``, which comes first; the heading ``last`` comes last.
 
     A flag that is not given leaves nothing in the namespace, so that :func:`given` knows.
     """
-    headings: dict[str, argparse._ArgumentGroup] = {}
-    for one in settings_of(cls).values():
+    headings = {str(one.title): one for one in parser._action_groups}
+    chosen = [one for name, one in settings_of(cls).items() if names is None or name in names]
+    for one in sorted(chosen, key=lambda one: (bool(one.group), one.group == last)):
         heading = one.group or group
         if heading not in headings:
             headings[heading] = parser.add_argument_group(heading)
@@ -45,7 +49,9 @@ def default_text(one: Setting) -> str:
         return one.default_text
     if one.kind is bool:
         return "yes" if one.default else "no"
-    values = one.default if one.several and one.default is not None else (one.default,)
+    if one.default is None:
+        return "none"
+    values = one.default if one.several else (one.default,)
     return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values) or "none"
 
 

@@ -32,3 +32,8 @@ class ProgressDisplay:
         if done >= total:
             self._bar.close()
             self._bar = None
+
+
+def show_progress(what: str, unit: str) -> ProgressDisplay:
+    """Return where the progress of ``what`` goes, in ``unit``s."""
+    return ProgressDisplay(what, unit)

@@ -1,8 +1,9 @@
-"""What a command analyses: a plain network with its data, from any file that a user may hold."""
+"""What is analysed: a plain network with its data, from any file that a user may hold."""
 
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alignscape.device import resolve_device
-from alignscape.errors import InputError
+from alignscape.errors import DivergedError, InputError
 from alignscape.files import sha256_file
 from training.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, load_state_dict, load_weights
 from training.config import TrainConfig
@@ -38,6 +39,7 @@ class Subject:
     data_root: Path | None
     checkpoint: Checkpoint | None  # ours, with config and feedback; None for a foreign state dict
     columns: dict[str, Any] = field(default_factory=dict)  # rule, angle, seed, epoch of a checkpoint of ours
+    options: Mapping[str, Any] = field(default_factory=dict)  # that it was loaded with
 
     @property
     def device(self) -> torch.device:
@@ -51,6 +53,14 @@ class Subject:
     def pixel_model(self) -> nn.Module:
         """Return the network that takes pixels in [0, 1] and normalises inside: what an attack attacks."""
         return nn.Sequential(self.normalise, self.model).eval()
+
+    def beside(self, path: Path) -> "Subject":
+        """Return another network, loaded as this one was.
+
+        Raises:
+            InputError: as :func:`load_subject`.
+        """
+        return load_subject(path, **self.options)
 
 
 def load_subject(
@@ -73,25 +83,29 @@ def load_subject(
     (see :func:`training.models.import_model`) and ``dataset``.
 
     Raises:
+        DivergedError: the weights are not finite, or the run is recorded to have diverged.
         InputError: whatever is wrong with the file, the model, the data or the device.
     """
+    options = {name: value for name, value in locals().items() if name != "path"}
     target = resolve_device(device)
     file = path / "ckpt.pt" if path.is_dir() else path
     if not file.is_file():
         hint = "; the run is not finished" if path.is_dir() and (path / "config.json").is_file() else ""
         raise InputError(f"no such checkpoint: {file}{hint}")
     checkpoint = load_checkpoint(file) if model is None and is_checkpoint(file) else None
+    cut: tuple[int | None, int] = None, 0
     if checkpoint is not None:
         network, info = checkpoint.plain_model(), checkpoint.data
+        if checkpoint.metrics.get("diverged"):
+            raise DivergedError("the run has diverged")
         dataset, mean, std = dataset or info.name, mean or info.mean, std or info.std
+        if split == "train" and dataset == info.name:
+            cut = checkpoint.config.train_size, checkpoint.config.subset_seed
     else:
         network, dataset = _foreign_model(file, model, dataset)
         mean, std = mean or source(dataset).mean, std or source(dataset).std
     root = find_data_root(data_root, file)
-    data = load_split(dataset, split, root, download=download)
-    if split == "train" and checkpoint is not None and dataset == checkpoint.data.name:
-        data = data.subset(checkpoint.config.train_size, checkpoint.config.subset_seed)
-    data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(target)
+    data, digest = _samples(dataset, split, root, download, cut, samples, seed, target)
     normalise = _normalise(mean, std, data).to(target)
     network = network.to(target).eval()
     _check_fit(network, normalise, data, dataset)
@@ -105,11 +119,29 @@ def load_subject(
         labels=data.labels,
         dataset=dataset,
         split=split,
-        data_digest=data.digest(),
+        data_digest=digest,
         data_root=root,
         checkpoint=checkpoint,
         columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
+        options=options,
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _samples(
+    dataset: str,
+    split: str,
+    root: Path | None,
+    download: bool,
+    cut: tuple[int | None, int],
+    samples: int | None,
+    seed: int,
+    device: torch.device,
+) -> tuple[Split, str]:
+    """Return samples on a device and their digest, read once for all networks that are analysed on them."""
+    data = load_split(dataset, split, root, download=download).subset(*cut)
+    data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(device)
+    return data, data.digest()
 
 
 def run_columns(config: TrainConfig, epoch: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,14 @@ from typing import Any
 import pandas as pd
 
 from alignscape.device import describe_device
+from alignscape.errors import InputError
 from alignscape.files import atomic_path, write_json
 from alignscape.version import versions
+from reports.schema import CHECKPOINT, RUN, Column, Table
 from reports.subjects import Subject
+
+_MISSING = ["", "nan", "NaN"]
+_IDENTITY = {column.name: column for column in (CHECKPOINT, *RUN)}
 
 
 def with_subject(frame: pd.DataFrame, subject: Subject) -> pd.DataFrame:
@@ -23,19 +28,86 @@ def with_subject(frame: pd.DataFrame, subject: Subject) -> pd.DataFrame:
     return labelled.assign(**subject.columns)
 
 
-def write_table(frame: pd.DataFrame, path: Path, provenance: Mapping[str, Any]) -> None:
+def write_table(frame: pd.DataFrame, path: Path, provenance: Mapping[str, Any], table: Table | None = None) -> None:
     """Write ``frame`` as CSV (floats at full precision) and ``provenance`` as JSON beside it, both atomically; the
-    sidecar first, so that no table is without one."""
+    sidecar first, so that no table is without one.
+
+    Raises:
+        ValueError: the columns are not those of ``table``: whoever made the frame is wrong.
+    """
+    if table is not None:
+        check_columns(frame, table)
     write_json(path.with_suffix(".json"), provenance)
+    write_csv(frame, path)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write ``frame`` as CSV, atomically and without a sidecar."""
     with atomic_path(path) as temporary:
         frame.to_csv(temporary, index=False)
 
 
-def provenance(subjects: Sequence[Subject], *, seed: int | None = None, **more: Any) -> dict[str, Any]:
+def check_columns(frame: pd.DataFrame, table: Table) -> None:
+    """Check that a frame has the columns of ``table`` in order, beside those that identify a network.
+
+    Raises:
+        ValueError: it has not.
+    """
+    own = [name for name in frame.columns if name not in _IDENTITY or name in table.names()]
+    declared = [column.name for column in table.columns if column.name in own or not column.optional]
+    if own != declared and not (table.open and set(declared) <= set(own)):
+        raise ValueError(f"{table.name}.csv has the columns {own}, declared are {declared}")
+
+
+def read_table(path: Path, table: Table | None = None, *, needed: Collection[str] | None = None) -> pd.DataFrame:
+    """Return the CSV table at ``path`` with every number as it was written and every text as text (the gradient mode
+    ``true`` is no truth value). Without a ``table`` to say so, a column is of numbers where all its cells are.
+
+    Args:
+        needed: columns that must be there; all that ``table`` requires if None.
+
+    Raises:
+        InputError: no such file, no CSV table, a column is missing, or a cell is no number.
+    """
+    if not path.is_file():
+        raise InputError(f"no such table: {path}")
+    try:
+        frame = pd.read_csv(path, dtype=object, keep_default_na=False, na_values=_MISSING)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a CSV table") from error
+    needed = (() if table is None else table.required) if needed is None else needed
+    if missing := [name for name in needed if name not in frame]:
+        raise InputError(f"{path} has no column {', '.join(missing)}")
+    known = _IDENTITY | ({} if table is None else {column.name: column for column in table.columns})
+    for name in frame:
+        try:
+            frame[name] = _typed(frame[name], known.get(str(name)))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}, column {name}: {error}") from error
+    return frame
+
+
+def _typed(cells: "pd.Series[Any]", column: Column | None) -> "pd.Series[Any]":
+    """Return cells of text as what they stand for."""
+    if column is not None and column.kind in ("text", "bool"):
+        return cells if column.kind == "text" else cells.map({"True": True, "False": False})
+    try:
+        found = cells.astype(float)  # by Python's own float: the very number that was written
+    except ValueError:
+        if column is None:
+            return cells
+        raise
+    whole = column.kind == "int" if column is not None else cells.astype(str).str.fullmatch(r"-?\d+").all()
+    return found.astype("int64") if whole and len(found) and found.notna().all() else found
+
+
+def provenance(
+    subjects: Sequence[Subject], *, seed: int | None = None, command: str | None = None, **more: Any
+) -> dict[str, Any]:
     """Return what a sidecar holds: command line, versions, time, seed, digests of checkpoints and data; and
-    ``more``, which must be JSON."""
+    ``more``, which must be JSON. ``command`` is what was called, where that is not the command line."""
     return {
-        "command": shlex.join(["analyze", *sys.argv[1:]]),
+        "command": command or shlex.join(["analyze", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "seed": seed,

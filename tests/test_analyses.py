@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from reports import analyses
+from reports.analyses import ANALYSES, known_tables
+from reports.paper.corrupted_set import corrupted_set
+from reports.tables import read_table
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
@@ -18,10 +20,11 @@ def run(tmp_path_factory):
     return train(config, load_dataset("digits"), tmp_path_factory.mktemp("run") / "fa")
 
 
-def table(function, folder, inputs, name="result.csv", **parameters):
+def table(analysis, folder, inputs, name=None, **parameters):
     folder.mkdir(exist_ok=True)
-    getattr(analyses, function)(folder, inputs, device="cpu", data_root=None, **parameters)
-    return pd.read_csv(folder / name)
+    ANALYSES[analysis].stored(folder, inputs, device="cpu", data_root=None, **parameters)
+    name = name or analysis
+    return read_table(folder / f"{name}.csv", known_tables()[name])
 
 
 def dense_hessian(run, samples):
@@ -62,22 +65,23 @@ def test_the_spectrum_has_the_traces_mean(run, tmp_path):
 
 
 def test_the_surface_and_the_path_meet_at_the_network(run, tmp_path):
-    surface = table("surface", tmp_path / "s", {"checkpoint": run.checkpoint}, points=5, extent=0.2, samples=50)
+    surface = table("surface", tmp_path / "s", {"checkpoint": run.checkpoint}, points=[5], extent=[0.2], samples=50)
     assert len(surface) == 25
     centre = surface[(surface.alpha == 0) & (surface.beta == 0)]["loss"].item()
     files = {"checkpoint": run.checkpoint, "trajectory": run.path / "trajectory.npy"}
-    path = table("trajectory", tmp_path / "p", files, "path.csv", points=5, samples=50)
+    path = table("trajectory", tmp_path / "p", files, points=5, samples=50)
     assert path["loss"].iloc[-1] == pytest.approx(centre, rel=1e-5)
     assert path["step"].tolist() == [0, 5, 10, 15, 20, 24]
-    plane = pd.read_csv(tmp_path / "p" / "surface.csv")
+    plane = pd.read_csv(tmp_path / "p" / "trajectory_plane.csv")
     for axis in ("alpha", "beta"):
         assert plane[axis].min() < path[axis].min()
         assert plane[axis].max() > path[axis].max()
 
 
 def test_attacks_follow_both_gradients(run, tmp_path):
-    found = table("attack", tmp_path, {"checkpoint": run.checkpoint}, attack="fgsm", eps=[0, 0.1], samples=None)
-    assert set(found["gradient"].astype(str).str.lower()) == {"true", "feedback"}
+    settings = {"attacks": ["fgsm"], "eps": [0, 0.1], "gradients": ["true", "feedback"], "samples": None}
+    found = table("attack", tmp_path, {"checkpoint": run.checkpoint}, **settings)
+    assert set(found["gradient"]) == {"true", "feedback"}
     clean = found[found.eps == 0]["accuracy"]
     assert clean.tolist() == pytest.approx([load_checkpoint(run.checkpoint).metrics["test_accuracy"]] * 2)
     assert (found[found.eps > 0]["accuracy"] <= clean.max()).all()
@@ -87,15 +91,15 @@ def test_a_corrupted_set_is_made_and_used(run, tmp_path):
     made = tmp_path / "set"
     made.mkdir()
     what = {"dataset": "digits", "severity": 3, "images": 40, "seed": 0, "frost": "default"}
-    analyses.corrupted_set(made, {}, device="cpu", data_root=None, **what)
+    corrupted_set(made, {}, device="cpu", data_root=None, **what)
     with np.load(made / "samples.npz") as images:
         assert set(images) == {"clean", "gaussian_noise", "gaussian_blur", "contrast", "pixelate"}
     inputs = {"checkpoint": run.checkpoint, "set": made / "provenance.json"}
-    cells = table("corruptions", tmp_path / "c", inputs, images=40, seed=0)
+    cells = table("corruptions", tmp_path / "c", inputs, no_clean=True)
     assert set(cells["severity"]) == {3}
     assert len(cells) == 4
     assert (cells["n_samples"] == 40).all()
-    summary = pd.read_csv(tmp_path / "c" / "summary.csv")
+    summary = pd.read_csv(tmp_path / "c" / "corruptions_summary.csv")
     mean = cells.loc[cells.severity == 3, "accuracy"].mean()
     assert summary[(summary.quantity == "mean_accuracy") & (summary.group == "all")]["value"].item() == pytest.approx(
         mean
@@ -118,7 +122,7 @@ def test_a_network_that_diverged_gives_empty_tables(run, tmp_path):
     assert empty.empty
     assert list(empty) == list(whole)
     assert table("spectrum", tmp_path / "2", inputs, steps=5, probes=1, samples=20).empty
-    assert table("surface", tmp_path / "3", inputs, points=3, extent=1, samples=20).empty
-    assert table("attack", tmp_path / "4", inputs, attack="fgsm", eps=[0], samples=20).empty
-    assert table("trajectory", tmp_path / "5", inputs, "path.csv", points=3, samples=20).empty
-    assert table("corruptions", tmp_path / "6", inputs, images=20, seed=0).empty
+    assert table("surface", tmp_path / "3", inputs, points=[3], extent=[1], samples=20).empty
+    assert table("attack", tmp_path / "4", inputs, attacks=["fgsm"], eps=[0], samples=20).empty
+    assert table("trajectory", tmp_path / "5", inputs, points=3, samples=20).empty
+    assert table("corruptions", tmp_path / "6", inputs, no_clean=True).empty

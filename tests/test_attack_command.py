@@ -121,9 +121,13 @@ def test_torchattacks_agrees(runs, tmp_path, capsys):
         (["--gradient", "none"], "--gradient none leaves no attack: add --attack square"),
         (["--audit", "--eps", "0"], "--audit needs an eps above 0"),
         (["--audit", "--audit-eps", "2"], "eps 2 is outside [0, 1]"),
-        (["--steps", "0"], "0 must be at least 1"),
+        (["--steps", "0"], "steps is 0; it must be at least 1"),
+        (["--surrogate", "nowhere.pt"], "--surrogate has an effect with --gradient transfer or --audit only"),
+        (["--attack", "fgsm", "--steps", "5"], "--steps has an effect with"),
+        (["--attack", "bim", "--queries", "50"], "--queries has an effect with --attack square only"),
+        (["--audit-eps", ".1"], "--audit-eps has an effect with --audit only"),
         (["--gradient", "guessed"], "invalid choice: 'guessed'"),
-        (["--surrogate", "nowhere.pt"], "no such checkpoint: nowhere.pt"),
+        (["--audit", "--surrogate", "nowhere.pt"], "no such checkpoint: nowhere.pt"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys, arguments, message):

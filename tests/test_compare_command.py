@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports.analyses import Compare
+from reports.analyses.compared import comparison_frame, group_label, seed_rows
 from reports.cli import main
-from reports.compared import comparison_frame, group_label, seed_rows
 from reports.subjects import load_subject
 from robustness.comparison import holm, mcnemar, rank_sum
 
@@ -186,4 +187,4 @@ def test_a_single_run_or_a_diverged_one_has_no_rank():
     )
     assert seed_rows(values, "bp") == []
     assert seed_rows(values, None) == []
-    assert comparison_frame([]).columns.tolist() == COLUMNS
+    assert comparison_frame([], Compare.tables[0]).columns.tolist() == COLUMNS

@@ -12,9 +12,11 @@ import figure_frames as frames
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from alignscape.errors import InputError
+from reports import figures
 from reports.cli import main
 from reports.page.collect import batches, find_tables
 from reports.page.html import MOST_ROWS, write_page
@@ -255,16 +257,17 @@ def test_runs_in_planes_of_their_own_share_a_figure_and_a_common_plane_does_not(
     assert names == [["a", "b"], ["common"]]
 
 
-def test_trajectories_are_drawn_over_the_surface_beside_them(tmp_path):
+def test_trajectories_are_drawn_over_the_surface_beside_them(tmp_path, monkeypatch):
     nets = frames.networks(1)
     frames.trajectory(nets).to_csv(tmp_path / "trajectory.csv", index=False)
-    axis = np.linspace(-2, 2, 5)
-    np.savez(tmp_path / "surface.npz", alpha=axis, beta=axis, loss=1 + axis[:, None] ** 2 + 0 * axis)
-    from reports.page.sections import planes_beside
-
-    plane = planes_beside(find_tables(tmp_path))
-    assert set(plane["checkpoint"]) == {nets[0]["checkpoint"]}
-    np.testing.assert_allclose(plane["loss"], 1 + plane["alpha"] ** 2)
+    alpha, beta = (grid.ravel() for grid in np.meshgrid(*[np.linspace(-9, 9, 7)] * 2, indexing="ij"))
+    plane = pd.DataFrame({"checkpoint": nets[0]["checkpoint"], "alpha": alpha, "beta": beta, "loss": 1 + alpha**2})
+    plane.to_csv(tmp_path / "trajectory_plane.csv", index=False)
+    drawn = []
+    monkeypatch.setattr(figures, "trajectory", lambda path, ground: drawn.append(ground) or Figure())
+    write_page(tmp_path)
+    (ground,) = drawn
+    pd.testing.assert_frame_equal(ground, plane, check_dtype=False)
 
 
 def test_an_animation_beside_its_table_is_on_the_page_unopened(tmp_path):

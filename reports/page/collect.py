@@ -14,11 +14,8 @@ import pandas as pd
 from pandas import DataFrame
 
 from alignscape.errors import InputError
-
-# Columns of text, whatever their values look like: pandas would read the gradient mode "true" as a truth value.
-_TEXT = dict.fromkeys(("checkpoint", "rule", "attack", "gradient", "corruption", "category", "quantity"), "object")
-_MISSING = ["", "nan", "NaN"]
-_ARRAYS = {"trajectory": ("surface.npz",)}
+from reports.analyses import known_tables
+from reports.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +30,15 @@ class Table:
 
     @property
     def companions(self) -> list[Path]:
-        """The sidecar, figures and arrays that were written with the table: of its name, or with something after it."""
+        """The sidecar and figures that were written with the table: of its name, or with something after it."""
         stem = self.path.stem
-        beside = [self.path.with_suffix(".json"), *(self.path.with_name(name) for name in _ARRAYS.get(self.kind, ()))]
+        sidecar = self.path.with_suffix(".json")
         drawn = [
             path
             for path in sorted(self.path.parent.glob(f"{glob.escape(stem)}*"))
             if path.suffix in (".pdf", ".png", ".gif") and re.fullmatch(r"([-_.].*)?", path.stem.removeprefix(stem))
         ]
-        return [path for path in beside if path.is_file()] + drawn
+        return [sidecar, *drawn] if sidecar.is_file() else drawn
 
 
 def find_tables(folder: Path) -> list[Table]:
@@ -62,12 +59,13 @@ def find_tables(folder: Path) -> list[Table]:
 
 
 def _read_all(folder: Path) -> Iterator[Table]:
+    known = known_tables()
     for path in sorted(folder.rglob("*.csv")):
         name = path.relative_to(folder)
         if any(part.startswith(".") for part in name.parts):
             continue  # a file that is being written
         try:
-            frame = pd.read_csv(path, dtype=_TEXT, keep_default_na=False, na_values=_MISSING)
+            frame = read_table(path, known.get(path.stem), needed=())
             provenance = _read_json(path.with_suffix(".json"))
             if path.name == "metrics.csv":
                 provenance = _read_json(path.parent / "config.json")

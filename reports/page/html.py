@@ -21,12 +21,13 @@ from pandas import DataFrame
 
 from alignscape.errors import InputError
 from alignscape.files import write_text
+from reports.analyses.section import Drawing, Section
 from reports.figures import against_angle
 from reports.page.collect import Batch, Table, batches, find_tables
 from reports.page.overview import overview, quantities
 from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture, short_provenance
 from reports.page.raster import palette_of, rasterise
-from reports.page.sections import SECTIONS, Section
+from reports.page.sections import companions, sections
 from reports.page.surface3d import plotly_source, surface_payload
 from reports.style import save
 
@@ -89,13 +90,13 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     paper = [table for table in tables if "target" in table.provenance]
     tables = [table for table in tables if "target" not in table.provenance]
     analyses = {table.kind: batches(tables, table.kind) for table in tables}
-    present = [section for section in SECTIONS if analyses.get(section.kind)]
-    sections = []
-    for done, section in enumerate(present):
+    present = {kind: section for kind, section in sections().items() if analyses.get(kind)}
+    written = []
+    for done, (kind, section) in enumerate(present.items()):
         if progress is not None:
             progress(done, len(present))
-        sections.append(_section(section, tables, analyses[section.kind], folder))
-    shown = {kind for section in present for kind in (section.kind, *section.companions)}
+        written.append(_section(kind, section, tables, analyses[kind], folder))
+    shown = {name for kind in present for name in (kind, *companions(kind))}
     others = [_grid(table, folder) for table in tables if table.kind not in shown]
     first = {kind: found[0].frame for kind, found in analyses.items() if found}
     summary = overview(first)
@@ -110,7 +111,7 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
         overview=None if summary is None else _rendered(summary),
         by_angle=_by_angle(quantities(first), folder),
         paper=[_target(name, own, folder, turned) for name, own in by_target(paper)],
-        sections=sections,
+        sections=written,
         others=others,
         surfaces=surfaces,
         plotly=plotly_source() if surfaces else None,
@@ -127,22 +128,22 @@ def _environment() -> jinja2.Environment:
                               lstrip_blocks=True)  # fmt: skip
 
 
-def _section(section: Section, tables: list[Table], found: list[Batch], folder: Path) -> dict[str, Any]:
-    own = [table for table in tables if table.kind == section.kind]
-    more = [table for table in tables if table.kind in section.companions]
+def _section(kind: str, section: Section, tables: list[Table], found: list[Batch], folder: Path) -> dict[str, Any]:
+    own = [table for table in tables if table.kind == kind]
+    more = [table for table in tables if table.kind in companions(kind)]
     pictures = [
         _picture(
             drawing.title + (f" ({', '.join(table.name for table in batch.tables)})" if len(found) > 1 else ""),
             drawing.caption,
-            functools.partial(drawing.draw, batch.frame, batch.tables),
-            folder / drawing.saved_as if drawing.saved_as and batch is found[0] else None,
+            functools.partial(_draw, drawing, kind, batch, more),
+            folder / drawing.stem if drawing.derived and batch is found[0] else None,
         )
         for batch in found
         for drawing in section.drawings
         if drawing.applies(batch.frame)
     ]
     return {
-        "kind": section.kind,
+        "kind": kind,
         "heading": section.heading,
         "text": section.text,
         "pictures": pictures,
@@ -151,6 +152,17 @@ def _section(section: Section, tables: list[Table], found: list[Batch], folder: 
             _grid(table, folder, unfolded=len(own) == 1 and len(table.frame) <= OPEN_ROWS) for table in more + own
         ],
     }
+
+
+def _draw(drawing: Drawing, kind: str, batch: Batch, companions: list[Table]) -> Figure:
+    """Draw a batch of tables, with the tables beside them that the drawing shows."""
+    folders = [table.path.parent for table in batch.tables]
+    near = [table for table in companions if table.path.parent in folders]
+    beside = {
+        name: pd.concat([table.frame for table in near if table.kind == name], ignore_index=True)
+        for name in {table.kind for table in near}
+    }
+    return drawing.figure({kind: batch.frame, **beside}, kind)
 
 
 def _target(name: str, tables: list[Table], folder: Path, turned: Table | None) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The one table at the top of the page: each network with the figure of merit of each analysis."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
-import numpy as np
 import pandas as pd
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
+from reports.analyses import ANALYSES, known_tables
 from reports.figures.series import rule_name, short_names
 from reports.style import RULES
 
@@ -42,14 +42,21 @@ def quantities(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
 
 def _measured(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     """Return ``rule, angle, seed`` and the quantities of every network, indexed by network, ordered by rule."""
-    frames = {kind: analyses[kind] for kind in _SUMMARIES if kind in analyses and not analyses[kind].empty}
-    frames = {kind: frame for kind, frame in frames.items() if {"checkpoint", *_NEEDS[kind]} <= set(frame.columns)}
+    merits = {"metrics": _metrics, **{kind: analysis.merits for kind, analysis in ANALYSES.items()}}
+    known = known_tables()
+    frames = {
+        kind: frame
+        for kind in merits
+        if (frame := analyses.get(kind)) is not None
+        and not frame.empty
+        and {"checkpoint", *known[kind].names("key"), *known[kind].names("value")} <= set(frame.columns)
+    }
     names = _one_name_each(name for frame in frames.values() for name in frame["checkpoint"].astype(str).unique())
     tables = {
         kind: _latest(frame.assign(network=frame["checkpoint"].astype(str).map(names)))
         for kind, frame in frames.items()
     }
-    parts = [part for kind, table in tables.items() if (part := _SUMMARIES[kind](table)) is not None]
+    parts = [part for kind, table in tables.items() if (part := merits[kind](table)) is not None]
     if not parts:
         return None
     table = _identity(tables.values()).join(pd.concat(parts, axis=1), how="inner")
@@ -98,50 +105,4 @@ def _identity(tables: Iterable[DataFrame]) -> DataFrame:
 
 
 def _metrics(table: DataFrame) -> DataFrame:
-    return _percent(table["test_accuracy"]).groupby(level=0, sort=False).last().to_frame("test accuracy (%)")
-
-
-def _hessian(table: DataFrame) -> DataFrame:
-    trace = table.loc[table["quantity"] == "trace", "value"]
-    eigenvalues = table.loc[table["quantity"] == "eigenvalue", "value"]
-    columns = {"Hessian trace": trace, "top eigenvalue": eigenvalues}
-    return DataFrame({name: values.groupby(level=0, sort=False).max() for name, values in columns.items()})
-
-
-def _attack(table: DataFrame) -> DataFrame | None:
-    """Return the lowest accuracy over attacks at the epsilon that halves the accuracy of the networks, on average."""
-    true = table[table["gradient"].astype(str).str.lower().isin(["true", "none"])]
-    if true.empty:
-        return None
-    lowest = true.assign(accuracy=_percent(true["accuracy"])).pivot_table(
-        index=true.index.name, columns="eps", values="accuracy", aggfunc="min"
-    )
-    lowest = lowest.dropna(axis=1)
-    if lowest.empty:
-        return None
-    mean = lowest.mean()
-    eps = float((mean - mean.iloc[0] / 2).abs().idxmin())
-    return lowest[eps].to_frame(f"accuracy under attack, ε = {eps:g} (%)")
-
-
-def _corruptions(table: DataFrame) -> DataFrame:
-    cells = table.loc[pd.to_numeric(table["severity"]) >= 1, "accuracy"]
-    return _percent(cells).groupby(level=0, sort=False).mean().to_frame("mean corrupted accuracy (%)")
-
-
-def _percent(values: "Series[float]") -> "Series[float]":
-    return 100 * pd.to_numeric(values).astype(np.float64)
-
-
-_NEEDS = {
-    "metrics": ("test_accuracy",),
-    "hessian": ("quantity", "value"),
-    "attack": ("gradient", "eps", "accuracy"),
-    "corruptions": ("severity", "accuracy"),
-}
-_SUMMARIES: dict[str, Callable[[DataFrame], DataFrame | None]] = {
-    "metrics": _metrics,
-    "hessian": _hessian,
-    "attack": _attack,
-    "corruptions": _corruptions,
-}
+    return (100 * table["test_accuracy"]).groupby(level=0, sort=False).last().to_frame("test accuracy (%)")

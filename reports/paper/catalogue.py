@@ -9,6 +9,7 @@ from reports.paper import networks as runs
 from reports.paper.networks import Trained
 from reports.paper.profile import Profile
 from reports.paper.target import Source, Sources, Target
+from training.store.jobs import AnalysisJob
 
 Make = Callable[[Profile, Path | None], list[Trained]]
 DRAWINGS = "reports.paper.figures"
@@ -22,9 +23,14 @@ def _only_metrics(networks: Make) -> Callable[[Profile, Path | None], Sources]:
     return lambda profile, root: {"metrics": _metrics(networks(profile, root))}
 
 
-def _final(networks: Iterable[Trained], analysis: Callable[[Trained], Any]) -> list[Source]:
+def _final(networks: Iterable[Trained], analysis: Callable[[Trained], AnalysisJob]) -> list[Source]:
     """Return an analysis of every network at the end of its training."""
-    return [Source(analysis(network), "result.csv", network.columns) for network in networks]
+    return [_main(analysis(network), network) for network in networks]
+
+
+def _main(job: AnalysisJob, network: Trained, **columns: Any) -> Source:
+    """Return the main table of an analysis of a network."""
+    return Source(job, f"{job.name}.csv", {**network.columns, **columns})
 
 
 def _first_seed(networks: Iterable[Trained], profile: Profile) -> list[Trained]:
@@ -36,13 +42,13 @@ def _fig2(profile: Profile, root: Path | None) -> Sources:
     followed = _first_seed(networks, profile)
     paths = [(network, measurements.trajectory(profile, network)) for network in followed]
     curvature = [
-        Source(measurements.hessian(profile, network, file), "result.csv", {**network.columns, "epoch": epoch})
+        _main(measurements.hessian(profile, network, file), network, epoch=epoch)
         for network in networks
         for epoch, file in runs.checkpoints(profile, network)
     ]
     return {
-        "path": [Source(job, "path.csv", network.columns) for network, job in paths],
-        "plane": [Source(job, "surface.csv", network.columns) for network, job in paths],
+        "path": [Source(job, "trajectory.csv", network.columns) for network, job in paths],
+        "plane": [Source(job, "trajectory_plane.csv", network.columns) for network, job in paths],
         "hessian": curvature,
     }
 
@@ -78,17 +84,14 @@ def _corruptions(severities: tuple[int, ...]) -> Callable[[Profile, Path | None]
     def sources(profile: Profile, root: Path | None) -> Sources:
         networks = runs.sweep(profile, root)
         made = {severity: measurements.corrupted_set(profile, root, severity) for severity in severities}
+        jobs = [
+            (measurements.corruptions(profile, network, root, severity), network)
+            for severity in severities
+            for network in networks
+        ]
         tables = {
-            "corruptions": [
-                Source(measurements.corruptions(profile, network, root, severity), "result.csv", network.columns)
-                for severity in severities
-                for network in networks
-            ],
-            "summary": [
-                Source(measurements.corruptions(profile, network, root, severity), "summary.csv", network.columns)
-                for severity in severities
-                for network in networks
-            ],
+            "corruptions": [_main(job, network) for job, network in jobs],
+            "summary": [Source(job, "corruptions_summary.csv", network.columns) for job, network in jobs],
         }
         if severities == (1,):
             tables["images"] = [Source(made[1], "samples.npz")]

@@ -102,15 +102,17 @@ def read(sources: Sequence[Source], store: RunStore) -> "DataFrame":
     import numpy as np
     import pandas as pd
 
-    frames = []
+    from reports.analyses import known_tables
+    from reports.tables import read_table
+
+    frames, known = [], known_tables()
     for source in sources:
         path = source.path(store)
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 frame = pd.DataFrame({"name": list(arrays), "array": [arrays[name] for name in arrays]})
         else:
-            # "true" is a gradient mode here, not a truth value
-            frame = pd.read_csv(path, dtype=dict.fromkeys(("gradient", "quantity", "corruption", "category"), "object"))
+            frame = read_table(path, known.get(path.stem), needed=())
         frames.append(frame.assign(**{"checkpoint": source.network, **source.columns}))
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     if not filled:

@@ -1,6 +1,7 @@
 """What carries out a job and commits its result to the store, in this process or in an actor on another machine."""
 
 import importlib
+import operator
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -151,13 +152,13 @@ class Worker:
 
 
 def import_function(reference: str) -> Callable[..., None]:
-    """Return the function called ``package.module:name``.
+    """Return the function called ``package.module:name``, or ``package.module:Class.name``.
 
     Raises:
         InputError: there is none.
     """
     module, _, name = reference.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        return operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise InputError(f"no function {reference!r}: {error}") from error

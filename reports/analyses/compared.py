@@ -10,28 +10,26 @@ import pandas as pd
 import torch
 
 from alignscape.errors import InputError
-from reports.attacked import AttackPlan, Show, attack_subject
+from reports.analyses.analysis import Show
+from reports.analyses.attack import Attack
+from reports.analyses.attacked import attack_subject
+from reports.schema import Table
 from reports.subjects import Subject
+from reports.tables import read_table
 from robustness.attacks import fgsm
 from robustness.comparison import holm, mcnemar, rank_sum
 from robustness.curves import attack_curve
 from training.checkpoint import load_checkpoint
 from training.run_folder import RunFolder
 
-COLUMNS = [
-    *("quantity", "test", "first", "second", "value_first", "value_second", "difference", "ci_low", "ci_high"),
-    *("p_value", "p_holm", "smallest_p", "n_first", "n_second"),
-]
-VALUES = ("value", "accuracy")  # the columns of our tables that hold the number of a row
-KEYS = ("quantity", "index", "attack", "gradient", "corruption", "severity", "eps")  # those that say which one
 Outcomes = dict[str, np.ndarray]
 
 
-def outcomes(plan: AttackPlan | None, subject: Subject, show: Show) -> Outcomes:
+def outcomes(attack: Attack | None, subject: Subject, show: Show) -> Outcomes:
     """Return which images the network gets right, bool (N,): as they are, and under each attack at each eps."""
     clean = attack_curve(subject.pixel_model(), subject.images.float() / 255, subject.labels, [0.0], fgsm())
     found = {"accuracy": ~clean.fooled[0].numpy()}
-    for curve in attack_subject(plan, subject, show) if plan is not None else ():
+    for curve in attack_subject(attack, attack.made(), subject, None, show) if attack is not None else ():
         for eps, fooled in zip(curve.eps, curve.fooled, strict=True):
             if eps > 0:
                 found[f"accuracy under {curve.attack}, eps {eps:g}"] = ~fooled.numpy()
@@ -118,39 +116,45 @@ def seed_rows(values: pd.DataFrame, baseline: str | None) -> list[dict[str, Any]
     return rows
 
 
-def read_values(path: Path, subjects: Sequence[Subject]) -> pd.DataFrame:
+def read_values(path: Path, subjects: Sequence[Subject], known: Mapping[str, Table]) -> pd.DataFrame:
     """Return ``checkpoint, group, quantity, value`` from a table that another command wrote, for these networks.
 
     A network's rows are found under any name it has: see :func:`names_of`.
 
+    Args:
+        known: tables by name; they say which columns name a quantity and which hold its number.
+
     Raises:
         InputError: no such file, not one of our tables with numbers, or no row of these checkpoints.
     """
-    if not path.is_file():
-        raise InputError(f"no such table: {path}")
-    try:
-        frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV table") from error
-    value = next((name for name in VALUES if name in frame), None)
+    frame = read_table(path, known.get(path.stem), needed=())
+    declared = [known[path.stem]] if path.stem in known else list(known.values())
+    value = next((name for table in declared for name in table.names("value") if name in frame), None)
     if value is None or "checkpoint" not in frame:
-        raise InputError(f"{path} has no column checkpoint, or none of {', '.join(VALUES)}")
+        raise InputError(f"{path} has no column checkpoint, or none that holds the number of a row")
+    keys = list(dict.fromkeys(name for table in declared for name in table.names("key") if name in frame))
     there = set(frame.checkpoint)
-    known = {s.name: next((name for name in names_of(s) if name in there), s.name) for s in subjects}
-    chosen = frame[frame.checkpoint.isin(known.values())]
+    held_as = {s.name: next((name for name in names_of(s) if name in there), s.name) for s in subjects}
+    chosen = _last_epochs(frame[frame.checkpoint.isin(held_as.values())])
     if chosen.empty:
         held = ", ".join(map(str, frame.checkpoint.unique()[:4]))
         raise InputError(f"{path} has no row of the checkpoints given; it has {held}")
-    keys = [key for key in KEYS if key in frame]
     records: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in chosen.to_dict("records")]
     return pd.DataFrame(
         {
-            "checkpoint": chosen.checkpoint.map({held: name for name, held in known.items()}).to_list(),
+            "checkpoint": chosen.checkpoint.map({held: name for name, held in held_as.items()}).to_list(),
             "group": [group_label(record) for record in records],
             "quantity": [" ".join([path.stem, *(_part(key, record[key]) for key in keys)]) for record in records],
             "value": pd.to_numeric(chosen[value], errors="coerce").to_list(),
         }
     )
+
+
+def _last_epochs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each network's last epoch, of a table that follows training."""
+    if "epoch" not in frame or frame.epoch.isna().any():
+        return frame
+    return frame[frame.epoch == frame.groupby("checkpoint").epoch.transform("max")]
 
 
 def names_of(subject: Subject) -> list[str]:
@@ -198,9 +202,9 @@ def value_rows(values: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
     return rows
 
 
-def comparison_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the rows as a table; ``p_holm`` adjusts the p-values of each kind of test for being several."""
-    frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
+def comparison_frame(rows: Sequence[Mapping[str, Any]], table: Table) -> pd.DataFrame:
+    """Return the rows as a ``table``; ``p_holm`` adjusts the p-values of each kind of test for being several."""
+    frame = pd.DataFrame(rows).reindex(columns=table.names())
     for _, part in frame[frame.p_value.notna()].groupby("test"):
         frame.loc[part.index, "p_holm"] = holm(part.p_value.tolist())
     return frame

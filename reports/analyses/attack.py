@@ -1,0 +1,332 @@
+"""``attack``: accuracy against the size of an adversarial perturbation, and whether to believe it."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from alignscape.errors import InputError
+from alignscape.settings import Only, at_least, setting
+from reports.analyses.analysis import Analysis, Found, Show, batch_setting, samples_setting, silent, split_setting
+from reports.analyses.section import Drawing, Section
+from reports.schema import N_SAMPLES, Column, Table, columns, interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from reports.subjects import Subject
+    from robustness.attacks import Attack as AnyAttack
+
+PAPER_EPS = tuple(round(0.005 * k, 3) for k in range(11))
+ITERATED = ("bim", "pgd")
+
+
+def pixels(text: str) -> float:
+    """Parse a number of pixel units, or a fraction such as ``8/255``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    top, slash, bottom = text.partition("/")
+    value = float(top) / (float(bottom) or math.nan) if slash else float(top)
+    if not math.isfinite(value):
+        raise argparse_error(f"{text} is not a finite number")
+    return value
+
+
+def argparse_error(message: str) -> Exception:
+    """Return the error whose message argparse shows as it is."""
+    import argparse
+
+    return argparse.ArgumentTypeError(message)
+
+
+def _when(words: str, *names: str) -> Only:
+    """Return the condition that one of the attacks ``names`` is made."""
+    return Only(words, lambda one: any(name in names or name.partition(":")[0] in names for name in one.attacks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacks:
+    """Which attacks are made at which eps, with their parameters; ``Attack`` and ``compare`` have these settings."""
+
+    attacks: tuple[str, ...] = setting(
+        ("fgsm", "pgd"),
+        "fgsm, bim, pgd, square (gradient-free), torchattacks:NAME for any attack of that package, or "
+        "package.module:function of your own",
+        metavar="NAME",
+        flags=("--attack",),
+        empty=True,
+        group="attack",
+    )
+    eps: tuple[float, ...] = setting(
+        PAPER_EPS,
+        "radii in pixel units of [0, 1] images; fractions such as 8/255 are read",
+        metavar="E",
+        parse=pixels,
+        default_text="0 .005 ... .05",
+        group="attack",
+    )
+    norm: Literal["linf", "l2"] = setting("linf", "norm of the ball", group="attack")
+    steps: int | None = setting(
+        None,
+        "steps of bim, pgd and torchattacks'",
+        metavar="N",
+        check=at_least(1),
+        default_text="10; theirs",
+        only=Only("--attack bim, pgd or torchattacks:NAME, or --audit", lambda one: _uses_steps(one)),
+        group="attack",
+    )
+    step_size: float | None = setting(
+        None,
+        "bim, pgd: step in pixel units at every eps",
+        metavar="A",
+        parse=pixels,
+        default_text="eps / steps for bim, 2.5 eps / steps for pgd",
+        only=_when("--attack bim or pgd", *ITERATED),
+        group="attack",
+    )
+    restarts: int = setting(
+        1,
+        "pgd, square: random starts",
+        metavar="N",
+        check=at_least(1),
+        only=_when("--attack pgd or square", "pgd", "square"),
+        group="attack",
+    )
+    queries: int = setting(
+        1000,
+        "square: forward passes an image",
+        metavar="N",
+        check=at_least(1),
+        only=_when("--attack square", "square"),
+        group="attack",
+    )
+    loss: Literal["ce", "dlr", "ce-saturating"] = setting(
+        "ce",
+        "what fgsm, bim and pgd climb: ce, the cross-entropy as log-odds, which do not saturate; dlr, the scale-free "
+        "margin of AutoAttack; ce-saturating, the cross-entropy as other tools compute it",
+        only=Only("--attack fgsm, bim or pgd, or --audit", lambda one: _uses_loss(one)),
+        group="attack",
+    )
+
+    def check_attacks(self) -> None:
+        """Sort ``eps`` and check it, and check the names of the attacks.
+
+        Raises:
+            InputError: an eps outside [0, 1], or an unknown attack.
+        """
+        if self.norm == "linf":
+            check_epsilons(self.eps)
+        object.__setattr__(self, "eps", tuple(sorted(set(self.eps))))
+        object.__setattr__(self, "attacks", tuple(dict.fromkeys(self.attacks)))
+
+    def made(self) -> "list[AnyAttack]":
+        """Return the attacks.
+
+        Raises:
+            InputError: an unknown attack, or parameters that it cannot have.
+        """
+        from reports.analyses.attack_names import make_attack
+
+        return [make_attack(name, self) for name in self.attacks]
+
+
+def _uses_steps(one: Any) -> bool:
+    iterates = any(name in ITERATED or ":" in name for name in one.attacks)
+    return iterates or getattr(one, "audit", False)
+
+
+def _uses_loss(one: Any) -> bool:
+    return bool({"fgsm", *ITERATED} & set(one.attacks)) or getattr(one, "audit", False)
+
+
+def check_epsilons(values: tuple[float, ...]) -> None:
+    """Check radii of linf balls.
+
+    Raises:
+        InputError: one lies outside [0, 1].
+    """
+    for value in values:
+        if not 0 <= value <= 1:
+            raise InputError(f"eps {value:g} is outside [0, 1]: it is in units of pixels in [0, 1] (8/255 = 0.0314)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(Attacks, Analysis):
+    """Accuracy against eps under adversarial attacks, nested in eps, with an audit of masked gradients.
+
+    >>> Attack(attacks=("pgd",), eps=(0, 0.1), steps=20).eps
+    (0.0, 0.1)
+    """
+
+    name: ClassVar[str] = "attack"
+    version: ClassVar[int] = 2  # settings at their default are no part of the key any more
+    summary: ClassVar[str] = "accuracy against epsilon under adversarial attacks, and whether to believe it"
+    tables: ClassVar[tuple[Table, ...]] = (
+        Table(
+            "attack",
+            (
+                Column("attack", "text", "its name; worst case: the least of several", role="key"),
+                Column("gradient", "text", "true, feedback, transfer or none", role="key"),
+                Column("eps", "float", "radius of the ball", "pixels in [0, 1]", role="key"),
+                Column("accuracy", "float", "share of images that stay right", role="value"),
+                *interval("the accuracy (Wilson)"),
+                N_SAMPLES,
+                Column("steps", "int", "gradients, or queries, an image"),
+                Column("seconds", "float", "of the whole curve", "s", role="cost"),
+                *columns("text", "norm loss", "of the attack"),
+                Column("restarts", "int", "random starts"),
+                Column("curve", "text", "nested: is there a fooling image within eps? raw: of the last iterate"),
+                Column("rejected", "int", "images that did not stand the re-check"),
+            ),
+        ),
+        Table(
+            "audit",
+            (
+                Column("gradient", "text", "that was followed"),
+                Column("eps", "float", "radius of the ball", "pixels in [0, 1]"),
+                *columns("text", "check verdict", "what was looked at; pass, warn or skipped"),
+                *columns("float", "value threshold", "what was found, and from where on it warns"),
+                Column("message", "text", "in words"),
+                N_SAMPLES,
+            ),
+            optional=True,
+        ),
+    )
+    section: ClassVar[Section] = Section(
+        heading="Adversarial attacks",
+        text="Accuracy when every image may be changed by ε to fool the network. Only attacks through the true "
+        "gradient, or without one, measure robustness; feedback and transferred gradients are labelled. Where an "
+        "audit warns, do not trust the curve.",
+        drawings=(
+            Drawing(
+                title="Accuracy against epsilon",
+                caption="A robust network's curve falls late. A curve that stays high under the feedback gradient only "
+                "shows that this gradient points nowhere.",
+                draw="reports.figures:attack",
+                stem="attack",
+            ),
+        ),
+    )
+
+    split: Literal["train", "test"] = split_setting("test")
+    samples: int | None = samples_setting(1000)
+    batch_size: int | None = batch_setting(1000)
+    gradients: tuple[Literal["true", "feedback", "transfer", "none"], ...] = setting(
+        ("true",),
+        "whose gradient the attack follows: true, the network's own (the only one that measures robustness); feedback, "
+        "what the learning rule's backward path sends to the pixels; transfer, that of --surrogate; none, only attacks "
+        "that use no gradient (square). Several give one curve each",
+        flags=("--gradient",),
+        group="attack",
+    )
+    surrogate: Path | None = setting(
+        None,
+        "for --gradient transfer and --audit: the network whose gradient is tried on the others",
+        metavar="CKPT",
+        only=Only("--gradient transfer or --audit", lambda one: "transfer" in one.gradients or one.audit),
+        group="attack",
+    )
+    raw: bool = setting(
+        False,
+        "curves of last iterates, each eps by itself, which may rise, as other tools draw them, instead of nested "
+        "curves: is there a fooling image within eps?",
+        group="results",
+    )
+    audit: bool = setting(
+        False,
+        "also look for masked gradients, in a dozen checks of PGD with each gradient that is asked for; writes "
+        "audit.csv",
+        group="results",
+    )
+    audit_eps: float | None = setting(
+        None,
+        "eps of the audit, pixel units",
+        metavar="E",
+        parse=pixels,
+        default_text="the median of --eps above 0",
+        only=Only("--audit", lambda one: one.audit),
+        group="results",
+    )
+    save_examples: bool = setting(
+        False,
+        "also store the fooling images and each image's smallest fooling eps, in examples/*.npz",
+        group="results",
+        in_key=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_attacks()
+        if self.audit_eps is not None and self.norm == "linf":
+            check_epsilons((self.audit_eps,))
+        if "transfer" in self.gradients and self.surrogate is None:
+            raise InputError("--gradient transfer needs --surrogate CKPT: the network whose gradient is followed")
+
+    @property
+    def modes(self) -> list[str]:
+        """The gradients that attacks with a gradient follow."""
+        return [mode for mode in dict.fromkeys(self.gradients) if mode != "none"]
+
+    def compute(self, subject: "Subject", show: Show = silent) -> Found:
+        """Attack one network."""
+        import pandas as pd
+
+        from reports.analyses.attacked import attack_subject, audit_subject, example_files
+
+        attacks = self.made()
+        if not self.modes and all(attack.needs_gradient for attack in attacks):
+            raise InputError("--gradient none leaves no attack: add --attack square")
+        surrogate = None if self.surrogate is None else subject.beside(self.surrogate)
+        audits = audit_subject(self, subject, surrogate, show) if self.audit else []
+        curves = attack_subject(self, attacks, subject, surrogate, show)
+        tables = {"attack": pd.concat([curve.frame() for curve in curves], ignore_index=True)}
+        if self.audit:
+            tables["audit"] = pd.concat([one.frame() for one in audits], ignore_index=True)
+        return Found(
+            tables=tables,
+            record={"attacks": [describe(attack) for attack in attacks]},
+            sources=() if surrogate is None else (surrogate,),
+            files=example_files(subject, curves) if self.save_examples else {},
+            text="\n\n".join(_audit_text(subject, one) for one in audits),
+        )
+
+    def text(self, found: Found) -> str:
+        """Return one line a curve, one column an eps, accuracies in percent; then what the audits say."""
+        from reports.tables import render
+
+        frame = found.tables["attack"]
+        percent = frame.assign(accuracy=(100 * frame.accuracy).round(1), eps=frame.eps.map("eps {:g}".format))
+        keys = ["checkpoint", "attack", "gradient"]
+        wide = percent.pivot_table(index=keys, columns="eps", values="accuracy", sort=False)
+        return "\n\n".join(part for part in (render(wide.reset_index()), found.text) if part)
+
+    @classmethod
+    def merits(cls, table: "DataFrame") -> "DataFrame | None":
+        """Return the lowest accuracy over attacks at the eps that halves the accuracy of the networks, on average."""
+        true = table[table["gradient"].isin(["true", "none"])]
+        if true.empty:
+            return None
+        lowest = true.assign(accuracy=100 * true["accuracy"]).pivot_table(
+            index=true.index.name, columns="eps", values="accuracy", aggfunc="min"
+        )
+        lowest = lowest.dropna(axis=1)
+        if lowest.empty:
+            return None
+        mean = lowest.mean()
+        eps = float((mean - mean.iloc[0] / 2).abs().idxmin())
+        return lowest[eps].to_frame(f"accuracy under attack, ε = {eps:g} (%)")
+
+
+def _audit_text(subject: "Subject", audit: Any) -> str:
+    """Return an audit as one line a check, its number, and a line that sums up."""
+    rows = [f"  {line.verdict:8s} {line.check}: {line.message}" for line in audit.lines]
+    return "\n".join([f"{subject.name}: audit of the gradient {audit.gradient}", *rows, audit.summary])
+
+
+def describe(attack: "AnyAttack") -> dict[str, Any]:
+    """Return an attack's parameters as JSON."""
+    fields: dict[str, Any] = dataclasses.asdict(attack)  # type: ignore[call-overload]
+    return {"name": attack.name, **fields}

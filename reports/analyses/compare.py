@@ -1,0 +1,132 @@
+"""``compare``: several networks in one table, with differences and tests."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from alignscape.errors import InputError
+from alignscape.settings import setting
+from reports.analyses.analysis import Analysis, Found, Show, batch_setting, silent, split_setting
+from reports.analyses.attack import Attack, Attacks, pixels
+from reports.analyses.section import Section
+from reports.schema import Column, Table, columns, interval
+
+if TYPE_CHECKING:
+    from reports.subjects import Subject
+
+COMPARED = "what is compared (accuracy always is)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Attacks, Analysis):
+    """Every network against the first by McNemar's test over images, every rule against the first's by the rank-sum
+    test over seeds.
+
+    >>> Compare(attacks=("fgsm",), eps=(0.1,)).gradients
+    ('true',)
+    """
+
+    name: ClassVar[str] = "compare"
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = (
+        "several networks against the first: differences with paired tests, and rules with rank-sum tests over seeds"
+    )
+    against_first: ClassVar[bool] = True
+    gradients: ClassVar[tuple[str, ...]] = ("true",)
+    tables: ClassVar[tuple[Table, ...]] = (
+        Table(
+            "compare",
+            (
+                Column("quantity", "text", "what is compared"),
+                Column("test", "text", "mcnemar (images in pairs), rank-sum (seeds of a rule), or none"),
+                *columns("text", "first second", "network, or rule and angle"),
+                *columns("float", "value_first value_second", "share, or median over seeds"),
+                Column("difference", "float", "first minus second"),
+                *interval("the difference"),
+                *columns("float", "p_value p_holm smallest_p", "of the test, adjusted, and least possible"),
+                *columns("float", "n_first n_second", "images or runs"),
+            ),
+        ),
+    )
+    section: ClassVar[Section] = Section(
+        heading="Comparison",
+        text="Every network against the first. McNemar's test takes the same images in pairs, the rank-sum test the "
+        "seeds of a rule as samples; p_holm allows for several tests of one kind, smallest_p is the least that so few "
+        "seeds can reach. Rows without a test are plain differences.",
+        drawings=(),
+    )
+
+    split: Literal["train", "test"] = split_setting("test")
+    batch_size: int | None = batch_setting(2500)
+    attacks: tuple[str, ...] = setting(
+        (),
+        "also accuracy under these attacks with the true gradient: fgsm, bim, pgd, square, torchattacks:NAME, "
+        "package.module:function",
+        metavar="NAME",
+        flags=("--attack",),
+        empty=True,
+        group=COMPARED,
+    )
+    eps: tuple[float, ...] = setting((0.03,), "their radii, pixel units", metavar="E", parse=pixels, group=COMPARED)
+    with_tables: tuple[Path, ...] = setting(
+        (),
+        "also the numbers in these tables of other commands, for the same checkpoints: hessian.csv, attack.csv, "
+        "corruptions.csv; of a table by epochs a run's last",
+        metavar="CSV",
+        flags=("--tables",),
+        empty=True,
+        group=COMPARED,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_attacks()
+
+    def compute_all(self, subjects: "Iterable[Subject]", show: Show = silent) -> Found:
+        """Compare the networks with the first."""
+        import pandas as pd
+
+        from alignscape.files import sha256_file
+        from reports.analyses import compared, known_tables
+
+        subjects = list(subjects)
+        compared.check_same_images(subjects)
+        first, known = subjects[0], known_tables()
+        tables = [compared.read_values(path, subjects, known) for path in self.with_tables]
+        attack = self._attack()
+        results = {subject.name: compared.outcomes(attack, subject, show) for subject in subjects}
+        measured = [
+            (subject.name, compared.group_label(subject.columns), quantity, right.mean())
+            for subject in subjects
+            for quantity, right in results[subject.name].items()
+        ]
+        values = pd.DataFrame(measured, columns=["checkpoint", "group", "quantity", "value"])
+        rows = [
+            *compared.paired_rows(results, first.name, self.seed),
+            *[row for table in tables for row in compared.value_rows(table, first.name)],
+            *compared.seed_rows(pd.concat([values, *tables], ignore_index=True), compared.group_label(first.columns)),
+        ]
+        digests = {str(path): sha256_file(path) for path in self.with_tables}
+        return Found(tables={"compare": compared.comparison_frame(rows, self.tables[0])}, record={"tables": digests})
+
+    def _attack(self) -> Attack | None:
+        """Return the attacks with the true gradient, None if there are none."""
+        if not self.attacks:
+            return None
+        own = {name: getattr(self, name) for name in Attacks.__dataclass_fields__}
+        return Attack(**own, batch_size=self.batch_size, seed=self.seed)
+
+    def compute(self, subject: "Subject", show: Show = silent) -> Found:
+        """One network is compared with nothing.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("compare needs at least two networks; the first is the baseline")
+
+    def text(self, found: Found) -> str:
+        """Return the table without the numbers of images."""
+        from reports.tables import render
+
+        return render(found.tables["compare"].drop(columns=["n_first", "n_second"]), digits=3)

@@ -1,0 +1,70 @@
+"""What the analyses of curvature share: which matrix, over which parameters, with how much memory."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from alignscape.settings import POSITIVE, setting
+from reports.analyses.analysis import Analysis
+
+if TYPE_CHECKING:
+    from landscape import HessianOperator
+    from reports.subjects import Subject
+
+_MATRIX = "matrix"
+PARAMS_HELP = "weights and biases to take the curvature over, by name, such as 'layers.2.*'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature(Analysis):
+    """The Hessian of the mean cross-entropy over samples, or its Gauss-Newton part."""
+
+    parallel: ClassVar[bool] = True
+
+    params: tuple[str, ...] | None = setting(None, PARAMS_HELP, metavar="GLOB", default_text="all", group=_MATRIX)
+    hessian: Literal["full", "ggn"] = setting(
+        "full",
+        "full: second derivatives of the mean cross-entropy; ggn: its Gauss-Newton part, the Fisher information",
+        group=_MATRIX,
+    )
+    memory: float | None = setting(
+        None,
+        "memory, in 1e9 bytes, for gradient graphs kept between products; less is slower, never different",
+        metavar="GB",
+        check=POSITIVE,
+        default_text="1 on a CPU, half of what is free on a GPU",
+        group=_MATRIX,
+        in_key=False,
+    )
+
+    def operator(self, subject: "Subject", *, groups: int | None = None) -> "HessianOperator":
+        """Return the matrix as an operator on flat vectors.
+
+        With ``groups`` the samples are cut into at least so many batches, in an order drawn by the seed. Of several
+        processes (``torchrun``) each takes its part of the samples.
+        """
+        import torch
+        from torch import distributed as dist
+
+        from landscape import HessianOperator
+        from landscape.distributed import join, shard
+
+        processes = join()
+        inputs, targets, batch_size = subject.images, subject.labels, self.batch_size
+        if groups is not None:
+            generator = torch.Generator().manual_seed(self.seed)
+            order = torch.randperm(len(targets), generator=generator).to(targets.device)
+            inputs, targets = inputs[order], targets[order]
+            batch_size = max(1, min(batch_size or len(targets), len(targets) // groups))
+        if processes is not None:
+            inputs, targets = shard((inputs, targets), rank=dist.get_rank(), world_size=dist.get_world_size())
+        return HessianOperator(
+            subject.model,
+            torch.nn.CrossEntropyLoss(),
+            (inputs, targets),
+            params=self.params,
+            hessian=self.hessian,
+            batch_size=batch_size,
+            memory_budget=None if self.memory is None else self.memory * 1e9,
+            transform=subject.normalise,  # batch by batch: the samples stay bytes
+            group=processes,
+        )

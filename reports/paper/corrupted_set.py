@@ -1,0 +1,51 @@
+"""The corrupted test images that the paper's figures are made of, as a job of the store."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from robustness.corruptions import Definition
+
+
+def corrupted_set(
+    folder: Path,
+    inputs: Mapping[str, Path],
+    *,
+    dataset: str,
+    severity: int,
+    images: int | None,
+    seed: int,
+    frost: str,
+    device: str = "auto",
+    data_root: Path | None = None,
+) -> None:
+    """Write the corrupted test images of one severity in CIFAR-10-C's layout, and ``samples.npz``: image 0 of each.
+
+    ``frost`` is ``"data root"`` if the textures are those of ``data_root/frost``. 32 x 32 RGB images get CIFAR-10-C's
+    fifteen corruptions, others the four of our own definition.
+    """
+    import numpy as np
+
+    from robustness.generate import make_corrupted_set
+    from training.data import load_split
+
+    split = load_split(dataset, "test", data_root)
+    split = split.subset(None if images is None else min(images, len(split)), seed)
+    clean = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+    textures = data_root / "frost" if frost == "data root" and data_root is not None else None
+    definition = _definition(clean, textures)
+    made = make_corrupted_set(
+        clean, split.labels.numpy(), folder, definition=definition, severities=[severity], source=f"{dataset} test"
+    )
+    first = {name: np.load(folder / f"{name}.npy", mmap_mode="r")[0] for name in made}
+    np.savez_compressed(folder / "samples.npz", clean=clean[0], **first)
+
+
+def _definition(images: "NDArray[np.uint8]", textures: Path | None) -> "Definition":
+    from robustness.corruptions import cifar_c, load_frost_textures, small_images
+
+    return cifar_c(load_frost_textures(textures)) if images.shape[1:] == (32, 32, 3) else small_images()

@@ -1,0 +1,173 @@
+"""Runs an analysis on networks: loads them, goes round those that diverged, and keeps what was found with its origin.
+
+The command line, Python and ``analyze compare`` come through here.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignscape.errors import DivergedError, InputError
+from alignscape.files import atomic_path
+from alignscape.settings import settings_json
+from reports.analyses.analysis import Analysis, Found, Show, silent
+from reports.analyses.section import Drawing
+from reports.loading import Loading
+from reports.subjects import Subject
+from reports.tables import provenance, write_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+Load = Callable[[Path, Path], Subject]  # (checkpoint, what was given) -> network with samples
+
+
+class Subjects:
+    """The networks of what was given, loaded as they are asked for; those that diverged are left out with a warning.
+
+    Args:
+        given: what the user gave, each with its checkpoints in order of training.
+        load: loads one.
+    """
+
+    def __init__(self, given: Sequence[tuple[Path, Sequence[Path]]], load: Load) -> None:
+        self.given = given
+        self.load = load
+        self.records: list[Subject] = []  # those that were loaded, for the sidecar
+
+    def __len__(self) -> int:
+        return sum(len(files) for _, files in self.given)
+
+    def __iter__(self) -> Iterator[Subject]:
+        for given, files in self.given:
+            last: Subject | None = None
+            lost = False
+            for file in files:
+                try:
+                    last = self.load(file, given)
+                except DivergedError as error:
+                    if len(self) == 1:
+                        raise DivergedError(f"{given}: {error}") from error
+                    lost = True
+                    continue
+                self.records.append(last)
+                yield last
+            if lost:
+                shown = "is left out" if last is None else f"is shown up to epoch {last.columns['epoch']}"
+                warnings.warn(f"{given} {shown}: its training diverged", stacklevel=2)
+        if not self.records:
+            raise DivergedError(
+                "every network given has diverged: their weights hold NaN or infinity (--checkpoint-every 1 keeps "
+                "what came before)"
+            )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an analysis found, and where it comes from.
+
+    Attributes:
+        analysis: with its settings.
+        found: tables, checks, text.
+        origin: what the sidecars say.
+    """
+
+    analysis: Analysis
+    found: Found
+    origin: dict[str, Any]
+
+    def frame(self, name: str | None = None) -> "DataFrame":
+        """Return a table, the analysis' own unless another is named: one row per number, the network first."""
+        return self.found.tables[name or self.analysis.tables[0].name].copy()
+
+    def plot(self, stem: str | None = None) -> "Figure":
+        """Draw the analysis' figure, or the one whose file is called ``stem``, ready for a paper.
+
+        Raises:
+            InputError: there is nothing to draw.
+        """
+        drawings = self.analysis.section.drawings
+        drawing = drawings[0] if stem is None else next(one for one in drawings if one.stem == stem)
+        return self._figure(drawing)
+
+    def _figure(self, drawing: Drawing) -> "Figure":
+        return drawing.figure(self.found.tables, self.analysis.tables[0].name)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write tables with their sidecars, and figures as PDF and PNG; return the tables.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        from reports.style import save
+
+        folder = Path(folder)
+        written = []
+        for table in self.analysis.tables:
+            if table.name in self.found.tables:
+                written.append(folder / f"{table.name}.csv")
+                write_table(self.found.tables[table.name], written[-1], self.origin, table)
+        for name, write in self.found.files.items():
+            with atomic_path(folder / name) as temporary:
+                write(temporary)
+        for drawing in self.analysis.section.drawings:
+            save(self._figure(drawing), folder / drawing.stem)
+        return written
+
+    def __str__(self) -> str:
+        return self.analysis.text(self.found)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        title = f"<b>{html.escape(self.analysis.section.heading)}</b>"
+        return f"{title}<pre>{html.escape(str(self))}</pre>{self.frame().to_html(max_rows=20, index=False)}"
+
+
+def run_analysis(
+    analysis: Analysis, given: Sequence[Path], loading: Loading, show: Show = silent, *, command: str | None = None
+) -> Result:
+    """Analyse what was given.
+
+    Several checkpoints of one run (along its training) are loaded one after the other; single ones before the first is
+    analysed, so that a name that is wrong is told at once.
+
+    Raises:
+        InputError: a checkpoint that cannot be loaded or analysed; no network but diverged ones.
+    """
+    subjects = Subjects(
+        [(path, analysis.paths(path)) for path in given], lambda path, of: analysis.load(loading, path, of)
+    )
+    one_each = all(len(files) == 1 for _, files in subjects.given)
+    ready = list(subjects) if one_each else subjects
+    if analysis.against_first:
+        _check_baseline(analysis, given, subjects.records)
+    found = analysis.compute_all(ready, show)
+    return Result(analysis, found, origin_of(analysis, found, subjects.records, command=command))
+
+
+def _check_baseline(analysis: Analysis, given: Sequence[Path], there: Sequence[Subject]) -> None:
+    if len(given) < 2:
+        raise InputError(f"{analysis.name} needs at least two checkpoints; the first is the baseline")
+    if there[0].name != str(given[0]):
+        raise InputError(f"{given[0]} has diverged: give another network first, as the baseline")
+    if len(there) < 2:
+        raise InputError("every network but the baseline has diverged: there is nothing to compare")
+
+
+def origin_of(
+    analysis: Analysis, found: Found, subjects: Sequence[Subject], *, command: str | None = None
+) -> dict[str, Any]:
+    """Return what the sidecars say: command, versions, settings, digests, and the checks of the computation."""
+    return provenance(
+        [*subjects, *found.sources],
+        command=command,
+        analysis={"name": analysis.name, "version": analysis.version},
+        settings=settings_json(analysis),
+        seed=analysis.seed,
+        checks=list(found.checks),
+        **found.record,
+    )

@@ -1,0 +1,96 @@
+"""What the tables are: the columns of each CSV file with type, unit and meaning. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "int", "float", "bool"]
+# key: with the others says which quantity a row is; value: its number; cost: what it took, no result
+Role = Literal["", "key", "value", "cost"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: as in the header.
+        kind: of its cells; any but ``text`` may be missing (an empty cell, NaN).
+        meaning: one line.
+        unit: of its numbers; empty for counts, shares and ratios.
+        role: see :data:`Role`.
+        optional: there only where it was asked for.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    unit: str = ""
+    role: Role = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of table: ``NAME.csv``.
+
+    Attributes:
+        name: of the file, without its ending.
+        columns: in order, after ``checkpoint`` and before the columns that identify a run.
+        optional: written only where it was asked for.
+        open: may have columns besides (``angle_LAYER`` in ``metrics.csv``).
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    optional: bool = False
+    open: bool = False
+
+    def names(self, role: Role | None = None) -> list[str]:
+        """Return the names of the columns, or of those with ``role``."""
+        return [column.name for column in self.columns if role is None or column.role == role]
+
+    @property
+    def usual(self) -> list[str]:
+        """The columns that are there without being asked for."""
+        return [column.name for column in self.columns if not column.optional]
+
+    @property
+    def required(self) -> list[str]:
+        """The columns that every such table has, wherever it is kept: a store keeps nothing of what it cost."""
+        return [column.name for column in self.columns if not column.optional and column.role != "cost"]
+
+
+def columns(kind: Kind, names: str, meaning: str = "", **more: object) -> tuple[Column, ...]:
+    """Return columns of one kind, named in one string, that share what is said of them."""
+    return tuple(Column(name, kind, meaning, **more) for name in names.split())  # type: ignore[arg-type]
+
+
+def interval(of: str = "the value", prefix: str = "ci") -> tuple[Column, Column]:
+    """Return ``PREFIX_low, PREFIX_high``: the ends of a 95 % interval."""
+    low, high = (Column(f"{prefix}_{end}", "float", f"95 % interval of {of}") for end in ("low", "high"))
+    return low, high
+
+
+N_SAMPLES = Column("n_samples", "int", "samples of data it was measured on")
+LOSS = Column("loss", "float", "mean cross-entropy", "nats")
+
+# What identifies a row's network: the first column of every table, and for a run of ours the last ones.
+CHECKPOINT = Column("checkpoint", "text", "the network, as it was given")
+RUN = (
+    Column("rule", "text", "learning rule", role=""),
+    Column("angle", "float", "between forward and feedback weights at the start (ifa)", "degrees"),
+    Column("seed", "int", "of weights, feedback and order of the data"),
+    Column("epoch", "int", "epochs trained"),
+)
+
+METRICS = Table(
+    "metrics",
+    (
+        *columns("int", "epoch step", "trained so far"),
+        *columns("float", "train_loss test_loss", "mean cross-entropy", unit="nats"),
+        Column("train_accuracy", "float", "share of samples that are right"),
+        Column("test_accuracy", "float", "share of samples that are right", role="value"),
+        Column("seconds", "float", "of training so far", "s", role="cost"),
+    ),
+    open=True,
+)
