@@ -65,7 +65,7 @@ class Loading:
     def __post_init__(self) -> None:
         check_settings(self)
 
-    def subject(self, path: Path, **samples: Any) -> "Subject":
+    def subject(self, path: Path, *, split: str = "test", samples: int | None = None, seed: int = 0) -> "Subject":
         """Return the network at ``path`` with the samples that ``split, samples, seed`` describe.
 
         Raises:
@@ -73,7 +73,8 @@ class Loading:
         """
         from reports.subjects import load_subject
 
-        return load_subject(path, **samples, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+        how: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return load_subject(path, split=split, samples=samples, seed=seed, **how)
 
 
 OF_RUNS = ("data_root", "download", "device")  # what an analysis of our runs alone needs of these

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from alignscape.errors import DivergedError, InputError
 from alignscape.files import atomic_path
 from alignscape.settings import settings_json
-from reports.analyses.analysis import Analysis, Found, Show, silent
+from reports.analyses.analysis import Analysis, Found, Loads, Show, silent
 from reports.analyses.section import Drawing
-from reports.loading import Loading
 from reports.subjects import Subject
 from reports.tables import provenance, write_table
 
@@ -128,7 +127,7 @@ class Result:
 
 
 def run_analysis(
-    analysis: Analysis, given: Sequence[Path], loading: Loading, show: Show = silent, *, command: str | None = None
+    analysis: Analysis, given: Sequence[Path], loading: Loads, show: Show = silent, *, command: str | None = None
 ) -> Result:
     """Analyse what was given.
 

@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ class Subject:
     path: Path  # the file
     digest: str  # SHA-256 of the file
     model: nn.Module  # the plain network in eval mode; takes normalised images
-    normalise: Normalise  # uint8 or [0, 1] pixels -> normalised images
-    images: Tensor  # (N, C, H, W) uint8
+    normalise: nn.Module  # uint8 or [0, 1] pixels -> normalised images
+    images: Tensor  # (N, C, H, W) uint8; of data in memory (N, ...) of any type
     labels: Tensor  # (N,) int64
     dataset: str
     split: str
@@ -39,7 +39,7 @@ class Subject:
     data_root: Path | None
     checkpoint: Checkpoint | None  # ours, with config and feedback; None for a foreign state dict
     columns: dict[str, Any] = field(default_factory=dict)  # rule, angle, seed, epoch of a checkpoint of ours
-    options: Mapping[str, Any] = field(default_factory=dict)  # that it was loaded with
+    load: "Callable[[Path], Subject] | None" = None  # loads another one in the same way
 
     @property
     def device(self) -> torch.device:
@@ -50,6 +50,10 @@ class Subject:
         """Return the normalised images (N, C, H, W) as floats: what the network takes."""
         return self.normalise(self.images)
 
+    def pixels(self) -> Tensor:
+        """Return the images as floats, uint8 divided by 255: what an attack changes."""
+        return self.images.float() / 255 if self.images.dtype == torch.uint8 else self.images
+
     def pixel_model(self) -> nn.Module:
         """Return the network that takes pixels in [0, 1] and normalises inside: what an attack attacks."""
         return nn.Sequential(self.normalise, self.model).eval()
@@ -58,9 +62,10 @@ class Subject:
         """Return another network, loaded as this one was.
 
         Raises:
-            InputError: as :func:`load_subject`.
+            InputError: it cannot be loaded.
         """
-        return load_subject(path, **self.options)
+        assert self.load is not None
+        return self.load(path)
 
 
 def load_subject(
@@ -106,9 +111,9 @@ def load_subject(
         mean, std = mean or source(dataset).mean, std or source(dataset).std
     root = find_data_root(data_root, file)
     data, digest = _samples(dataset, split, root, download, cut, samples, seed, target)
-    normalise = _normalise(mean, std, data).to(target)
+    normalise = normalise_for(mean, std, data).to(target)
     network = network.to(target).eval()
-    _check_fit(network, normalise, data, dataset)
+    check_fit(network, normalise, data, dataset)
     return Subject(
         name=os.fspath(path),
         path=file,
@@ -123,7 +128,7 @@ def load_subject(
         data_root=root,
         checkpoint=checkpoint,
         columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
-        options=options,
+        load=functools.partial(load_subject, **options),
     )
 
 
@@ -179,15 +184,24 @@ def _foreign_model(file: Path, model: str | None, dataset: str | None) -> tuple[
     return network, dataset
 
 
-def _normalise(mean: Sequence[float], std: Sequence[float], data: Split) -> Normalise:
+def normalise_for(mean: Sequence[float], std: Sequence[float], data: Split) -> Normalise:
+    """Return what normalises the images of ``data``.
+
+    Raises:
+        InputError: not a value for each channel, or a deviation that is not positive.
+    """
     channels = data.images.shape[1]
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise InputError(f"the images have {channels} channels: --mean and --std need {channels} values, std positive")
     return Normalise(tuple(mean), tuple(std))
 
 
-def _check_fit(network: nn.Module, normalise: Normalise, data: Split, dataset: str) -> None:
-    """Fail early, in one line, where network and data do not go together."""
+def check_fit(network: nn.Module, normalise: nn.Module, data: Split, dataset: str) -> None:
+    """Fail early, in one line, where network and data do not go together.
+
+    Raises:
+        InputError: they do not.
+    """
     shape = tuple(data.images.shape[1:])
     try:
         with torch.no_grad():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from alignscape.errors import InputError
 from alignscape.settings import at_least, setting
-from reports.analyses.analysis import Analysis, Found, Show, samples_setting, silent, together
+from reports.analyses.analysis import Analysis, Found, Loads, Show, samples_setting, silent, together
 from reports.analyses.section import Drawing, Section
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
 
@@ -101,7 +101,7 @@ class Alignment(Analysis):
             warnings.warn(f"{given} kept its final checkpoint only: train with --checkpoint-every 1", stacklevel=2)
         return kept + final
 
-    def load(self, loading: Any, path: Path, given: Path) -> "Subject":
+    def load(self, loading: Loads, path: Path, given: Path) -> "Subject":
         """Return a checkpoint of a run under the name of the run."""
         subject = super().load(loading, path, given)
         if subject.checkpoint is None:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from alignscape.errors import DivergedError, InputError
 from alignscape.settings import NON_NEGATIVE, at_least, check_settings, idle_settings, setting, settings_of
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]  # (done, total)
 Show = Callable[[str, str], Progress | None]  # (what is done, its unit) -> where its progress goes
 SAMPLES = "samples"
+
+
+class Loads(Protocol):
+    """What gives networks with their samples: a :class:`reports.loading.Loading`, or networks in memory."""
+
+    def subject(self, path: Path, *, split: str = ..., samples: int | None = ..., seed: int = ...) -> "Subject":
+        """Return the network at ``path``."""
 
 
 def silent(what: str, unit: str) -> None:
@@ -121,7 +128,7 @@ class Analysis:
         """
         return [given]
 
-    def load(self, loading: Any, path: Path, given: Path) -> "Subject":
+    def load(self, loading: Loads, path: Path, given: Path) -> "Subject":
         """Return the checkpoint ``path`` of what was ``given`` with the samples that the settings describe."""
         return loading.subject(path, split=self.split, samples=self.samples, seed=self.seed)
 

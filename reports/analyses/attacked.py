@@ -45,7 +45,7 @@ def attack_subject(
     curves = [
         attack_curve(
             subject.pixel_model(),
-            subject.images.float() / 255,
+            subject.pixels(),
             subject.labels,
             settings.eps,
             attack,
@@ -82,7 +82,7 @@ def audit_subject(settings: Attack, subject: Subject, surrogate: Subject | None,
     return [
         audit(
             subject.pixel_model(),
-            subject.images.float() / 255,
+            subject.pixels(),
             subject.labels,
             eps=eps,
             steps=settings.steps or 10,

@@ -27,7 +27,7 @@ Outcomes = dict[str, np.ndarray]
 
 def outcomes(attack: Attack | None, subject: Subject, show: Show) -> Outcomes:
     """Return which images the network gets right, bool (N,): as they are, and under each attack at each eps."""
-    clean = attack_curve(subject.pixel_model(), subject.images.float() / 255, subject.labels, [0.0], fgsm())
+    clean = attack_curve(subject.pixel_model(), subject.pixels(), subject.labels, [0.0], fgsm())
     found = {"accuracy": ~clean.fooled[0].numpy()}
     for curve in attack_subject(attack, attack.made(), subject, None, show) if attack is not None else ():
         for eps, fooled in zip(curve.eps, curve.fooled, strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alignscape.errors import InputError
 from alignscape.settings import setting
-from reports.analyses.analysis import Analysis, Found, Show, batch_setting, labelled, silent, split_setting
+from reports.analyses.analysis import Analysis, Found, Loads, Show, batch_setting, labelled, silent, split_setting
 from reports.analyses.section import Drawing, Section
 from reports.schema import N_SAMPLES, Column, Table, interval
 
@@ -121,7 +121,7 @@ class Corruptions(Analysis):
         """Return the folder of the corrupted set."""
         return {"cifar10c": inputs["set"].parent}
 
-    def load(self, loading: Any, path: Path, given: Path) -> "Subject":
+    def load(self, loading: Loads, path: Path, given: Path) -> "Subject":
         """Return the network with *all* clean test images: ``samples`` chooses among the set's, in every cell."""
         return loading.subject(path, split=self.split)
 

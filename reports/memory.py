@@ -1,0 +1,102 @@
+"""Networks that are in memory, with a named data set or with tensors, as subjects of an analysis."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignscape.device import resolve_device
+from alignscape.errors import DivergedError, InputError
+from reports.subjects import Subject, check_fit, find_data_root, normalise_for
+from training.data import Split, load_split, source
+
+
+class Unit(nn.Module):
+    """Pixels as floats: uint8 divided by 255, floats as they are; for data that come without mean and deviation."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@dataclass(frozen=True, kw_only=True)
+class InMemory:
+    """Modules by name with their data; loads as :class:`reports.loading.Loading` does.
+
+    Attributes:
+        modules: plain networks that return logits (N, classes).
+        data: a data set's name, or inputs (N, ...) and labels (N,), which then are both splits.
+        mean, std: of each channel of pixels in [0, 1], as the networks were trained; those of the data set if None, or
+            inputs as they are (uint8 divided by 255).
+        data_root: folder of the data sets.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    modules: Mapping[str, nn.Module]
+    data: str | tuple[Tensor, Tensor]
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    data_root: Path | None = None
+    device: str = "auto"
+
+    def subject(self, path: Path, *, split: str = "test", samples: int | None = None, seed: int = 0) -> Subject:
+        """Return a module with samples of ``split``.
+
+        Raises:
+            InputError: there is no such module, or it does not fit the data; weights that are not finite.
+        """
+        name = str(path)
+        if name not in self.modules:
+            raise InputError(f"{name} is no network here; there are {', '.join(self.modules)}")
+        target = resolve_device(self.device)
+        state = self.modules[name].state_dict()
+        if broken := [n for n, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+            raise DivergedError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}")
+        data = self._split(split)
+        data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(target)
+        network, normalise = self.modules[name].to(target).eval(), self._normalise(data).to(target)
+        dataset = self.data if isinstance(self.data, str) else "tensors"
+        check_fit(network, normalise, data, dataset)
+        return Subject(
+            name=name,
+            path=path,
+            digest=_digest(state),
+            model=network,
+            normalise=normalise,
+            images=data.images,
+            labels=data.labels,
+            dataset=dataset,
+            split=split,
+            data_digest=data.digest(),
+            data_root=self.data_root,
+            checkpoint=None,
+            load=lambda other: self.subject(other, split=split, samples=samples, seed=seed),
+        )
+
+    def _split(self, split: str) -> Split:
+        if isinstance(self.data, str):
+            return load_split(self.data, split, find_data_root(self.data_root, Path()))
+        inputs, labels = self.data
+        if len(inputs) != len(labels) or labels.ndim != 1:
+            raise InputError(f"data are inputs (N, ...) and labels (N,), not {len(inputs)} and {tuple(labels.shape)}")
+        return Split(images=inputs, labels=labels)
+
+    def _normalise(self, data: Split) -> nn.Module:
+        if isinstance(self.data, str):
+            known = source(self.data)
+            return normalise_for(self.mean or known.mean, self.std or known.std, data)
+        if self.mean is None or self.std is None:
+            return Unit()
+        return normalise_for(self.mean, self.std, data)
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of names, shapes and values of a state dict."""
+    found = hashlib.sha256()
+    for name, tensor in state.items():
+        found.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

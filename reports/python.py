@@ -1,0 +1,182 @@
+"""The Python call: networks with every analysis as a method, by the same code as the commands.
+
+runs = alignscape.train(rule="fa", seed=[0, 1, 2])
+curvature = runs.hessian(k=3)
+curvature.frame(); curvature.plot(); curvature.save("results")
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+from torch import Tensor, nn
+
+from alignscape.errors import InputError
+from alignscape.settings import settings_of
+from reports.analyses import (
+    ANALYSES,
+    Alignment,
+    Analysis,
+    Attack,
+    Compare,
+    Corruptions,
+    Hessian,
+    Spectrum,
+    Surface,
+    Trajectory,
+)
+from reports.analyses.analysis import silent
+from reports.flags import default_text, one_of
+from reports.loading import Loading
+from reports.memory import InMemory
+from reports.progress import show_progress
+from reports.runner import Result, run_analysis
+
+if TYPE_CHECKING:
+    from reports.subjects import Subject
+
+P = ParamSpec("P")
+
+
+def _analysing(cls: Callable[P, Analysis]) -> "Callable[Concatenate[Networks, P], Result]":
+    """Return the method that makes an analysis; its signature is that of the analysis' settings."""
+
+    def analyse(networks: "Networks", /, *args: P.args, **settings: P.kwargs) -> Result:
+        return networks.analyse(cls, **settings)  # type: ignore[arg-type]
+
+    described = settings_of(cls)  # type: ignore[arg-type]
+    lines = [f"    {name}: {one.help} (default: {default_text(one)})." for name, one in described.items()]
+    head = f"Return {cls.summary}.\n\nArgs:\n"  # type: ignore[attr-defined]
+    raises = "\n\nRaises:\n    InputError: a setting, a network or the data will not do."
+    analyse.__doc__ = head + "\n".join(lines) + raises
+    own = inspect.signature(cls).replace(return_annotation=Result)
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    analyse.__signature__ = own.replace(parameters=[first, *own.parameters.values()])  # type: ignore[attr-defined]
+    analyse.__name__ = analyse.__qualname__ = cls.name  # type: ignore[attr-defined]
+    return analyse
+
+
+class Networks(Sequence["Networks"]):
+    """One network or several, with every analysis as a method; made by :func:`load` and :func:`train`.
+
+    An index or a slice gives some of them. What other packages add to the analyses is here too, by its name.
+    """
+
+    def __init__(self, given: Sequence[Path], loading: Loading | InMemory, *, progress: bool = False) -> None:
+        self.given = tuple(given)
+        self.loading = loading
+        self.progress = progress
+
+    hessian = _analysing(Hessian)
+    spectrum = _analysing(Spectrum)
+    surface = _analysing(Surface)
+    trajectory = _analysing(Trajectory)
+    attack = _analysing(Attack)
+    corruptions = _analysing(Corruptions)
+    alignment = _analysing(Alignment)
+    compare = _analysing(Compare)
+
+    def analyse(self, analysis: type[Analysis], **settings: Any) -> Result:
+        """Return what ``analysis`` with these settings finds of the networks.
+
+        Raises:
+            InputError: a setting that is unknown, out of its range or without effect; a network or data that will
+                not do.
+        """
+        if unknown := [name for name in settings if name not in settings_of(analysis)]:
+            raise InputError(
+                f"{analysis.name} has no setting {unknown[0]!r}; it has {', '.join(settings_of(analysis))}"
+            )
+        made: Analysis = one_of(analysis, settings)
+        text = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        show = show_progress if self.progress else silent
+        return run_analysis(made, self.given, self.loading, show, command=f"{self!r}.{analysis.name}({text})")
+
+    def subject(self, split: str = "test", samples: int | None = None, seed: int = 0) -> "Subject":
+        """Return the first network as a module with its samples: what an analysis is given.
+
+        Raises:
+            InputError: the network or the data cannot be loaded.
+        """
+        return self.loading.subject(self.given[0], split=split, samples=samples, seed=seed)
+
+    def __getattr__(self, name: str) -> Callable[..., Result]:
+        if name.startswith("_") or name not in ANALYSES:
+            raise AttributeError(f"no analysis {name!r}; there are {', '.join(ANALYSES)}")
+        return lambda **settings: self.analyse(ANALYSES[name], **settings)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *ANALYSES})
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getitem__(self, index: Any) -> "Networks":
+        chosen = self.given[index]
+        return Networks(chosen if isinstance(index, slice) else (chosen,), self.loading, progress=self.progress)
+
+    def __iter__(self) -> Iterator["Networks"]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"load({', '.join(repr(str(path)) for path in self.given)})"
+
+
+def load(
+    *networks: str | Path | nn.Module | Mapping[str, nn.Module],
+    data: tuple[Tensor, Tensor] | None = None,
+    dataset: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    model: str | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+) -> Networks:
+    """Return networks to analyse.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> found = load(net, dataset="digits").hessian(k=2, samples=100)
+    >>> found.frame()["quantity"].tolist()
+    ['trace', 'eigenvalue', 'eigenvalue']
+
+    Args:
+        networks: run folders, checkpoints or state dicts (with ``model`` and ``dataset``); or modules, with ``dataset``
+            or ``data``, where a dictionary gives them names.
+        data: inputs (N, ...) and labels (N,) for modules: uint8 images (N, C, H, W), or floats as they are.
+        dataset: name of a data set, for state dicts and modules.
+        mean, std: of each channel of pixels in [0, 1] (default: the data set's, or none of ``data``).
+        model: for state dicts, what they belong to, such as ``torchvision:resnet18``.
+        data_root: folder of the data sets (default: ``$ALIGNSCAPE_DATA``, else where a run was trained from).
+        download: fetch a missing data set first.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: show bars.
+
+    Raises:
+        InputError: nothing was given, files and modules together, or modules without data.
+    """
+    modules: dict[str, nn.Module] = {}
+    paths: list[Path] = []
+    for one in networks:
+        if isinstance(one, Mapping):
+            modules.update(one)
+        elif isinstance(one, nn.Module):
+            modules[type(one).__name__ if type(one).__name__ not in modules else f"network {len(modules) + 1}"] = one
+        else:
+            paths.append(Path(one))
+    if bool(modules) == bool(paths):
+        raise InputError("give run folders or checkpoints, or modules with data; not nothing, and not both")
+    root = None if data_root is None else Path(data_root)
+    if paths:
+        if data is not None:
+            raise InputError("data are for modules; a checkpoint takes its data set, or --dataset")
+        settings = {"model": model, "dataset": dataset, "mean": mean, "std": std, "data_root": root}
+        loading = Loading(**settings, download=download, device=device)  # type: ignore[arg-type]
+        return Networks(paths, loading, progress=progress)
+    if (data is None) == (dataset is None):
+        raise InputError("a module needs data: dataset=NAME, or data=(inputs, labels)")
+    held = InMemory(modules=modules, data=data or dataset or "", mean=mean, std=std, data_root=root, device=device)
+    return Networks([Path(name) for name in modules], held, progress=progress)
