@@ -83,7 +83,7 @@ class Setting:
         default_text: the default in words, where the value does not speak for itself.
         metavar: what stands for the value in ``--help``.
         check: bounds of the number, or of each.
-        flags: names on the command line, of which the first is the one that messages use.
+        flags: names on the command line, of which the first is the one that messages use; none if it cannot be given.
         group: heading in ``--help``.
         swept: a command line takes several values and makes a run of each.
         only: when it has an effect; None is always.
@@ -171,6 +171,7 @@ def setting(
     check: Bounds | None = None,
     empty: bool = False,
     flags: tuple[str, ...] = (),
+    flag: bool = True,
     group: str = "",
     default_text: str = "",
     swept: bool = False,
@@ -178,9 +179,11 @@ def setting(
     in_key: bool = True,
     parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Return a dataclass field with this default that is a setting; the arguments are those of :class:`Setting`."""
+    """Return a dataclass field with this default that is a setting; the arguments are those of :class:`Setting`. It has
+    the ``flags`` given, else one that is called as the field is; without ``flag`` none, nor a key in a file."""
     about = {
-        **{"help": help, "metavar": metavar, "check": check, "empty": empty, "flags": flags, "group": group},
+        **{"help": help, "metavar": metavar, "check": check, "empty": empty, "group": group},
+        **{"flags": flags if flag else None},
         **{"default_text": default_text, "swept": swept, "only": only, "in_key": in_key, "parse": parse},
     }
     return dataclasses.field(default=default, metadata={_KEY: about})
@@ -210,7 +213,8 @@ def _described(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         kind = type(choices[0])
-    about["flags"] = about["flags"] or ("--" + field.name.replace("_", "-"),)
+    own = () if about["flags"] is None else ("--" + field.name.replace("_", "-"),)
+    about["flags"] = about["flags"] or own
     return Setting(
         name=field.name, kind=kind, several=several, optional=optional, choices=choices, default=field.default, **about
     )

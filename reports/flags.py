@@ -28,13 +28,18 @@ def add_flags(
     on settings by name.
     """
     headings: dict[str, argparse._ArgumentGroup] = {}
-    for one in settings_of(cls).values():
+    for one in givable(cls).values():
         heading = one.group or group
         if heading not in headings:
             headings[heading] = parser.add_argument_group(heading)
         text = explained(one, details).replace("%", "%%")
         headings[heading].add_argument(*one.flags, dest=one.name, default=argparse.SUPPRESS, help=text, **_options(one))
     return headings
+
+
+def givable(cls: type) -> dict[str, Setting]:
+    """Return the settings of ``cls`` that a command line and a file may give, by name."""
+    return {name: one for name, one in settings_of(cls).items() if one.flags}
 
 
 def explained(one: Setting, details: Mapping[str, str] = NOTHING) -> str:
@@ -71,9 +76,8 @@ def default_text(one: Setting) -> str:
 
 def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
     """Return what was given of the settings of ``cls``: a value, of those that are swept a list of them."""
-    found = {name: getattr(args, name) for name in settings_of(cls) if hasattr(args, name)}
-    described = settings_of(cls)
-    return {name: _flat(value) if described[name].swept else value for name, value in found.items()}
+    found = {name: (one, getattr(args, name)) for name, one in givable(cls).items() if hasattr(args, name)}
+    return {name: _flat(value) if one.swept else value for name, (one, value) in found.items()}
 
 
 def _flat(values: list[Any]) -> list[Any]:
@@ -95,7 +99,8 @@ def one_of(cls: type, values: Mapping[str, Any], *, places: Mapping[str, str] = 
 
 
 def each_of(cls: type, values: Mapping[str, Any], *, places: Mapping[str, str] = NOTHING) -> list[Any]:
-    """Return an object for each combination of the values of swept settings, each value once, the last setting first.
+    """Return an object for each combination of the values of swept settings, each value once; the last
+    setting varies first.
 
     Raises:
         InputError: as :func:`one_of`; of a sweep, a setting that has no effect in any of the objects.
@@ -154,7 +159,7 @@ def read_toml(path: Path, cls: type) -> dict[str, Any]:
         raise InputError(f"cannot read the config file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # of the encoding, or of TOML
         raise InputError(f"{path} is not TOML: {error}") from error
-    described = settings_of(cls)
+    described = givable(cls)
     if unknown := [name for name in found if name not in described]:
         raise InputError(f"{path} has the unknown setting {unknown[0]!r}; known: {', '.join(described)}")
     try:
@@ -181,7 +186,7 @@ def toml_text(cls: type, made: Sequence[Any], *, without: Iterable[str], details
     of each setting. Those in ``without`` have no effect, and stand there as comments, as does what is None."""
     lines = [*textwrap.wrap(INTRODUCTION, 110, initial_indent="# ", subsequent_indent="# "), ""]
     heading = ""
-    for one in settings_of(cls).values():
+    for one in givable(cls).values():
         if one.group not in ("", heading):
             heading = one.group
             lines += [f"# ---- {heading} ----", ""]

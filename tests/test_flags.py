@@ -36,6 +36,7 @@ class Brew:
         1.0, "times", swept=True, only=Only("--degrees over 50", lambda brew: (brew.degrees or 100) > 50)
     )
     name: str = setting("", "what it is called")
+    batch: int = setting(0, "of the leaf, which the shop writes down", flag=False)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -66,6 +67,7 @@ def test_help_says_effect_sweep_and_default_under_its_heading():
     assert "of the water; one run each (default: boiling)" in text
     assert "what else (default: none)" in text
     assert "--minutes MINUTES [MINUTES ...], --min" in text
+    assert "--batch" not in text
     assert explained(settings_of(Brew)["minutes"]) == "of each infusion (default: 3)"
 
 
@@ -95,7 +97,7 @@ def test_in_a_sweep_only_what_is_idle_throughout_is_refused():
     values = {"degrees": [20.0, 80.0], "stirred": [2.0]}
     assert [brew.degrees for brew in each_of(Brew, values)] == [20, 80]
     assert idle(Brew, each_of(Brew, values)) == {"smoked": "--leaf black"}
-    with pytest.raises(InputError, match="stirred in brew.toml has an effect"):
+    with pytest.raises(InputError, match=r"stirred in brew\.toml has an effect"):
         one_of(Brew, {"degrees": 20.0, "stirred": 1.0}, places={"stirred": "stirred in brew.toml"})
     assert one_of(Brew, {"degrees": 20.0}) == Brew(degrees=20)
 
@@ -119,6 +121,7 @@ def test_a_file_gives_what_flags_give(tmp_path):
         ("grams = ", "brew.toml is not TOML: "),
         (b"\xff\xfe", "brew.toml is not TOML: "),
         ("spices = " + "[" * 5000, "brew.toml is not TOML: "),
+        ("batch = 1", "brew.toml has the unknown setting 'batch'; known: leaf, grams"),
         ("pot = 1", "brew.toml has the unknown setting 'pot'; known: leaf, grams"),
         ("[grams]\nx = 1", "brew.toml: grams is {'x': 1}; it must be a number"),
         ("grams = 'much'", "brew.toml: grams is 'much'; it must be a number"),
@@ -143,7 +146,7 @@ def test_what_a_file_gets_wrong_is_one_line_with_its_name(tmp_path, text, messag
 
 def test_a_file_that_is_not_there(tmp_path):
     for path in (tmp_path, tmp_path / "brew.toml"):
-        with pytest.raises(InputError, match="cannot read the config file .*: (Is a|No such file or) "):
+        with pytest.raises(InputError, match=r"cannot read the config file .*: (Is a|No such file or) "):
             read_toml(path, Brew)
 
 
@@ -189,3 +192,4 @@ def test_a_written_file_explains_each_setting_and_comments_out_the_rest(tmp_path
     assert "# of the water; one run each (default: boiling)\n# degrees = DEGREES\n" in text
     assert "# what it is called (default: none). Any.\n" in text
     assert "# ---- leaves ----\n" in text
+    assert "batch" not in text
