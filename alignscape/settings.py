@@ -15,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from typing import Any, Literal
 from alignscape.errors import InputError
 
 _KEY = "setting"
+_LARGEST = 3.4028234663852886e38  # of float32, in which networks compute: beyond, a number is infinite to them
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,26 @@ class Bounds:
     high_open: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether ``value`` is finite and lies inside."""
+        """Whether ``value`` lies inside."""
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
-        return math.isfinite(value) and above and below
+        return above and below
 
 
 POSITIVE = Bounds(0, math.inf, "be positive", low_open=True)
 NON_NEGATIVE = Bounds(0, math.inf, "not be negative")
 
 
-def at_least(low: int) -> Bounds:
-    """Return the numbers from ``low``."""
-    return Bounds(low, math.inf, f"be at least {low}")
+def at_least(low: int, unit: str = "", *, most: int | None = None) -> Bounds:
+    """Return the numbers from ``low``, of ``unit``, to ``most``: more would be a slip of the keyboard."""
+    words = f"be at least {low} {unit}".rstrip()
+    return Bounds(low, math.inf, words) if most is None else Bounds(low, most, f"{words}, and at most {most}")
 
 
-def between(low: float, high: float, *, low_open: bool = False, high_open: bool = False) -> Bounds:
-    """Return the numbers from ``low`` to ``high``, without an end that is open."""
-    words = f"lie in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-    return Bounds(low, high, words, low_open, high_open)
+def between(low: float, high: float, unit: str = "", *, low_open: bool = False, high_open: bool = False) -> Bounds:
+    """Return the numbers from ``low`` to ``high``, of ``unit``, without an end that is open."""
+    words = f"lie in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'} {unit}"
+    return Bounds(low, high, words.rstrip(), low_open, high_open)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Setting:
         default_text: the default in words, where the value does not speak for itself.
         metavar: what stands for the value in ``--help``.
         check: bounds of the number, or of each.
-        flags: names on the command line, of which the first is the one that messages use.
+        flags: names on the command line, of which the first is the one that messages use; none if it cannot be given.
         group: heading in ``--help``.
         swept: a command line takes several values and makes a run of each.
         only: when it has an effect; None is always.
@@ -107,24 +109,58 @@ class Setting:
     in_key: bool
     parse: Callable[[str], Any] | None
 
+    def typed(self, value: Any) -> Any:
+        """Return ``value`` as the type that is wanted where another means the same: a list as a tuple, a whole number
+        as a float (30 and 30.0 are one angle, and must have one key), text as a path."""
+        if self.several and isinstance(value, (list, tuple)):
+            return tuple(_typed(self.kind, part) for part in value)
+        return _typed(self.kind, value)
+
     def problem(self, value: Any) -> str:
         """Return what is wrong with ``value``, empty if nothing is."""
         if value is None:
             return "" if self.optional else f"{self.name} is missing"
+        if self.several and not isinstance(value, tuple):
+            return f"{self.name} is {value!r}; it must be a sequence"
         if self.several and not value and not self.empty:
             return f"{self.name} is empty; it needs at least one value"
-        for one in value if self.several else (value,):
-            if self.choices and one not in self.choices:
-                return f"{self.name} is {one!r}; known: {', '.join(map(str, self.choices))}"
-            if self.kind in (int, float) and (not isinstance(one, self.kind) or isinstance(one, bool)):
-                return f"{self.name} is {one!r}; it must be {'a whole number' if self.kind is int else 'a number'}"
-            if self.kind in (str, bool) and not isinstance(one, self.kind):
-                return f"{self.name} is {one!r}; it must be {'text' if self.kind is str else 'true or false'}"
-            if self.kind is float and not math.isfinite(one):
-                return f"{self.name} is {one}; it must be finite"
-            if self.check is not None and not self.check.holds(one):
-                return f"{self.name} is {one:g}; it must {self.check.words}"
+        problems = (self._problem(one) for one in (value if self.several else (value,)))
+        return next((f"{self.name} is {problem}" for problem in problems if problem), "")
+
+    def _problem(self, one: Any) -> str:
+        fits = isinstance(one, self.kind) and (self.kind is bool or not isinstance(one, bool))
+        if self.choices:
+            return "" if fits and one in self.choices else f"{one!r}; known: {', '.join(map(str, self.choices))}"
+        if not fits:
+            return f"{one!r}; it must be {_KINDS[self.kind]}"
+        if self.kind is str and not _is_text(one):
+            return f"{one!r}; it must be text"
+        if self.kind is float and not abs(one) <= _LARGEST:  # not >, which NaN is not either
+            return f"{one:g}; it must be finite{' in float32' if math.isfinite(one) else ''}"
+        if self.check is not None and not self.check.holds(one):
+            return f"{f'{one:g}' if self.kind is float else one}; it must {self.check.words}"
         return ""
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    return Path(value) if kind is Path and isinstance(value, str) else value
+
+
+def _is_text(value: str) -> bool:
+    """Whether a file can hold it: bytes of a command line that are no UTF-8 arrive as characters that none can."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def setting(
@@ -135,6 +171,7 @@ def setting(
     check: Bounds | None = None,
     empty: bool = False,
     flags: tuple[str, ...] = (),
+    flag: bool = True,
     group: str = "",
     default_text: str = "",
     swept: bool = False,
@@ -142,9 +179,11 @@ def setting(
     in_key: bool = True,
     parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Return a dataclass field with this default that is a setting; the arguments are those of :class:`Setting`."""
+    """Return a dataclass field with this default that is a setting; the arguments are those of :class:`Setting`. It has
+    the ``flags`` given, else one that is called as the field is; without ``flag`` none, nor a key in a file."""
     about = {
-        **{"help": help, "metavar": metavar, "check": check, "empty": empty, "flags": flags, "group": group},
+        **{"help": help, "metavar": metavar, "check": check, "empty": empty, "group": group},
+        **{"flags": flags if flag else None},
         **{"default_text": default_text, "swept": swept, "only": only, "in_key": in_key, "parse": parse},
     }
     return dataclasses.field(default=default, metadata={_KEY: about})
@@ -174,35 +213,25 @@ def _described(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         kind = type(choices[0])
-    about["flags"] = about["flags"] or ("--" + field.name.replace("_", "-"),)
+    own = () if about["flags"] is None else ("--" + field.name.replace("_", "-"),)
+    about["flags"] = about["flags"] or own
     return Setting(
         name=field.name, kind=kind, several=several, optional=optional, choices=choices, default=field.default, **about
     )
 
 
 def check_settings(holder: Any) -> None:
-    """Bring the settings of a frozen dataclass to their types (lists to tuples, whole numbers to floats where floats
-    are wanted, text to paths) and check each; for ``__post_init__``.
+    """Bring the settings of a frozen dataclass to their types (:meth:`Setting.typed`) and check each; for
+    ``__post_init__``.
 
     Raises:
         InputError: a value is out of its range; the message names the setting and the range.
     """
     for name, one in settings_of(type(holder)).items():
-        value = getattr(holder, name)
-        if one.several and isinstance(value, list):
-            value = tuple(value)
-        if one.several and not (isinstance(value, tuple) or value is None):
-            raise InputError(f"{name} is {value!r}; it must be a sequence")
-        value = tuple(_as(one.kind, part) for part in value) if isinstance(value, tuple) else _as(one.kind, value)
+        value = one.typed(getattr(holder, name))
         object.__setattr__(holder, name, value)
         if problem := one.problem(value):
             raise InputError(problem)
-
-
-def _as(kind: Any, value: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)  # 30 and 30.0 are one angle, and must have one key
-    return Path(value) if kind is Path and isinstance(value, str) else value
 
 
 def idle_settings(holder: Any, names: Collection[str]) -> Iterator[tuple[Setting, Only]]:
@@ -229,6 +258,6 @@ def as_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def settings_json(holder: Any) -> Mapping[str, Any]:
+def settings_json(holder: Any) -> dict[str, Any]:
     """Return all settings as JSON types."""
     return {name: as_json(getattr(holder, name)) for name in settings_of(type(holder))}

@@ -5,42 +5,71 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 
 import argparse
 import itertools
+import json
+import textwrap
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignscape.errors import InputError
-from alignscape.settings import Setting, idle_settings, settings_of
+from alignscape.settings import Setting, as_json, idle_settings, settings_of
+
+NOTHING: Mapping[str, str] = {}
 
 
 def add_flags(
-    parser: argparse.ArgumentParser, cls: type, *, group: str, last: str = "", names: Collection[str] | None = None
-) -> None:
+    parser: argparse.ArgumentParser,
+    cls: type,
+    *,
+    group: str,
+    last: str = "",
+    names: Collection[str] | None = None,
+    details: Mapping[str, str] = NOTHING,
+) -> dict[str, "argparse._ArgumentGroup"]:
     """Add a flag for each setting of ``cls`` (or those called ``names``), under the headings that the settings name,
-    else under ``group``, which comes first; the heading ``last`` comes last.
+    else under ``group``, which comes first; the heading ``last`` comes last. Return the headings, where flags that are
+    no settings may follow.
 
-    A flag that is not given leaves nothing in the namespace, so that :func:`given` knows.
+    A flag that is not given leaves nothing in the namespace, so that :func:`given` knows. ``details`` are more words
+    on settings by name.
     """
     headings = {str(one.title): one for one in parser._action_groups}
-    chosen = [one for name, one in settings_of(cls).items() if names is None or name in names]
+    chosen = [one for name, one in givable(cls).items() if names is None or name in names]
     for one in sorted(chosen, key=lambda one: (bool(one.group), one.group == last)):
         heading = one.group or group
         if heading not in headings:
             headings[heading] = parser.add_argument_group(heading)
-        headings[heading].add_argument(*one.flags, dest=one.name, default=argparse.SUPPRESS, **_options(one))
+        text = explained(one, details).replace("%", "%%")
+        headings[heading].add_argument(*one.flags, dest=one.name, default=argparse.SUPPRESS, help=text, **_options(one))
+    return headings
+
+
+def givable(cls: type) -> dict[str, Setting]:
+    """Return the settings of ``cls`` that a command line and a file may give, by name."""
+    return {name: one for name, one in settings_of(cls).items() if one.flags}
+
+
+def explained(one: Setting, details: Mapping[str, str] = NOTHING) -> str:
+    """Return the help of a setting, when it has an effect, whether it can be swept, its default, and its details."""
+    only = f"; with {one.only.words} only" if one.only is not None else ""
+    swept = "; one run each" if one.swept else ""
+    more = f". {details[one.name]}" if one.name in details else ""
+    return f"{one.help}{only}{swept} (default: {default_text(one)}){more}"
 
 
 def _options(one: Setting) -> dict[str, Any]:
-    """Return what argparse is to know of a setting beside its names."""
-    options: dict[str, Any] = {"help": f"{one.help} (default: {default_text(one)})".replace("%", "%%")}
+    """Return what argparse is to know of a setting beside its names and its help."""
     if one.kind is bool:
-        return {**options, "action": "store_true"}
-    if one.several or one.swept:
-        options["nargs"] = "*" if one.empty else "+"
+        return {"action": "store_true"}
+    options: dict[str, Any] = {"nargs": "*" if one.empty else "+"} if one.several or one.swept else {}
     if one.choices:
         return {**options, "choices": one.choices}
-    return {**options, "type": one.parse or one.kind, "metavar": one.metavar or one.name.upper()}
+    return {**options, "type": one.parse or one.kind, "metavar": _metavar(one)}
+
+
+def _metavar(one: Setting) -> str:
+    return one.metavar or one.name.upper()
 
 
 def default_text(one: Setting) -> str:
@@ -57,9 +86,8 @@ def default_text(one: Setting) -> str:
 
 def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
     """Return what was given of the settings of ``cls``: a value, of those that are swept a list of them."""
-    found = {name: getattr(args, name) for name in settings_of(cls) if hasattr(args, name)}
-    described = settings_of(cls)
-    return {name: _flat(value) if described[name].swept else value for name, value in found.items()}
+    found = {name: (one, getattr(args, name)) for name, one in givable(cls).items() if hasattr(args, name)}
+    return {name: _flat(value) if one.swept else value for name, (one, value) in found.items()}
 
 
 def _flat(values: list[Any]) -> list[Any]:
@@ -67,47 +95,128 @@ def _flat(values: list[Any]) -> list[Any]:
     return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
-def one_of(cls: type, values: Mapping[str, Any]) -> Any:
+def one_of(cls: type, values: Mapping[str, Any], *, places: Mapping[str, str] = NOTHING) -> Any:
     """Return the object that ``values`` describe; what they leave out has its default.
+
+    Messages call a setting by its flag, or by its words in ``places``, where it was given elsewhere.
 
     Raises:
         InputError: a value out of its range, or of a setting that has no effect beside the others.
     """
     made = cls(**values)
-    for one, only in idle_settings(made, values):
-        raise InputError(f"{one.flags[0]} has an effect with {only.words} only: leave it out")
+    _refuse_idle(cls, [made], values, places)
     return made
 
 
-def each_of(cls: type, values: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield an object for each combination of the values of swept settings, each value once.
+def each_of(cls: type, values: Mapping[str, Any], *, places: Mapping[str, str] = NOTHING) -> list[Any]:
+    """Return an object for each combination of the values of swept settings, each value once; the last
+    setting varies first.
 
     Raises:
-        InputError: as :func:`one_of`.
+        InputError: as :func:`one_of`; of a sweep, a setting that has no effect in any of the objects.
     """
     described = settings_of(cls)
-    swept = {name: list(dict.fromkeys(value)) for name, value in values.items() if described[name].swept}
+    swept = {name: _once(one, values[name]) for name, one in described.items() if one.swept and name in values}
     fixed = {name: value for name, value in values.items() if name not in swept}
-    for combination in itertools.product(*swept.values()):
-        yield one_of(cls, {**fixed, **dict(zip(swept, combination, strict=True))})
+    made = [
+        cls(**fixed, **dict(zip(swept, combination, strict=True))) for combination in itertools.product(*swept.values())
+    ]
+    _refuse_idle(cls, made, values, places)
+    return made
+
+
+def _once(one: Setting, values: Any) -> list[Any]:
+    """Return the values of a swept setting, each once.
+
+    Raises:
+        InputError: there is none, or one of them is out of its range.
+    """
+    found = [one.typed(value) for value in (values if isinstance(values, list) else [values])]
+    if not found:
+        raise InputError(f"{one.name} is empty; it needs at least one value")
+    if problem := next(filter(None, map(one.problem, found)), ""):
+        raise InputError(problem)
+    return list(dict.fromkeys(found))
+
+
+def idle(cls: type, made: Sequence[Any], names: Iterable[str] | None = None) -> dict[str, str]:
+    """Return those of the settings ``names`` (None: of all) that have no effect in any of the objects ``made``, and
+    with what they would have one."""
+    names = set(settings_of(cls) if names is None else names)
+    found = [{one.name: only.words for one, only in idle_settings(holder, names)} for holder in made]
+    return {name: words for name, words in found[0].items() if all(name in others for others in found)}
+
+
+def _refuse_idle(cls: type, made: Sequence[Any], names: Iterable[str], places: Mapping[str, str]) -> None:
+    for name, words in idle(cls, made, names).items():
+        raise InputError(f"{place(cls, name, places)} has an effect with {words} only: leave it out")
+
+
+def place(cls: type, name: str, places: Mapping[str, str] = NOTHING) -> str:
+    """Return what a message calls a setting that was given: its flag, or its words in ``places``."""
+    return places.get(name) or settings_of(cls)[name].flags[0]
 
 
 def read_toml(path: Path, cls: type) -> dict[str, Any]:
     """Return the settings of ``cls`` that a TOML file gives, by the names of the fields, as :func:`given` does.
 
     Raises:
-        InputError: no such file, no TOML, or a key that is no setting.
+        InputError: no such file, no TOML, a key that is no setting, or a value that is none of the setting's.
     """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"no config file {path}: {error.strerror}") from error
-    except ValueError as error:  # of the encoding, or of TOML
+        raise InputError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # of the encoding, or of TOML
         raise InputError(f"{path} is not TOML: {error}") from error
-    described = settings_of(cls)
+    described = givable(cls)
     if unknown := [name for name in found if name not in described]:
         raise InputError(f"{path} has the unknown setting {unknown[0]!r}; known: {', '.join(described)}")
-    return {
-        name: value if isinstance(value, list) or not described[name].swept else [value]
-        for name, value in found.items()
-    }
+    try:
+        return {name: _read(described[name], value) for name, value in found.items()}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read(one: Setting, value: Any) -> Any:
+    if one.parse is not None and isinstance(value, str):
+        try:
+            value = one.parse(value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise InputError(f"{one.name} is {value!r}: {error}") from error
+    if one.swept:
+        return _once(one, value)
+    if problem := one.problem(one.typed(value)):
+        raise InputError(problem)
+    return value
+
+
+def toml_text(cls: type, made: Sequence[Any], *, without: Iterable[str], details: Mapping[str, str] = NOTHING) -> str:
+    """Return TOML of which :func:`read_toml` and :func:`each_of` make the objects ``made`` again, with an explanation
+    of each setting. Those in ``without`` have no effect, and stand there as comments, as does what is None."""
+    lines = [*textwrap.wrap(INTRODUCTION, 110, initial_indent="# ", subsequent_indent="# "), ""]
+    heading = ""
+    for one in givable(cls).values():
+        if one.group not in ("", heading):
+            heading = one.group
+            lines += [f"# ---- {heading} ----", ""]
+        lines += textwrap.wrap(
+            explained(one, details), 110, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+        )
+        values = list(dict.fromkeys(getattr(holder, one.name) for holder in made))
+        value = values if len(values) > 1 else values[0]
+        off = "# " if value is None or one.name in without else ""
+        lines += [f"{off}{one.name} = {_metavar(one) if value is None else _toml(value)}", ""]
+    return "\n".join(lines)
+
+
+INTRODUCTION = (
+    "Settings under the names that they have here, for --config. A line that is commented out is not set, or has no "
+    "effect beside the others. Where it says one run each, a list of values is a sweep. Flags win over this file."
+)
+
+
+def _toml(value: Any) -> str:
+    """Return a number, a text, a boolean or a list of them: what TOML writes as JSON does, but for one character."""
+    values = [as_json(one) for one in value] if isinstance(value, list) else as_json(value)
+    return json.dumps(values, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

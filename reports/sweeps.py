@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignscape.errors import InputError
 from reports.commands.common import progress_bar
 
 if TYPE_CHECKING:
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from training.loop import Progress
     from training.run_folder import RunFolder
     from training.store.sweep import Summary
+
+
+def refuse_idle_ray_flags(args: argparse.Namespace) -> None:
+    """Refuse the flags of ``--executor ray`` beside another executor.
+
+    Raises:
+        InputError: one of them was given.
+    """
+    for flag, value in (("--ray-address", args.ray_address), ("--workers", args.workers)):
+        if args.executor != "ray" and value is not None:
+            raise InputError(f"{flag} has an effect with --executor ray only: leave it out")
 
 
 def train_in_store(
@@ -31,7 +43,7 @@ def train_in_store(
     from training.store.run_store import RunStore
 
     if args.download:
-        load_dataset(args.dataset, root, download=True)
+        load_dataset(configs[0].dataset, root, download=True)
     store = RunStore(args.store)
     jobs = [TrainJob(config=config, data_root=None if root is None else root.resolve()) for config in configs]
     runs = [job.folder(store) for job in jobs]  # fails at once where the data cannot be read

@@ -434,7 +434,7 @@ def test_train_into_a_store(capsys, tmp_path):
     assert len(keys) == 3
     assert all(f"/runs/{key}" in captured.out for key in keys)
     with pytest.raises(SystemExit, match="1"):
-        main([*flags, "--network", "gpt"])
+        main(["train", *flags[3:], "--network", "gpt"])
     assert "unknown model 'gpt'" in capsys.readouterr().err
     assert main([*flags, "--out", str(tmp_path / "x")]) == 2
     assert main(["train", "--executor", "ray"]) == 2

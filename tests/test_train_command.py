@@ -1,13 +1,25 @@
 """``analyze train``: what a command line asks for, where it goes, and what is shown meanwhile."""
 
+import itertools
+import os
+import re
 import sys
+import tomllib
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from alignscape.settings import Setting, settings_of
 from reports.cli import main
 from reports.commands.train import run_name
+from reports.commands.train_flags import config_text, configs_of
+from reports.flags import idle, read_toml
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
+from training.rules import RULES, idle_options, option_owners
 
 SMALL = ["train", "--hidden", "8", "--train-size", "200", "--batch-size", "50", "--epochs", "2", "--device", "cpu"]
 
@@ -80,12 +92,213 @@ def test_scales_of_both_directions_are_swept(tmp_path):
         (["--alignment", "exact"], "ifa"),
         (["--expansion", "3"], "pfa"),
         (["--feedback-density", "0.5"], "fa, dfa, pfa, pfa-o"),
+        (["--angle", "0"], "ifa"),
+        (["--mirror-decay", "0.01"], "wm"),
+        (["--backward-scale", "1", "2"], "fa, ifa, dfa, pfa, pfa-o, usf, frsf, brsf, kp, wm"),
     ],
 )
 def test_a_flag_that_the_rule_would_not_heed_is_refused(flags, owners, tmp_path, capsys):
     assert main([*SMALL, "--rule", "bp", *flags, "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == f"analyze: error: {flags[0]} belongs to --rule {owners}; bp does not use it\n"
     assert not (tmp_path / "run").exists()
+
+
+IDLE = [
+    (["--momentum", "0.9"], "--momentum has an effect with --optimiser sgd only"),
+    (["--optimiser", "adam", "--momentum", "0.5"], "--momentum has an effect with --optimiser sgd only"),
+    (["--network", "lenet", "--hidden", "8"], "--hidden has an effect with --network mlp only"),
+    (["--lr-gamma", "0.1"], "--lr-gamma has an effect with --lr-steps only"),
+    (["--subset-seed", "0"], "--subset-seed has an effect with --train-size only"),
+    (["--snapshot-dtype", "float32"], "--snapshot-dtype has an effect with --snapshot-every only"),
+    (["--snapshot-sketch", "0"], "--snapshot-sketch has an effect with --snapshot-every only"),
+    (["--rule", "ifa", "--alignment", "exact"], "--alignment has an effect with an --angle between 0 and 180 only"),
+    (["--workers", "2"], "--workers has an effect with --executor ray only"),
+    (["--ray-address", "auto"], "--ray-address has an effect with --executor ray only"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), IDLE)
+def test_a_flag_without_effect_is_refused_even_at_its_default(flags, message, tmp_path, capsys):
+    for where in ("--out", "--store"):
+        assert main(["train", "--epochs", "1", *flags, where, str(tmp_path / "run")]) == 2
+        assert capsys.readouterr().err == f"analyze: error: {message}: leave it out\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_refuse_ray_s_flags_without_ray(tmp_path, capsys):
+    for flags in (["--workers", "2"], ["--ray-address", "auto"]):
+        given = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+        assert main(["figures", "--profile", "smoke", *flags, *given]) == 2
+        assert capsys.readouterr().err.startswith(f"analyze: error: {flags[0]} has an effect with --executor ray only")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_alignment_is_heeded_where_one_angle_of_a_sweep_heeds_it(tmp_path):
+    flags = ["--rule", "ifa", "--angles", "0", "30", "--alignment", "exact", "--quiet", "--out", str(tmp_path)]
+    assert main([*SMALL, *flags]) == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "1e-3", "nan"], "lr is nan; it must be finite"),
+        (["--lr", "inf"], "lr is inf; it must be finite"),
+        (["--weight-decay", "inf"], "weight_decay is inf; it must be finite"),
+        (["--first-epoch-weight-decay", "1e400"], "first_epoch_weight_decay is inf; it must be finite"),
+        (["--rule", "wm", "--mirror-rate", "inf"], "mirror_rate is inf; it must be finite"),
+        (["--rule", "ifa", "--angle", "nan"], "angle is nan; it must be finite"),
+        (["--forward-scale", "1e39"], "forward_scale is 1e+39; it must be finite in float32"),
+        (["--lr-steps", "0"], "lr_steps is 0; it must be at least 1"),
+        (["--lr-steps", "1", "--lr-gamma", "-1"], "lr_gamma is -1; it must be positive"),
+        (["--seed", "-1"], "seed is -1; it must not be negative"),
+        (["--hidden", "1000000000000"], "hidden is 1000000000000; it must be at least 1 unit, and at most 1000000"),
+        (["--rule", "pfa", "--expansion", "20000"], "expansion is 20000; it must be at least 1, and at most 10000"),
+        (["--snapshot-every", "1", "--snapshot-sketch", "20000"], "it must be at least 0, and at most 10000"),
+    ],
+)
+def test_numbers_that_no_training_survives_are_refused_before_anything_is_written(flags, message, tmp_path, capsys):
+    assert main([*SMALL, *flags, "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_range_that_no_one_means_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*SMALL, "--seeds", "0..1000000000000"])
+    assert "has more than 100000 seeds" in capsys.readouterr().err
+
+
+def test_a_config_of_old_with_a_setting_without_effect_still_loads():
+    for old in ({"momentum": 0.5}, {"angle": 30.0}, {"snapshot_dtype": "float16"}, {"model": "lenet", "hidden": [4]}):
+        assert TrainConfig.from_dict(old).to_dict().items() >= old.items()
+
+
+def test_help_says_which_rules_read_an_option():
+    """Their names stand before the explanation, in the order of the registry."""
+    for option in {option for rule in RULES.values() for option in rule.options}:
+        names, _, _ = settings_of(TrainConfig)[option].help.partition(":")
+        owners = set(names.split(", ")) if names != "all but bp" else RULES.keys() - {"bp"}
+        assert owners == set(option_owners(option)), option
+
+
+def dumped(capsys, *flags: str) -> str:
+    assert main(["train", *flags, "--dump-config"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+SWEEP = [
+    *("--rule", "ifa", "--angles", "30", "60", "--alignment", "exact", "--seeds", "1..2", "--optimiser", "sgd"),
+    *("--momentum", "0.5", "--lr", "0.01", "--lr-steps", "1", "--hidden", "8", "--train-size", "200", "--epochs", "2"),
+]
+
+
+def test_a_run_of_a_dumped_file_is_the_run_of_the_flags(tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text(dumped(capsys, *SWEEP))
+    common = ["--quiet", "--device", "cpu", "--store", str(tmp_path / "store")]
+    assert main(["train", *SWEEP, *common]) == 0
+    assert capsys.readouterr().err == "4 trained, 0 there already\n"
+    assert main(["train", "--config", str(file), *common]) == 0
+    assert capsys.readouterr().err == "0 trained, 4 there already\n"
+
+
+def test_a_dump_writes_a_file_of_every_field_and_nothing_else(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *SWEEP, "--dump-config", "new/run.toml", "--out", "out", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert [path.as_posix() for path in Path().rglob("*")] == ["new", "new/run.toml"]
+    text = Path("new/run.toml").read_text()
+    for name, one in settings_of(TrainConfig).items():
+        assert re.search(rf"^(# )?{name} = ", text, re.M), name
+        assert " ".join(one.help.split()) in " ".join(text.replace("\n# ", " ").split()), name
+    found = tomllib.loads(text)
+    assert found["angle"] == [30, 60]
+    assert found["seed"] == [1, 2]
+    assert {"expansion", "mirror_rate", "first_epoch_weight_decay"}.isdisjoint(found)
+    assert dumped(capsys, "--config", "new/run.toml") == text
+
+
+def test_flags_win_over_the_file(tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text('rule = "fa"\nseed = "0..3"\nlr = [0.1, 0.2]\nmodel = "lenet"\n')
+    found = tomllib.loads(dumped(capsys, "--config", str(file), "--rule", "dfa", "--lr", "0.3"))
+    assert (found["rule"], found["seed"], found["lr"], found["model"]) == ("dfa", [0, 1, 2, 3], 0.3, "lenet")
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("momentum = 0.9", [], "momentum in FILE has an effect with --optimiser sgd only: leave it out"),
+        ("momentum = 0.9", ["--momentum", "0.9"], "--momentum has an effect with --optimiser sgd only: leave it out"),
+        ("angle = 30", [], "angle in FILE belongs to --rule ifa; bp does not use it"),
+        ("angle = 30", ["--rule", "fa"], "angle in FILE belongs to --rule ifa; fa does not use it"),
+        ("rule = 'hebb'", [], "unknown rule 'hebb'; known: bp, fa"),
+        ("rule = ['bp', 'fa']", [], "FILE: rule is ['bp', 'fa']; it must be text"),
+        ("warp = 1", [], "FILE has the unknown setting 'warp'; known: rule, angle"),
+        ("lr = 'fast'", [], "FILE: lr is 'fast'; it must be a number"),
+        ("lr", [], "FILE is not TOML"),
+    ],
+)
+@pytest.mark.parametrize("dump", [[], ["--dump-config", "new.toml"]])
+def test_what_a_file_gets_wrong_is_one_line(text, flags, message, dump, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text(text)
+    assert main(["train", "--config", "FILE", *flags, *dump, "--out", "run"]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"analyze: error: {message}")
+    assert (out, err.count("\n")) == ("", 1)
+    assert os.listdir() == ["FILE"]
+
+
+def values_of(one: Setting) -> st.SearchStrategy[Any]:
+    """Values that a setting may have, with ends of its range."""
+    if one.choices:
+        return st.sampled_from(one.choices)
+    if one.kind is str:
+        return st.sampled_from(sorted(RULES)) if one.name == "rule" else st.text()
+    whole = st.integers(0, 2**70) | st.integers(1, 200)
+    number = whole if one.kind is int else st.floats(0, 1e38) | st.floats(0, 1)
+    return number.filter(lambda value: not one.problem((one.typed(value),) if one.several else one.typed(value)))
+
+
+def given_values(one: Setting) -> st.SearchStrategy[Any]:
+    value = values_of(one)
+    if one.swept:
+        return st.lists(value, min_size=1, max_size=2)
+    return st.lists(value, min_size=0 if one.empty else 1, max_size=3) if one.several else value
+
+
+FIELDS = st.fixed_dictionaries(
+    {"rule": st.sampled_from(sorted(RULES))},
+    optional={name: given_values(one) for name, one in settings_of(TrainConfig).items() if name != "rule"},
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(FIELDS)
+def test_any_sweep_comes_back_from_its_file(tmp_path_factory, values):
+    if not values.get("snapshot_every"):
+        values.pop("snapshot_sketch", None)  # refused of any config
+    made = list(_any_configs(values))
+    idle_ones = {*idle(TrainConfig, made), *idle_options(made[0], values)}
+    configs = configs_of({name: value for name, value in values.items() if name not in idle_ones})
+    path = tmp_path_factory.mktemp("config") / "run.toml"
+    path.write_text(config_text(configs), encoding="utf-8")
+    again = configs_of(read_toml(path, TrainConfig))
+    assert again == configs
+    assert [config.key("d") for config in again] == [config.key("d") for config in configs]
+
+
+def _any_configs(values):
+    """The configs of a sweep, whether all of it has an effect or not."""
+    swept = [name for name, one in settings_of(TrainConfig).items() if one.swept and name in values]
+    for combination in itertools.product(*(values[name] for name in swept)):
+        yield TrainConfig(**{**values, **dict(zip(swept, combination, strict=True))})
 
 
 @pytest.mark.parametrize("size", ["0", "-2", "many"])

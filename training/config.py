@@ -1,17 +1,56 @@
-"""What defines a training run: one frozen dataclass, its canonical JSON and the key derived from it."""
+"""What defines a training run: one frozen dataclass, its canonical JSON and the key derived from it.
 
-import dataclasses
+Nothing heavy is imported here: the flags of ``analyze train`` and the keys of its config files are made of it.
+"""
+
+import argparse
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from alignscape.errors import InputError
+from alignscape.settings import (
+    NON_NEGATIVE,
+    POSITIVE,
+    Only,
+    at_least,
+    between,
+    changed_settings,
+    check_settings,
+    setting,
+    settings_json,
+    settings_of,
+)
 
-OPTIMISERS = ("adam", "sgd")
-SNAPSHOT_DTYPES = ("float32", "float16")
-PRECISIONS = ("fp32", "tf32", "bf16")
-ALIGNMENTS = ("gaussian", "exact")
+DATA, OPTIMISATION, OUTPUT = "data and network", "optimisation", "output"  # headings of ``analyze train --help``
+
+SGD = Only("--optimiser sgd", lambda config: config.optimiser == "sgd")
+MLP = Only("--network mlp", lambda config: config.model == "mlp")
+SUBSET = Only("--train-size", lambda config: config.train_size is not None)
+LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0)
+SNAPSHOTS = Only("--snapshot-every", lambda config: config.snapshot_every > 0)
+# At 0 and 180 degrees W is B, or its negative, either way. Which rules have an angle at all they say themselves.
+OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180)
+
+
+MOST_SEEDS = 100_000  # of a range
+
+
+def seed_range(text: str) -> list[int]:
+    """Parse ``7`` or ``0..9`` (both ends included).
+
+    Raises:
+        ArgumentTypeError: an empty range, or one that no one means.
+        ValueError: no whole numbers.
+    """
+    first, _, last = text.partition("..")
+    low, high = int(first), int(last or first)
+    if high < low:
+        raise argparse.ArgumentTypeError(f"{text} is an empty range")
+    if high - low >= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} has more than {MOST_SEEDS} seeds")
+    return list(range(low, high + 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,84 +58,220 @@ class TrainConfig:
     """Everything that the result of a run depends on, except the bytes of the data.
 
     Defaults are the paper's MLP on CIFAR-10 where the paper gives a value; it gives no learning rate, and 1e-4 is
-    ours (``docs/defaults.md``). Sequences are tuples, so that configs are hashable and compare by value.
+    ours. Sequences are tuples, so that configs are hashable and compare by value. A setting may have no effect beside
+    the others here (``momentum`` with Adam): that is refused where settings are given, and not in a run of old.
 
     Raises:
         InputError: a value is out of its range; the message names the field and the range.
     """
 
-    rule: str = "bp"
-    angle: float = 0.0  # degrees between W and B at the start; `ifa` only
-    alignment: str = "gaussian"  # `ifa`: rows at `angle` in expectation, or exactly
-    expansion: int = 10  # k of the (k out)-dimensional middle of `pfa`
-    feedback_density: float = 1.0  # share of the feedback weights that exist; `fa`, `dfa`, `pfa` and `pfa-o`
-    forward_scale: float = 2**0.5  # weights start from N(0, forward_scale^2 / fan_in): sqrt 2 is He, 1 LeCun
-    backward_scale: float = 2**0.5  # the same for random feedback
-    mirror_rate: float = 0.02  # `wm`: what a step of the mirror adds to the feedback
-    mirror_decay: float = 0.01  # `wm`: share of the feedback that a step of the mirror takes away
-    dataset: str = "digits"
-    train_size: int | None = None  # samples; None = the whole train split
-    subset_seed: int = 0  # which samples, when train_size is given; smaller subsets are contained in larger ones
-    model: str = "mlp"
-    hidden: tuple[int, ...] = (512, 512)  # units of each hidden layer of `mlp`
-    epochs: int = 30
-    batch_size: int = 128
-    optimiser: str = "adam"
-    lr: float = 1e-4
-    momentum: float = 0.9  # `sgd` only
-    weight_decay: float = 0.0  # L2 penalty on weight matrices, not on biases
-    first_epoch_weight_decay: float | None = None  # replaces weight_decay in the first epoch (PFA's schedule)
-    lr_steps: tuple[int, ...] = ()  # epochs after which lr is multiplied by lr_gamma
-    lr_gamma: float = 0.1
-    precision: str = "fp32"  # of the products of a step; weights, feedback and optimiser are float32 in each
-    seed: int = 0  # weights, feedback and order of the data
-    checkpoint_every: int = 0  # epochs between kept checkpoints (epoch 0 included); 0 = only the final one
-    snapshot_every: int = 0  # steps between rows of trajectory.npy; 0 = no trajectory
-    snapshot_dtype: str = "float32"
-    snapshot_sketch: int = 0  # rows L of a sketch of every step's weights, beside the snapshots; 0 = none
-    gradient_alignment: int = 0  # samples on which each epoch's gradient alignment is measured; 0 = not measured
+    rule: str = setting("bp", "learning rule", metavar="NAME", group="rule")
+    angle: float = setting(
+        0.0,
+        "ifa: angle between forward and feedback weights at the start, 0 to 180 degrees; 90 is fa",
+        metavar="DEG",
+        check=between(0, 180, "degrees"),
+        flags=("--angle", "--angles"),
+        group="rule",
+        swept=True,
+    )
+    alignment: Literal["gaussian", "exact"] = setting(
+        "gaussian",
+        "ifa: gaussian: --angle holds for each unit's weights in expectation; exact: exactly",
+        group="rule",
+        only=OBLIQUE,
+    )
+    expansion: int = setting(
+        10,
+        "pfa: width between its two feedback matrices, in multiples of the layer's outputs",
+        metavar="K",
+        check=at_least(1, most=10_000),
+        group="rule",
+    )
+    feedback_density: float = setting(
+        1.0,
+        "fa, dfa, pfa, pfa-o: share of the feedback weights that exist, 0 to 1; the others stay 0",
+        metavar="SHARE",
+        check=between(0, 1, low_open=True),
+        group="rule",
+    )
+    forward_scale: float = setting(
+        2**0.5,
+        "scale S of the weights at the start, N(0, S^2 / fan_in): 1.414 is He, 1 LeCun",
+        metavar="S",
+        check=POSITIVE,
+        flags=("--forward-scale", "--forward-scales"),
+        group="rule",
+        default_text="1.414",
+        swept=True,
+    )
+    backward_scale: float = setting(
+        2**0.5,
+        "all but bp: the same for random feedback weights",
+        metavar="S",
+        check=POSITIVE,
+        flags=("--backward-scale", "--backward-scales"),
+        group="rule",
+        default_text="1.414",
+        swept=True,
+    )
+    mirror_rate: float = setting(
+        0.02,
+        "wm: learning rate of the feedback, which takes a step of the mirror before each step of training",
+        metavar="ETA",
+        check=POSITIVE,
+        group="rule",
+    )
+    mirror_decay: float = setting(
+        0.01,
+        "wm: share by which each step of the mirror shrinks the feedback, 0 to 1",
+        metavar="SHARE",
+        check=between(0, 1, low_open=True),
+        group="rule",
+    )
+    dataset: str = setting(
+        "digits",
+        "digits, which comes with the package, mnist, cifar10, cifar100, svhn or stl10",
+        metavar="NAME",
+        group=DATA,
+    )
+    train_size: int | None = setting(
+        None,
+        "train on N samples of the train split",
+        metavar="N",
+        check=at_least(1, "sample"),
+        group=DATA,
+        default_text="all",
+    )
+    subset_seed: int = setting(
+        0,
+        "seed that draws the samples of --train-size; smaller subsets are contained in larger ones",
+        metavar="S",
+        check=NON_NEGATIVE,
+        group=DATA,
+        only=SUBSET,
+    )
+    model: str = setting(
+        "mlp",
+        "architecture: mlp, lenet, alexnet, resnet20, torchvision:NAME, timm:NAME or package.module:factory, a "
+        "function of no arguments",
+        metavar="NAME",
+        flags=("--network",),
+        group=DATA,
+    )
+    hidden: tuple[int, ...] = setting(
+        (512, 512),
+        "units of each hidden layer; none for a linear network",
+        metavar="UNITS",
+        check=at_least(1, "unit", most=10**6),
+        empty=True,
+        group=DATA,
+        only=MLP,
+    )
+    epochs: int = setting(30, "passes over the train split", metavar="N", check=NON_NEGATIVE, group=OPTIMISATION)
+    batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION)
+    optimiser: Literal["adam", "sgd"] = setting("adam", "adam has betas 0.9 and 0.999", group=OPTIMISATION)
+    lr: float = setting(
+        1e-4,
+        "learning rate at the start",
+        metavar="LR",
+        check=POSITIVE,
+        flags=("--lr", "--lrs"),
+        group=OPTIMISATION,
+        default_text="1e-4",
+        swept=True,
+    )
+    momentum: float = setting(
+        0.9, "momentum, 0 to 1", metavar="M", check=between(0, 1, high_open=True), group=OPTIMISATION, only=SGD
+    )
+    weight_decay: float = setting(
+        0.0,
+        "WD times the weights is added to their gradient, and so for plastic feedback; not for biases",
+        metavar="WD",
+        check=NON_NEGATIVE,
+        flags=("--weight-decay", "--weight-decays"),
+        group=OPTIMISATION,
+        swept=True,
+    )
+    first_epoch_weight_decay: float | None = setting(
+        None,
+        "weight decay of the first epoch, which pfa's authors set apart",
+        metavar="WD",
+        check=NON_NEGATIVE,
+        group=OPTIMISATION,
+        default_text="that of --weight-decay",
+    )
+    lr_steps: tuple[int, ...] = setting(
+        (),
+        "epochs after which the learning rate is multiplied by --lr-gamma",
+        metavar="EPOCH",
+        check=at_least(1),
+        empty=True,
+        group=OPTIMISATION,
+    )
+    lr_gamma: float = setting(
+        0.1, "factor of the learning rate there", metavar="G", check=POSITIVE, group=OPTIMISATION, only=LR_STEPS
+    )
+    precision: Literal["fp32", "tf32", "bf16"] = setting(
+        "fp32",
+        "compute matrix products in float32, TensorFloat-32 or bfloat16; weights, feedback and optimiser stay float32",
+        group=OPTIMISATION,
+    )
+    seed: int = setting(
+        0,
+        "seed of weights, feedback and data order; 0..9 is a range",
+        metavar="S",
+        check=NON_NEGATIVE,
+        flags=("--seed", "--seeds"),
+        group=OPTIMISATION,
+        swept=True,
+        parse=seed_range,
+    )
+    checkpoint_every: int = setting(
+        0,
+        "keep a checkpoint every so many epochs, the start included; 0: only the final one",
+        metavar="EPOCHS",
+        check=NON_NEGATIVE,
+        group=OUTPUT,
+    )
+    snapshot_every: int = setting(
+        0,
+        "keep the weights every so many steps for `analyze trajectory`; 0: never",
+        metavar="STEPS",
+        check=NON_NEGATIVE,
+        group=OUTPUT,
+    )
+    snapshot_dtype: Literal["float32", "float16"] = setting(
+        "float32", "number format of these weights: 4 or 2 bytes each on disk", group=OUTPUT, only=SNAPSHOTS
+    )
+    snapshot_sketch: int = setting(
+        0,
+        "also sketch the weights after every step, in 2 ROWS vectors of weights; 8 keeps the two leading directions to "
+        "a small part of a degree, more rows cost more time in each step (see docs/trajectories.md); 0: no sketch",
+        metavar="ROWS",
+        check=at_least(0, most=10_000),
+        group=OUTPUT,
+        only=SNAPSHOTS,
+    )
+    gradient_alignment: int = setting(
+        0,
+        "measure after each epoch, on N samples of the train split, the cosine between the rule's update and the true "
+        "gradient (columns of metrics.csv); 0: do not measure",
+        metavar="N",
+        check=NON_NEGATIVE,
+        group=OUTPUT,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "lr_steps"):  # lists come from JSON and from the command line
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        _require(self.optimiser in OPTIMISERS, f"optimiser is {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
-        _require(self.alignment in ALIGNMENTS, f"alignment is {self.alignment!r}; known: {', '.join(ALIGNMENTS)}")
-        _require(self.precision in PRECISIONS, f"precision is {self.precision!r}; known: {', '.join(PRECISIONS)}")
-        _require(
-            self.snapshot_dtype in SNAPSHOT_DTYPES,
-            f"snapshot_dtype is {self.snapshot_dtype!r}; known: {', '.join(SNAPSHOT_DTYPES)}",
-        )
-        _require(0 <= self.angle <= 180, f"angle is {self.angle}; it must lie in [0, 180] degrees")
-        for name in ("lr", "forward_scale", "backward_scale", "mirror_rate"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("feedback_density", "mirror_decay"):
-            _require(0 < getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
-        _require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
-        for name in ("expansion", "batch_size"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in (
-            *("epochs", "weight_decay", "checkpoint_every", "snapshot_every"),
-            *("snapshot_sketch", "gradient_alignment"),
-        ):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must not be negative")
-        _require(
-            self.snapshot_sketch == 0 or self.snapshot_every > 0,
-            "snapshot_sketch needs snapshot_every > 0: the sketch gives the directions, the snapshots the path",
-        )
-        _require(self.train_size is None or self.train_size >= 1, "train_size must be at least 1 sample")
-        _require(
-            self.first_epoch_weight_decay is None or self.first_epoch_weight_decay >= 0,
-            "first_epoch_weight_decay must not be negative",
-        )
-        _require(all(width >= 1 for width in self.hidden), "every hidden layer needs at least 1 unit")
-        for field in dataclasses.fields(self):  # 30 and 30.0 are one angle, and must have one key
-            if field.type in (float, float | None) and isinstance(value := getattr(self, field.name), int):
-                object.__setattr__(self, field.name, float(value))
+        check_settings(self)
+        if self.snapshot_sketch > 0 and self.snapshot_every == 0:
+            raise InputError(
+                "snapshot_sketch needs snapshot_every > 0: the sketch gives the directions, the snapshots the path"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types (tuples become lists)."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return settings_json(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
@@ -105,11 +280,8 @@ class TrainConfig:
         Raises:
             InputError: a field is unknown here (the file is from a newer version).
         """
-        unknown = sorted(set(fields) - {f.name for f in dataclasses.fields(cls)})
-        _require(
-            not unknown,
-            f"the config has unknown fields: {', '.join(unknown)}; is it from a newer alignscape?",
-        )
+        if unknown := sorted(set(fields) - set(settings_of(cls))):
+            raise InputError(f"the config has unknown fields: {', '.join(unknown)}; is it from a newer alignscape?")
         return cls(**fields)
 
     def key(self, data_digest: str) -> str:
@@ -118,17 +290,11 @@ class TrainConfig:
         Fields at their default are left out, so that a new field never changes the key of an old run; a changed
         default would make an old key mean another run, and a test holds the defaults.
         """
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        chosen = {k: v for k, v in self.to_dict().items() if getattr(self, k) != defaults[k]}
-        canonical = json.dumps({"config": chosen, "data": data_digest}, sort_keys=True, separators=(",", ":"))
+        chosen = {"config": changed_settings(self), "data": data_digest}
+        canonical = json.dumps(chosen, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Return ``"field: mine -> theirs"`` for every field that differs."""
         mine, theirs = self.to_dict(), other.to_dict()
         return [f"{name}: {theirs[name]} -> {mine[name]}" for name in mine if mine[name] != theirs[name]]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

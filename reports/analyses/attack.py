@@ -71,7 +71,7 @@ class Attacks:
     norm: Literal["linf", "l2"] = setting("linf", "norm of the ball", group="attack")
     steps: int | None = setting(
         None,
-        "steps of bim, pgd and torchattacks'",
+        "steps an image",
         metavar="N",
         check=at_least(1),
         default_text="10; theirs",
@@ -80,7 +80,7 @@ class Attacks:
     )
     step_size: float | None = setting(
         None,
-        "bim, pgd: step in pixel units at every eps",
+        "step in pixel units at every eps",
         metavar="A",
         parse=pixels,
         default_text="eps / steps for bim, 2.5 eps / steps for pgd",
@@ -89,7 +89,7 @@ class Attacks:
     )
     restarts: int = setting(
         1,
-        "pgd, square: random starts",
+        "random starts",
         metavar="N",
         check=at_least(1),
         only=_when("--attack pgd or square", "pgd", "square"),
@@ -97,7 +97,7 @@ class Attacks:
     )
     queries: int = setting(
         1000,
-        "square: forward passes an image",
+        "forward passes an image",
         metavar="N",
         check=at_least(1),
         only=_when("--attack square", "square"),
@@ -105,7 +105,7 @@ class Attacks:
     )
     loss: Literal["ce", "dlr", "ce-saturating"] = setting(
         "ce",
-        "what fgsm, bim and pgd climb: ce, the cross-entropy as log-odds, which do not saturate; dlr, the scale-free "
+        "what is climbed: ce, the cross-entropy as log-odds, which do not saturate; dlr, the scale-free "
         "margin of AutoAttack; ce-saturating, the cross-entropy as other tools compute it",
         only=Only("--attack fgsm, bim or pgd, or --audit", lambda one: _uses_loss(one)),
         group="attack",
@@ -224,7 +224,7 @@ class Attack(Attacks, Analysis):
     )
     surrogate: Path | None = setting(
         None,
-        "for --gradient transfer and --audit: the network whose gradient is tried on the others",
+        "the network whose gradient is tried on the others",
         metavar="CKPT",
         only=Only("--gradient transfer or --audit", lambda one: "transfer" in one.gradients or one.audit),
         group="attack",

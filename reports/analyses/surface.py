@@ -75,7 +75,7 @@ class Surface(Analysis):
     )
     tol: float = setting(
         1e-4,
-        "eigenvectors: residual |Hv - lambda v| to reach, relative to the largest |lambda|",
+        "residual |Hv - lambda v| to reach, relative to the largest |lambda|",
         metavar="R",
         check=POSITIVE,
         only=Only("--plane eigenvectors", lambda one: one.plane == "eigenvectors"),

@@ -73,8 +73,10 @@ def run(args: argparse.Namespace) -> None:
     """
     from reports.paper import PROFILES
     from reports.paper.reproduction import plan, regenerate
+    from reports.sweeps import refuse_idle_ray_flags
     from training.store.run_store import RunStore
 
+    refuse_idle_ray_flags(args)
     started = time.monotonic()
     profile = PROFILES[args.profile]().changed(args.settings)
     targets = choose(args.only)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignscape.errors import InputError
-from reports.commands.train_flags import add_arguments, make_configs
+from alignscape.files import write_text
+from reports.commands.train_flags import add_arguments, config_text, make_configs
+from reports.sweeps import refuse_idle_ray_flags, train_in_store
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,46 +30,49 @@ def run(args: argparse.Namespace) -> None:
     """Train what is asked for, in stacks where that is faster, and print a table of the results.
 
     Raises:
-        InputError: flags that exclude each other, and as ``train_many``.
+        InputError: flags that exclude each other or have no effect, and as ``train_many``.
         SystemExit: status 1 when a run of a sweep failed.
     """
+    refuse_idle_ray_flags(args)
     if args.store is not None and args.out is not None:
         raise InputError("--store and --out exclude each other: the store names its folders itself")
     if args.store is None and args.executor != "serial":
         raise InputError(f"--executor {args.executor} needs --store DIR, where its processes leave the runs")
-    from alignscape.device import resolve_device
-    from reports.subjects import find_data_root
-    from reports.sweeps import train_in_store
-    from training.data import load_dataset
-    from training.loop import train_many
-
     if args.tensorboard and args.store is not None:
         raise InputError("--tensorboard and --store exclude each other: a store keeps what a run's key covers")
+    configs = make_configs(args)
+    if args.dump_config is not None:
+        dump_config(configs, args.dump_config)
+        return
+    from alignscape.device import resolve_device
+    from reports.subjects import find_data_root
+    from training.data import load_dataset
+    from training.loop import train_many
     from training.tensorboard import EventFiles
 
     events = EventFiles() if args.tensorboard else None
-    configs = make_configs(args)
     device = resolve_device(args.device)
-    root = find_data_root(args.data_root, Path())
-    show = None if args.quiet else TrainingDisplay(args.epochs)
+    first = configs[0]  # what they share is not swept
+    root = None if first.dataset == "digits" else find_data_root(args.data_root, Path())
+    show = None if args.quiet else TrainingDisplay(first.epochs)
     if args.store is not None:
-        runs, counts = train_in_store(args, configs, None if args.dataset == "digits" else root, show)
+        runs, counts = train_in_store(args, configs, root, show)
         show_sweep(runs, counts)
         return
     folders = run_folders(configs, args.out)
     data = load_dataset(
-        args.dataset,
+        first.dataset,
         root,
         download=args.download,
-        train_size=args.train_size,
-        subset_seed=args.subset_seed,
+        train_size=first.train_size,
+        subset_seed=first.subset_seed,
         device=device,
     )
     finished = train_many(
         list(zip(configs, folders, strict=True)),
         data,
         stack=args.stack,
-        data_root=None if args.dataset == "digits" else root,
+        data_root=root,
         progress=show,
         report_plan=None if args.quiet else lambda line: print(line, file=sys.stderr, flush=True),
         on_epoch=events,
@@ -76,6 +81,15 @@ def run(args: argparse.Namespace) -> None:
         for done in finished:
             events.finish(done)
     print(summary(finished))
+
+
+def dump_config(configs: "list[TrainConfig]", path: Path) -> None:
+    """Write the config file that asks for ``configs`` to ``path``, or to standard output if that is ``-``."""
+    text = config_text(configs)
+    if path == Path("-"):
+        print(text, end="")
+    else:
+        write_text(path, text)
 
 
 def show_sweep(runs: "list[RunFolder]", counts: "Summary") -> None:

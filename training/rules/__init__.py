@@ -1,8 +1,9 @@
 """Learning rules: one short file each behind one interface."""
 
-import dataclasses
+from collections.abc import Collection
 
 from alignscape.errors import InputError
+from alignscape.settings import changed_settings
 from training.config import TrainConfig
 from training.rules.base import Rule, Step
 from training.rules.brsf import BatchRandomSignFeedback
@@ -34,23 +35,41 @@ RULES: dict[str, type[Rule]] = {
 }
 
 
+def find_rule(name: str) -> type[Rule]:
+    """Return the rule called ``name``.
+
+    Raises:
+        InputError: the rule is unknown; the message lists the known ones.
+    """
+    if name not in RULES:
+        raise InputError(f"unknown rule {name!r}; known: {', '.join(RULES)}")
+    return RULES[name]
+
+
 def make_rule(config: TrainConfig) -> Rule:
     """Return the rule that ``config`` names.
 
     Raises:
         InputError: the rule is unknown; the message lists the known ones.
     """
-    if config.rule not in RULES:
-        raise InputError(f"unknown rule {config.rule!r}; known: {', '.join(RULES)}")
-    return RULES[config.rule](config)
+    return find_rule(config.rule)(config)
 
 
-def idle_options(config: TrainConfig) -> list[str]:
-    """Return the options of other rules that ``config`` sets although its own rule does not read them."""
-    read = set(RULES[config.rule].options)
-    theirs = {option for rule in RULES.values() for option in rule.options} - read
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return sorted(option for option in theirs if getattr(config, option) != defaults[option])
+def idle_options(config: TrainConfig, given: Collection[str] | None = None) -> list[str]:
+    """Return those of the settings ``given`` (None: all that are not at their default) that are options of rules, but
+    not of the one that ``config`` names: it does not read them.
+
+    Raises:
+        InputError: the rule is unknown.
+    """
+    given = changed_settings(config) if given is None else given
+    read = find_rule(config.rule).options
+    return sorted(option for option in set(given) - set(read) if option_owners(option))
 
 
-__all__ = ["RULES", "Rule", "Step", "idle_options", "make_rule"]
+def option_owners(option: str) -> list[str]:
+    """Return the names of the rules that read a setting; none if it is no option of rules."""
+    return [name for name, rule in RULES.items() if option in rule.options]
+
+
+__all__ = ["RULES", "Rule", "Step", "find_rule", "idle_options", "make_rule", "option_owners"]

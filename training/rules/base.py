@@ -37,7 +37,7 @@ class Rule:
 
     name: ClassVar[str] = "bp"
     summary: ClassVar[str] = "backpropagation: errors return through the transposed forward weights"
-    options: ClassVar[tuple[str, ...]] = ()  # fields of TrainConfig that this rule alone reads
+    options: ClassVar[tuple[str, ...]] = ()  # fields of TrainConfig that it reads and bp does not
     moves_feedback: ClassVar[bool] = False  # whether before_step does anything
 
     def __init__(self, config: TrainConfig) -> None:

@@ -27,7 +27,7 @@ class DirectFeedbackAlignment(Rule):
 
     name: ClassVar[str] = "dfa"
     summary: ClassVar[str] = "direct feedback alignment: the output error goes straight to each layer"
-    options: ClassVar[tuple[str, ...]] = ("feedback_density",)
+    options: ClassVar[tuple[str, ...]] = ("backward_scale", "feedback_density")
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)

@@ -18,7 +18,7 @@ class FeedbackAlignment(Rule):
 
     name: ClassVar[str] = "fa"
     summary: ClassVar[str] = "feedback alignment: errors return through fixed random weights"
-    options: ClassVar[tuple[str, ...]] = ("feedback_density",)
+    options: ClassVar[tuple[str, ...]] = ("backward_scale", "feedback_density")
 
     def feedback(self, name: str, layer: nn.Linear | nn.Conv2d) -> Tensor:
         """Draw B, of the shape of W, of the layer called ``name``, on its device."""

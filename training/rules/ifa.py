@@ -22,7 +22,7 @@ class InitialFeedbackAlignment(FeedbackAlignment):
 
     name: ClassVar[str] = "ifa"
     summary: ClassVar[str] = "initial feedback alignment: FA whose weights start at --angle degrees to the feedback"
-    options: ClassVar[tuple[str, ...]] = ("angle", "alignment")
+    options: ClassVar[tuple[str, ...]] = ("backward_scale", "angle", "alignment")
 
     def initialise(self, model: nn.Module) -> None:
         super().initialise(model)

@@ -15,6 +15,7 @@ class KolenPollack(Rule):
 
     name: ClassVar[str] = "kp"
     summary: ClassVar[str] = "Kolen-Pollack: feedback gets the update of the weights; aligns by weight decay alone"
+    options: ClassVar[tuple[str, ...]] = ("backward_scale",)
 
     def layer(self, layer: Layer) -> WrappedLayer | None:
         if layer.use.first:

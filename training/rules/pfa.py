@@ -25,7 +25,7 @@ class ProductFeedbackAlignment(Rule):
 
     name: ClassVar[str] = "pfa"
     summary: ClassVar[str] = "product feedback alignment: a fixed and a plastic matrix in series"
-    options: ClassVar[tuple[str, ...]] = ("expansion", "feedback_density")
+    options: ClassVar[tuple[str, ...]] = ("backward_scale", "expansion", "feedback_density")
 
     def expansion(self) -> int:
         """k, the width of the middle in outputs."""

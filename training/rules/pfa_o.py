@@ -14,7 +14,7 @@ class OrthogonalProductFeedbackAlignment(ProductFeedbackAlignment):
 
     name: ClassVar[str] = "pfa-o"
     summary: ClassVar[str] = "product feedback alignment whose fixed matrix is square and orthogonal"
-    options: ClassVar[tuple[str, ...]] = ("feedback_density",)
+    options: ClassVar[tuple[str, ...]] = ("backward_scale", "feedback_density")
 
     def expansion(self) -> int:
         return 1

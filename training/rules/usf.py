@@ -19,6 +19,7 @@ class UniformSignFeedback(Rule):
 
     name: ClassVar[str] = "usf"
     summary: ClassVar[str] = "uniform sign-concordant feedback: the signs of the weights, one magnitude"
+    options: ClassVar[tuple[str, ...]] = ("backward_scale",)
 
     def magnitude(self, layer: Layer) -> Tensor:
         """Return |B| of a layer, before its run starts: one number, or one for each weight."""

@@ -26,7 +26,7 @@ class WeightMirror(Rule):
 
     name: ClassVar[str] = "wm"
     summary: ClassVar[str] = "weight mirror: feedback learns from the answers of each layer to noise"
-    options: ClassVar[tuple[str, ...]] = ("mirror_rate", "mirror_decay")
+    options: ClassVar[tuple[str, ...]] = ("backward_scale", "mirror_rate", "mirror_decay")
     moves_feedback: ClassVar[bool] = True
 
     def layer(self, layer: Layer) -> WrappedLayer | None:
