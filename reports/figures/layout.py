@@ -22,15 +22,15 @@ def letter(index: int) -> str:
     return (letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
 
 
-def title(axes: Axes, text: str, index: int | None = None) -> None:
-    """Title a panel at its left, with a bold letter if it is one of several."""
+def title(axes: Axes, text: str, index: int | str | None = None) -> None:
+    """Title a panel at its left, with a bold letter (or that of its place) if it is one of several."""
     axes.set_title(titled(text, index), loc="left")
 
 
-def titled(text: str, index: int | None) -> str:
+def titled(text: str, index: int | str | None) -> str:
     """Return ``text`` behind the bold letter of panel ``index``, if it has one."""
-    text = plain(text)
-    return text if index is None else rf"$\bf{{{letter(index)}}}$  {text}"
+    text, bold = plain(text), letter(index) if isinstance(index, int) else index
+    return text if bold is None else rf"$\bf{{{bold}}}$  {text}"
 
 
 def plain(text: str) -> str:

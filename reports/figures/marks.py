@@ -29,9 +29,8 @@ def points_with_bars(
         horizontal: values run along the x axis.
         options: of matplotlib's ``errorbar``, in place of the look's.
     """
-    value = points["value"].to_numpy(float)
-    ends = np.stack([value - points["low"].to_numpy(float), points["high"].to_numpy(float) - value])
-    lengths, places = np.nan_to_num(np.clip(ends, 0, None)), np.broadcast_to(at, value.shape)
+    value, low, high = (points[name].to_numpy(float) for name in ("value", "low", "high"))
+    lengths, places = np.clip([value - low, high - value], 0, None), np.broadcast_to(at, value.shape)
     if horizontal:
         axes.errorbar(value, places, xerr=lengths, **look.keywords(**options))
     else:
