@@ -54,9 +54,9 @@ class Spectrum:
         mean, spread = values.mean(0), values.std(0, ddof=1)
         return Band(grid=bands[0].grid, value=mean, low=mean - spread, high=mean + spread)
 
-    def density(self, grid: Array) -> Band:
-        """Return the density over eigenvalues ``grid``; without the weight at zero if zero is an eigenvalue."""
-        seen = _without_zero if self.has_mass_at_zero else lambda single: single
+    def density(self, grid: Array, *, stem: bool = False) -> Band:
+        """Return the density over eigenvalues ``grid``, without the weight at zero if that is drawn as a ``stem``."""
+        seen = _without_zero if stem else lambda single: single
         return self.band(lambda single: seen(single).density(grid, width=self.width_of(single)))
 
     def width_of(self, spectrum: SpectralDensity) -> float:
@@ -163,7 +163,7 @@ def _explanation(series: list[Series], threshold: float) -> str:
 
 
 def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int, *, narrow: bool) -> None:
-    shown = _points(one.density(grid)).clip(lower=INVISIBLE)
+    shown = _points(one.density(grid, stem=one.has_mass_at_zero)).clip(lower=INVISIBLE)
     marks.line_with_band(axes, grid, shown, one.series.look, alpha=0.22, marker="", linestyle="-", linewidth=1)
     below = grid <= 0
     axes.fill_between(grid[below], INVISIBLE, shown["value"][below], color=_NEGATIVE, alpha=0.25, linewidth=0)

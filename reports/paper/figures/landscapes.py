@@ -1,5 +1,7 @@
 """Figures 2, 5 and S10: trajectories, loss surfaces, spectra and curvature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -7,9 +9,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from landscape.density import SpectralDensity
 from reports.figures import layout
 from reports.figures.curvature import choose_scale, draw_over_epochs
+from reports.figures.density import INVISIBLE, Spectrum, eigenvalue_axis, eigenvalue_range
 from reports.figures.paths import draw_path, name_components
 from reports.figures.planes import (
     GROUND,
@@ -106,43 +108,20 @@ def _surfaces(axes: list[Axes], shown: list[Plane], *, wide: int) -> ScalarMappa
 
 
 def _density_panel(axes: Axes, shown: list[Series], *, label: bool = True) -> DataFrame:
-    """Draw the spectral density of each series (its first seed) on an axis that is logarithmic beyond a width."""
-    spectra = [SpectralDensity.from_frame(_first(one.frame)) for one in shown]
-    widths = [WIDTH * float(np.ptp(single.nodes)) for single in spectra]
-    threshold = min(widths)
-    ends = min(float(s.nodes.min()) for s in spectra) - 4 * max(widths), max(float(s.nodes.max()) for s in spectra)
-    limits = ends[0], 1.15 * ends[1] + 4 * max(widths)
-    axes.set_xscale("symlog", linthresh=threshold, linscale=0.5)
-    top = 0.0
-    for one, single, width in zip(shown, spectra, widths, strict=True):
-        first, last = (float(np.arcsinh(end / threshold)) for end in limits)
-        near = threshold * np.sinh(np.linspace(first, last, 600))
-        far = np.arange(limits[0], limits[1], width / 2)
-        grid = np.unique(np.concatenate([near, far]))
-        value = single.density(grid, width=width).value
-        axes.plot(grid, np.maximum(value, 1e-300), color=one.look.colour, linestyle=one.look.linestyle, linewidth=0.9)
-        top = max(top, float(value.max()))
-    axes.set(yscale="log", ylim=(top * _DENSITY_FLOOR, 5 * top), xlim=limits, xlabel="eigenvalue")
+    """Draw the spectral density of each series (its first seed)."""
+    rows = [one.frame[one.frame["checkpoint"] == one.frame["checkpoint"].iloc[0]] for one in shown]
+    spectra = [Spectrum.of(replace(one, frame=own), sharpness=WIDTH) for one, own in zip(shown, rows, strict=True)]
+    (low, high), threshold = eigenvalue_range(spectra)
+    limits, top = (low, 1.15 * high), 0.0  # room for the last peak
+    for one in spectra:
+        curve = one.density(one.grid(limits, threshold))
+        look = one.series.look.keywords(marker="", linewidth=0.9)
+        axes.plot(curve.grid, np.maximum(curve.value, INVISIBLE), **look)
+        top = max(top, float(curve.value.max()))
+    axes.set(yscale="log", ylim=(top * _DENSITY_FLOOR, 5 * top), xlabel="eigenvalue", ylabel="density" if label else "")
     axes.axvline(0, color=GREY, linewidth=0.5)
-    if label:
-        axes.set_ylabel("density")
-    _ticks(axes, limits, threshold)
-    return pd.concat([_first(one.frame) for one in shown], ignore_index=True)
-
-
-def _first(rows: DataFrame) -> DataFrame:
-    return rows[rows["checkpoint"] == rows["checkpoint"].iloc[0]]
-
-
-def _ticks(axes: Axes, limits: tuple[float, float], threshold: float) -> None:
-    """Label zero and a few powers of ten, on the positive side and, where it reaches there, the negative one."""
-    powers = np.arange(np.ceil(np.log10(threshold)), np.floor(np.log10(limits[1])) + 1)
-    chosen = [10.0**p for p in powers[:: -max(1, len(powers) // 3)]]
-    negative = [-value for value in chosen if value < -limits[0]]
-    ticks = [*negative[:1], 0.0, *(value for value in chosen if value > 8 * threshold)]
-    names = {0.0: "0"} | {v: rf"${'-' if v < 0 else ''}10^{{{round(np.log10(abs(v)))}}}$" for v in ticks if v}
-    axes.set_xticks(ticks, [names[value] for value in ticks])
-    axes.set_xticks([], minor=True)
+    eigenvalue_axis(axes, limits, threshold, share=0.17)
+    return pd.concat(rows, ignore_index=True)
 
 
 @settings()
