@@ -75,7 +75,7 @@ def _panel_title(row: dict[Any, Any]) -> str:
 
 def _line(axes: Axes, one: Series, rows: DataFrame, along: str) -> None:
     points = over_seeds(rows, along, *_ACCURACY, scale=100)
-    marks.line_with_band(axes, points[along], points, one.look, alpha=0.15)
+    marks.line_with_band(axes, points[along], points, one.look)
 
 
 @styled
@@ -114,12 +114,13 @@ def corruptions(frame: DataFrame) -> Figure:
 
 
 def _corruption_dots(axes: Axes, one: Series, names: list[str], order: int, count: int) -> None:
-    points = over_seeds(
-        _means(one.frame[one.frame["severity"] >= 1], "corruption"), "corruption", *_ACCURACY, scale=100
-    )
+    means = _means(one.frame[one.frame["severity"] >= 1], "corruption")
+    points = over_seeds(means, "corruption", *_ACCURACY, scale=100)
     offset = 0.0 if count == 1 else 0.72 * (order / (count - 1) - 0.5)
-    marks.points_with_bars(axes, points["corruption"].map(names.index) + offset, points, one.look, horizontal=True,
-                           markersize=3 if count <= 8 else 2.2, elinewidth=0.7, capsize=0, linestyle="")  # fmt: skip
+    size = {"markersize": 3 if count <= 8 else 2.2, "elinewidth": 0.7, "capsize": 0}
+    for place, name in enumerate(names):
+        point = points[points["corruption"] == name]
+        marks.points_with_bars(axes, place + offset, point, one.look, horizontal=True, linestyle="", **size)
 
 
 def _means(rows: DataFrame, along: str) -> DataFrame:
@@ -168,8 +169,6 @@ def corruption_heatmap(frame: DataFrame) -> Figure:
             rows=[layout.words(name) for name in names], columns=[f"{severity:g}" for severity in severities],
         )  # fmt: skip
         layout.title(axes, one.label, index if len(series) > 1 else None)
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
         if index + wide >= len(series):
             axes.set_xlabel("severity")
             axes.tick_params(labelbottom=True)

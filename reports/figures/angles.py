@@ -68,4 +68,4 @@ def _points(axes: Axes, rows: DataFrame) -> None:
         axes.plot(rows["angle"], rows["value"], ".", color=ANGLES(0.8), markersize=3, zorder=2)
     for _, point in points.groupby("angle"):
         look = rule_look("ifa", point["angle"].item()) or RULES["ifa"]
-        marks.points_with_bars(axes, point["angle"], point, look, linestyle="", elinewidth=0.9)
+        marks.points_with_bars(axes, point["angle"], point, look, linestyle="")

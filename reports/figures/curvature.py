@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,18 +51,18 @@ def _over_epochs(series: list[Series], present: list[str]) -> Figure:
         if top:
             rows = [found[found["index"] == found["index"].min()] for found in rows]
         chosen = [replace(one, frame=found) for one, found in zip(series, rows, strict=True)]
-        draw_over_epochs(axes, chosen, "top Hessian eigenvalue" if top else "Hessian trace", markersize=3)
+        draw_over_epochs(axes, chosen, "top Hessian eigenvalue" if top else "Hessian trace")
     layout.legend_above(figure, layout.handles(series))
     layout.note(figure, layout.seeds_note(series, single="95 % interval"))
     return figure
 
 
-def draw_over_epochs(axes: Axes, series: Sequence[Series], label: str, **options: Any) -> None:
+def draw_over_epochs(axes: Axes, series: Sequence[Series], label: str) -> None:
     """Draw ``value`` with its interval over epochs, a line for each series, on the scale that shows all of them."""
     values: list[float] = []
     for one in series:
         points = over_seeds(one.frame, "epoch", "value", "ci_low", "ci_high")
-        marks.points_with_bars(axes, points["epoch"], points, one.look, **options)
+        marks.points_with_bars(axes, points["epoch"], points, one.look)
         values += points["value"].tolist()
     axes.set(xlabel="epoch", ylabel=label)
     choose_scale(axes, values, vertical=True)
@@ -103,8 +102,7 @@ def _row(axes: Axes, row: int, one: Series, rows: DataFrame, *, large_first: boo
         size = 5.0 if large_first and order == 0 else 3.2
         # eigenvalues lie close together: half a line of height apart, so that their bars can be told apart
         offset = 0.0 if len(points) == 1 else 0.44 * (order / (len(points) - 1) - 0.5)
-        marks.points_with_bars(axes, row + offset, single, one.look, horizontal=True, markersize=size, linestyle="",
-                               elinewidth=0.9)  # fmt: skip
+        marks.points_with_bars(axes, row + offset, single, one.look, horizontal=True, markersize=size, linestyle="")
     return [float(value) for value in points["value"]]
 
 

@@ -164,7 +164,7 @@ def _explanation(series: list[Series], threshold: float) -> str:
 
 def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int, *, narrow: bool) -> None:
     shown = _points(one.density(grid, stem=one.has_mass_at_zero)).clip(lower=INVISIBLE)
-    marks.line_with_band(axes, grid, shown, one.series.look, alpha=0.22, marker="", linestyle="-", linewidth=1)
+    marks.line_with_band(axes, grid, shown, one.series.look, marker="", linestyle="-", linewidth=1)
     below = grid <= 0
     axes.fill_between(grid[below], INVISIBLE, shown["value"][below], color=_NEGATIVE, alpha=0.25, linewidth=0)
     base = axes.get_xaxis_transform()

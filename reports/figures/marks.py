@@ -31,15 +31,14 @@ def points_with_bars(
     """
     value, low, high = (points[name].to_numpy(float) for name in ("value", "low", "high"))
     lengths, places = np.clip([value - low, high - value], 0, None), np.broadcast_to(at, value.shape)
+    keywords = look.keywords(**{"elinewidth": 0.9, **options})
     if horizontal:
-        axes.errorbar(value, places, xerr=lengths, **look.keywords(**options))
+        axes.errorbar(value, places, xerr=lengths, **keywords)
     else:
-        axes.errorbar(places, value, yerr=lengths, **look.keywords(**options))
+        axes.errorbar(places, value, yerr=lengths, **keywords)
 
 
-def line_with_band(
-    axes: Axes, x: ArrayLike, points: DataFrame, look: Look, *, alpha: float = 0.18, **options: Any
-) -> None:
+def line_with_band(axes: Axes, x: ArrayLike, points: DataFrame, look: Look, **options: Any) -> None:
     """Draw N points as a line, and their intervals as a band around it.
 
     Args:
@@ -50,7 +49,7 @@ def line_with_band(
     axes.plot(x, points["value"], **look.keywords(**options))
     if points["low"].notna().any():
         low, high = points["low"].to_numpy(float), points["high"].to_numpy(float)
-        axes.fill_between(x, low, high, color=look.colour, alpha=alpha, linewidth=0)
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.18, linewidth=0)
 
 
 def heat_map(
@@ -82,6 +81,8 @@ def heat_map(
     axes.set_xticks(range(len(grid.columns)), columns)
     axes.set_yticks(range(len(grid.index)), rows)
     axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
     return image
 
 

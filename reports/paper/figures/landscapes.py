@@ -54,7 +54,7 @@ def trajectories(tables: Tables) -> list[Drawn]:
     colour_bar(figure, contours, [axes[letter] for letter in "abc"])
     for letter, rows, label in (("d", trace, "Hessian trace"), ("e", top, "top Hessian eigenvalue")):
         followed = series_of(rows, along="epoch")
-        draw_over_epochs(axes[letter], followed, label, elinewidth=0.8)
+        draw_over_epochs(axes[letter], followed, label)
         drawn[letter] = pd.concat([one.frame for one in followed], ignore_index=True).assign(quantity=label)
         layout.title(axes[letter], label.replace("Hessian ", ""), letter)
     series = panels.legend_of(figure, hessian)

@@ -101,7 +101,7 @@ def rules_panel(
             jitter = np.linspace(-0.15, 0.15, len(found))
             axes.plot(place + jitter, found, ".", color=one.look.colour, alpha=0.45, markersize=3)
         mean = over_seeds(one.frame.assign(place=place), "place", "value")
-        marks.points_with_bars(axes, place, mean, one.look, linestyle="", markersize=5, elinewidth=1)
+        marks.points_with_bars(axes, place, mean, one.look, linestyle="", markersize=5)
     axes.set_xticks(range(len(series)), [one.label for one in series])
     axes.set(xlim=(-0.6, len(series) - 0.4), ylabel=label)
     axes.grid(axis="x", visible=False)
@@ -157,7 +157,7 @@ def angle_panel(axes: Axes, frame: DataFrame, label: str) -> DataFrame:
     axes.plot(ifa["place"], ifa["value"], color=RULES["ifa"].colour, linewidth=0.9, alpha=0.7)
     for point in points.to_dict("records"):
         if look := rule_look(str(point["rule"]), point["angle"]):
-            marks.points_with_bars(axes, point["place"], DataFrame([point]), look, elinewidth=0.9)
+            marks.points_with_bars(axes, point["place"], DataFrame([point]), look)
     angle_axis(axes, points["place"])
     axes.set_ylabel(label)
     _stars(axes, table)

@@ -90,7 +90,6 @@ def _heat(axes: Axes, cells: DataFrame, names: Sequence[str], limits: tuple[floa
         rows=[layout.words(name) for name in names] if labelled else [],
         columns=[ends.get(at, f"{at:g}") for at in grid.columns], written=len(grid.columns) <= _WRITTEN,
     )  # fmt: skip
-    axes.tick_params(length=0)
     axes.set_xlabel("initial angle of IFA (°)")
     columns = [*_IDENTITY, "corruption", "category", "severity", "accuracy", "ci_low", "ci_high", "n_samples"]
     return cells[columns], image
@@ -139,7 +138,7 @@ def _by_level(axes: Axes, frame: DataFrame, name: str) -> DataFrame:
         shade = str(0.62 * index / max(len(levels) - 1, 1))
         look = Look(colour=shade, marker=_MARKERS[index % len(_MARKERS)], linestyle="-")
         at = points["place"] + APART * (index - (len(levels) - 1) / 2)
-        marks.points_with_bars(axes, at, points, look, linestyle="", elinewidth=0.8)
+        marks.points_with_bars(axes, at, points, look, linestyle="")
         inside = points["place"].between(0, 90)
         axes.plot(at[inside], points["value"][inside], **look.keywords(linewidth=0.9, label=name.format(level)))
     panels.angle_axis(axes, table["place"])
@@ -189,6 +188,6 @@ def _attack(table: DataFrame, gradient: str, shown_eps: Sequence[float], *, comp
 def _curves(axes: Axes, percent: DataFrame) -> DataFrame:
     for one in series_of(percent):
         points = over_seeds(one.frame, "eps", "accuracy", "ci_low", "ci_high")
-        marks.line_with_band(axes, points["eps"], points, one.look, alpha=0.15)
+        marks.line_with_band(axes, points["eps"], points, one.look)
     axes.set(xlabel="ε (pixel units, images in [0, 1])", ylabel="accuracy (%)", ylim=(0, None))
     return percent[[*_IDENTITY, "attack", "gradient", "eps", "accuracy", "ci_low", "ci_high", "n_samples"]]

@@ -68,7 +68,7 @@ def _against(axes: Axes, best: DataFrame, column: str, label: str) -> DataFrame:
     """Draw ``value`` against a number that is not the angle, a line per rule."""
     for one in series_of(best):
         points = over_seeds(one.frame, column, "value", scale=100)
-        marks.points_with_bars(axes, points[column], points, one.look, elinewidth=0.8)
+        marks.points_with_bars(axes, points[column], points, one.look)
     values = sorted(best[column].unique())
     if values[-1] > 20 * values[0]:
         axes.set_xscale("log")
