@@ -7,8 +7,8 @@ degrees, identical to the feedback) to light (90 degrees, independent of it), so
 
 import functools
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -67,6 +67,10 @@ class Look:
     marker: str
     linestyle: Any  # a matplotlib line style
 
+    def keywords(self, **instead: Any) -> dict[str, Any]:
+        """Return what matplotlib's ``plot`` and ``errorbar`` take, with some of it added or replaced."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.linestyle, **instead}
+
 
 def _dashes(*lengths: float) -> tuple[int, tuple[float, ...]]:
     return (0, lengths)
@@ -112,25 +116,32 @@ def cycle_look(index: int) -> Look:
 P = ParamSpec("P")
 
 
-def settings() -> AbstractContextManager[None]:
-    """Return a context in which every matplotlib setting is its default unless :data:`RC` has another.
+@contextmanager
+def settings() -> Iterator[None]:
+    """Have every matplotlib setting at its default unless :data:`RC` has another, whatever the caller's settings are;
+    a context or a decorator.
 
     Asking for the backend would import pyplot, and with it whatever window system there is.
     """
     defaults = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
     values: Any = {**defaults, **RC}
-    return mpl.rc_context(values)
+    with mpl.rc_context(values):
+        yield
+
+
+def laid_out(figure: Figure) -> Figure:
+    """Lay the figure out under the settings in force, on which its ticks and legends depend; return it."""
+    FigureCanvasAgg(figure).draw()
+    return figure
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a drawing function under :data:`RC`, whatever the caller's matplotlib settings are."""
+    """Run a drawing function under :func:`settings` and lay out what it draws."""
 
     @functools.wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with settings():
-            figure = draw(*args, **kwargs)
-            FigureCanvasAgg(figure).draw()  # lay out now: ticks and legends depend on the settings in force
-            return figure
+            return laid_out(draw(*args, **kwargs))
 
     return wrapped
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from alignscape.errors import InputError
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.series import Series, over_seeds, require, series_of
 from reports.style import DOUBLE, styled
 
@@ -20,6 +20,7 @@ GRADIENTS = {
     "none": "gradient-free",
 }
 _EPSILON = ("ε (pixel units, images in [0, 1])", "ε (L2 distance, images in [0, 1])")
+_ACCURACY = ["accuracy", "ci_low", "ci_high"]
 CATEGORIES = ("noise", "blur", "weather", "digital")
 
 
@@ -38,8 +39,7 @@ def attack(frame: DataFrame) -> Figure:
     Raises:
         InputError: a column is missing or the table is empty.
     """
-    columns = ["checkpoint", "attack", "gradient", "eps", "accuracy", "ci_low", "ci_high"]
-    require(frame, columns, table="attack")
+    require(frame, ["checkpoint", "attack", "gradient", "eps", *_ACCURACY], table="attack")
     table = frame.assign(gradient=frame["gradient"].fillna("none").astype(str).str.lower())
     table["panel"] = [_panel_title(row) for row in table.to_dict("records")]
     series = series_of(table)
@@ -49,20 +49,18 @@ def attack(frame: DataFrame) -> Figure:
     rows, wide = layout.panel_grid(len(kinds), most_columns=3)
     width = DOUBLE if len(kinds) > 1 else DOUBLE * 0.6
     figure = Figure(figsize=(width, 0.65 + 2.0 * rows))
-    panels = figure.subplots(rows, wide, squeeze=False, sharey=True).ravel()
+    panels = layout.panels(figure, len(kinds), rows, wide, sharey=True)
     ceiling = float(np.nanmax(table[["accuracy", "ci_high"]].to_numpy(float)))
-    for index, (kind, axes) in enumerate(zip(kinds.to_dict("records"), panels, strict=False)):
+    for index, (kind, axes) in enumerate(zip(kinds.to_dict("records"), panels, strict=True)):
         layout.title(axes, kind["panel"], index if len(kinds) > 1 else None)
         axes.set_xlabel(_EPSILON[kind.get("norm") == "l2"])
         for one in series:
             rows_of = one.frame[one.frame["panel"] == kind["panel"]]
             if len(rows_of):
-                _band(axes, one, over_seeds(rows_of, "eps", "accuracy", "ci_low", "ci_high"))
+                _line(axes, one, rows_of, "eps")
         axes.set_ylim(0, min(102.0, 100 * ceiling * 1.08 + 1))
         if index % wide == 0:
             axes.set_ylabel("accuracy (%)")
-    for axes in panels[len(kinds) :]:
-        axes.set_visible(False)
     layout.legend_above(figure, layout.handles(series))
     layout.note(figure, layout.seeds_note(series, single="95 % interval of the test sample", noun="Bands"))
     return figure
@@ -75,13 +73,9 @@ def _panel_title(row: dict[Any, Any]) -> str:
     return title + (", L2" if row.get("norm") == "l2" else "") + (", last iterate" if row.get("curve") == "raw" else "")
 
 
-def _band(axes: Axes, one: Series, points: DataFrame) -> None:
-    x = points["eps"].to_numpy(float)
-    look = one.look
-    axes.plot(x, 100 * points["value"], color=look.colour, marker=look.marker, linestyle=look.linestyle)
-    if points["low"].notna().any():
-        low, high = 100 * points["low"].to_numpy(float), 100 * points["high"].to_numpy(float)
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+def _line(axes: Axes, one: Series, rows: DataFrame, along: str) -> None:
+    points = over_seeds(rows, along, *_ACCURACY, scale=100)
+    marks.line_with_band(axes, points[along], points, one.look)
 
 
 @styled
@@ -105,8 +99,8 @@ def corruptions(frame: DataFrame) -> Figure:
     layout.title(right, "mean over corruptions", 1)
     for order, one in enumerate(series):
         _corruption_dots(left, one, names, order, len(series))
-        _severity_line(right, one)
-    left.set_yticks(range(len(names)), [layout.plain(name.replace("_", " ")) for name in names])
+        _line(right, one, _means(one.frame, "severity"), "severity")
+    left.set_yticks(range(len(names)), [layout.words(name) for name in names])
     left.set(ylim=(len(names) - 0.5, -0.5), xlabel="accuracy (%)")
     left.grid(axis="y", visible=False)
     for edge in range(len(names) - 1):
@@ -120,27 +114,18 @@ def corruptions(frame: DataFrame) -> Figure:
 
 
 def _corruption_dots(axes: Axes, one: Series, names: list[str], order: int, count: int) -> None:
-    rows = one.frame[one.frame["severity"] >= 1]
-    means = (
-        rows.groupby(["checkpoint", "corruption"], sort=False)[["accuracy", "ci_low", "ci_high"]].mean().reset_index()
-    )
-    points = over_seeds(means, "corruption", "accuracy", "ci_low", "ci_high").set_index("corruption")
+    means = _means(one.frame[one.frame["severity"] >= 1], "corruption")
+    points = over_seeds(means, "corruption", *_ACCURACY, scale=100)
     offset = 0.0 if count == 1 else 0.72 * (order / (count - 1) - 0.5)
+    size = {"markersize": 3 if count <= 8 else 2.2, "elinewidth": 0.7, "capsize": 0}
     for place, name in enumerate(names):
-        if name not in points.index:
-            continue
-        value, low, high = 100 * points.loc[name, ["value", "low", "high"]].to_numpy(float)
-        bars = np.nan_to_num(np.clip([[value - low], [high - value]], 0, None))
-        axes.errorbar(
-            value, place + offset, xerr=bars, color=one.look.colour, marker=one.look.marker,
-            markersize=3 if count <= 8 else 2.2, elinewidth=0.7, capsize=0, linestyle="",
-        )  # fmt: skip
+        point = points[points["corruption"] == name]
+        marks.points_with_bars(axes, place + offset, point, one.look, horizontal=True, linestyle="", **size)
 
 
-def _severity_line(axes: Axes, one: Series) -> None:
-    means = one.frame.groupby(["checkpoint", "severity"])[["accuracy", "ci_low", "ci_high"]].mean().reset_index()
-    points = over_seeds(means, "severity", "accuracy", "ci_low", "ci_high")
-    _band(axes, one, points.rename(columns={"severity": "eps"}))
+def _means(rows: DataFrame, along: str) -> DataFrame:
+    """Return each checkpoint's accuracy and interval at every value of ``along``, means over all other columns."""
+    return rows.groupby(["checkpoint", along], sort=False)[_ACCURACY].mean().reset_index()
 
 
 def _has_clean(frame: DataFrame) -> bool:
@@ -148,8 +133,7 @@ def _has_clean(frame: DataFrame) -> bool:
 
 
 def _cells(frame: DataFrame) -> DataFrame:
-    columns = ["checkpoint", "corruption", "category", "severity", "accuracy", "ci_low", "ci_high"]
-    require(frame, columns, table="corruptions")
+    require(frame, ["checkpoint", "corruption", "category", "severity", *_ACCURACY], table="corruptions")
     cells = frame[pd.to_numeric(frame["severity"]) >= 1]
     if cells.empty:
         raise InputError("corruptions has no row of severity 1 or more")
@@ -176,33 +160,19 @@ def corruption_heatmap(frame: DataFrame) -> Figure:
     severities = sorted(cells["severity"].unique())
     rows, wide = layout.panel_grid(len(series), most_columns=4)
     figure = Figure(figsize=(1.35 + 1.4 * wide, 0.75 + rows * (0.3 + 0.15 * len(names))))
-    panels = figure.subplots(rows, wide, squeeze=False, sharex=True, sharey=True).ravel()
-    finite = cells["accuracy"][np.isfinite(cells["accuracy"])]
-    limits = {"vmin": 100 * float(finite.min()), "vmax": 100 * float(finite.max())}
-    for index, (axes, one) in enumerate(zip(panels, series, strict=False)):
-        grid = one.frame.pivot_table(index="corruption", columns="severity", values="accuracy", dropna=False)
-        grid = grid.reindex(index=names, columns=severities)
-        image = axes.imshow(100 * grid.to_numpy(float), cmap="viridis", aspect="auto", **limits)
-        _write_values(axes, 100 * grid.to_numpy(float), limits["vmin"], limits["vmax"])
+    panels = layout.panels(figure, len(series), rows, wide, sharex=True, sharey=True)
+    finite = 100 * cells["accuracy"][np.isfinite(cells["accuracy"])]
+    for index, (axes, one) in enumerate(zip(panels, series, strict=True)):
+        grid = 100 * one.frame.pivot_table(index="corruption", columns="severity", values="accuracy", dropna=False)
+        image = marks.heat_map(
+            axes, grid.reindex(index=names, columns=severities), (finite.min(), finite.max()),
+            rows=[layout.words(name) for name in names], columns=[f"{severity:g}" for severity in severities],
+        )  # fmt: skip
         layout.title(axes, one.label, index if len(series) > 1 else None)
-        axes.set_yticks(range(len(names)), [layout.plain(name.replace("_", " ")) for name in names])
-        axes.set_xticks(range(len(severities)), [f"{severity:g}" for severity in severities])
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
         if index + wide >= len(series):
             axes.set_xlabel("severity")
             axes.tick_params(labelbottom=True)
-    for axes in panels[len(series) :]:
-        axes.set_visible(False)
-    figure.colorbar(image, ax=panels.tolist(), label="accuracy (%)", shrink=0.7, aspect=25, pad=0.02)
+    figure.colorbar(image, ax=panels, label="accuracy (%)", shrink=0.7, aspect=25, pad=0.02)
     if any(one.checkpoints > 1 for one in series):
         layout.note(figure, "Means over seeds.")
     return figure
-
-
-def _write_values(axes: Axes, grid: np.ndarray, low: float, high: float) -> None:
-    for (row, column), value in np.ndenumerate(grid):
-        bright = value > low + 0.55 * (high - low)
-        text = f"{value:.0f}" if np.isfinite(value) else "×"  # noqa: RUF001
-        axes.text(column, row, text, ha="center", va="center", fontsize=5, color="black" if bright else "white")

@@ -8,10 +8,10 @@ from matplotlib.lines import Line2D
 from pandas import DataFrame
 
 from alignscape.errors import InputError
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.curvature import choose_scale
 from reports.figures.series import over_seeds, require, rule_name
-from reports.style import ANGLES, DOUBLE, RULES, styled
+from reports.style import ANGLES, DOUBLE, RULES, rule_look, styled
 
 
 @styled
@@ -32,20 +32,18 @@ def against_angle(frame: DataFrame) -> Figure:
     quantities = list(dict.fromkeys(table.loc[table["rule"] == "ifa", "quantity"]))
     rows, wide = layout.panel_grid(len(quantities), most_columns=3)
     figure = Figure(figsize=(DOUBLE if wide > 1 else DOUBLE / 2, 0.75 + 1.85 * rows))
-    panels = figure.subplots(rows, wide, squeeze=False).ravel()
+    panels = layout.panels(figure, len(quantities), rows, wide)
     others = [rule for rule in RULES if rule != "ifa" and (table["rule"] == rule).any()]
-    for index, (axes, quantity) in enumerate(zip(panels, quantities, strict=False)):
+    for index, (axes, quantity) in enumerate(zip(panels, quantities, strict=True)):
         rows_of = table[table["quantity"] == quantity]
         layout.title(axes, "", index if len(quantities) > 1 else None)
         axes.set(xlabel="initial angle (°)", ylabel=layout.plain(str(quantity)), xticks=[0, 30, 60, 90], xlim=(-5, 95))
         for rule in others:
             _level(axes, rule, rows_of[rows_of["rule"] == rule])
         _points(axes, rows_of[rows_of["rule"] == "ifa"])
-        choose_scale(axes, rows_of["value"].tolist(), vertical=True)
-    for axes in panels[len(quantities) :]:
-        axes.set_visible(False)
-    ifa = Line2D([], [], color=RULES["ifa"].colour, marker=RULES["ifa"].marker, label="IFA")
-    lines = [Line2D([], [], color=RULES[r].colour, linestyle=RULES[r].linestyle, label=rule_name(r)) for r in others]
+        choose_scale(axes, rows_of["value"], vertical=True)
+    ifa = Line2D([], [], **RULES["ifa"].keywords(label="IFA"))
+    lines = [Line2D([], [], **RULES[rule].keywords(marker="", label=rule_name(rule))) for rule in others]
     layout.legend_above(figure, [ifa, *lines])
     if (table.groupby(["rule", "angle", "quantity"], dropna=False).size() > 1).any():
         layout.note(figure, "Bars and bands: mean ± one standard deviation over seeds; small dots: single seeds.")
@@ -57,7 +55,7 @@ def _level(axes: Axes, rule: str, rows: DataFrame) -> None:
     if not len(values):
         return
     mean = float(values.mean())
-    axes.axhline(mean, color=look.colour, linestyle=look.linestyle, linewidth=1)
+    axes.axhline(mean, **look.keywords(marker="", linewidth=1))
     if len(values) > 1:
         spread = float(values.std(ddof=1))
         axes.axhspan(mean - spread, mean + spread, color=look.colour, alpha=0.12, linewidth=0)
@@ -68,8 +66,6 @@ def _points(axes: Axes, rows: DataFrame) -> None:
     axes.plot(points["angle"], points["value"], color=ANGLES(0.3), linewidth=1)
     if (points["n"] > 1).any():
         axes.plot(rows["angle"], rows["value"], ".", color=ANGLES(0.8), markersize=3, zorder=2)
-    for angle, value, low, high in points[["angle", "value", "low", "high"]].itertuples(index=False, name=None):
-        colour = ANGLES(min(max(angle / 90, 0.0), 1.0))
-        bars = np.nan_to_num(np.clip([[value - low], [high - value]], 0, None))
-        axes.errorbar(angle, value, yerr=bars, color=colour, linestyle="", elinewidth=0.9, zorder=2)
-        axes.plot(angle, value, color=colour, marker=RULES["ifa"].marker, zorder=3)
+    for _, point in points.groupby("angle"):
+        look = rule_look("ifa", point["angle"].item()) or RULES["ifa"]
+        marks.points_with_bars(axes, point["angle"], point, look, linestyle="")

@@ -142,7 +142,7 @@ def _runner(one: Series, rows: DataFrame, plane: Axes, beside: Axes | None) -> _
     (head,) = plane.plot([], [], "o", color=look.colour, markeredgecolor="white", markersize=6, animated=True)
     curve = None
     if beside is not None:
-        (curve,) = beside.plot([], [], color=look.colour, linestyle=look.linestyle, animated=True)
+        (curve,) = beside.plot([], [], **look.keywords(marker="", animated=True))
     steps, alpha, beta = (rows[name].to_numpy(float) for name in ("step", "alpha", "beta"))
     loss = rows["loss"].to_numpy(float) if beside is not None else None
     return _Runner(steps=steps, alpha=alpha, beta=beta, loss=loss, path=path, head=head, curve=curve)

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alignscape.errors import InputError
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.style import DOUBLE, styled
 
 
@@ -41,8 +40,11 @@ def contact_sheet(
     for column, (name, stack) in enumerate(images.items()):
         shown = stack if clean is None else np.concatenate([clean[None], stack])
         for axes, picture in zip(grid[:, column], shown, strict=True):
-            _thumbnail(axes, picture)
-        grid[0, column].set_title(layout.plain(name.replace("_", " ")), rotation=90, fontsize=6)
+            marks.picture(axes, picture)
+            axes.set(xticks=[], yticks=[])
+            axes.grid(False)
+            axes.spines[:].set_visible(False)
+        grid[0, column].set_title(layout.words(name), rotation=90, fontsize=6)
     for axes, label in zip(grid[:, 0], labels, strict=True):
         axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=3)
     figure.supylabel("severity", x=0.01, y=(grid[-1, 0].get_position().y0 + grid[0, 0].get_position().y1) / 2)
@@ -61,14 +63,6 @@ def _grid(rows: int, columns: int) -> tuple[Figure, NDArray[np.object_]]:
     edges = {"left": left / width, "right": 1 - right / width, "bottom": bottom / height, "top": 1 - top / height}
     grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.04, "hspace": 0.04})
     return figure, grid
-
-
-def _thumbnail(axes: Axes, picture: NDArray[np.uint8]) -> None:
-    axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _group(bottom: NDArray[np.object_], categories: Sequence[str]) -> None:

@@ -1,13 +1,16 @@
 """Curvature as numbers with error bars: Hessian trace and top eigenvalues."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from pandas import DataFrame
 
 from alignscape.errors import InputError
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.series import Series, over_seeds, require, series_of
 from reports.style import DOUBLE, GREY, styled
 
@@ -44,19 +47,26 @@ def _over_epochs(series: list[Series], present: list[str]) -> Figure:
     for index, (axes, quantity) in enumerate(zip(panels, present, strict=True)):
         top = quantity == "eigenvalue"
         layout.title(axes, "top eigenvalue" if top else "trace", index if len(present) > 1 else None)
-        axes.set(xlabel="epoch", ylabel="top Hessian eigenvalue" if top else "Hessian trace")
-        values: list[float] = []
-        for one in series:
-            rows = one.frame[one.frame["quantity"] == quantity]
-            rows = rows[rows["index"] == rows["index"].min()] if top else rows
-            points = over_seeds(rows, "epoch", "value", "ci_low", "ci_high")
-            axes.errorbar(points["epoch"], points["value"], yerr=_bars(points), **_line(one), markersize=3)
-            values += points["value"].tolist()
-        choose_scale(axes, values, vertical=True)
-        layout.whole_numbers(axes)
+        rows = [one.frame[one.frame["quantity"] == quantity] for one in series]
+        if top:
+            rows = [found[found["index"] == found["index"].min()] for found in rows]
+        chosen = [replace(one, frame=found) for one, found in zip(series, rows, strict=True)]
+        draw_over_epochs(axes, chosen, "top Hessian eigenvalue" if top else "Hessian trace")
     layout.legend_above(figure, layout.handles(series))
     layout.note(figure, layout.seeds_note(series, single="95 % interval"))
     return figure
+
+
+def draw_over_epochs(axes: Axes, series: Sequence[Series], label: str) -> None:
+    """Draw ``value`` with its interval over epochs, a line for each series, on the scale that shows all of them."""
+    values: list[float] = []
+    for one in series:
+        points = over_seeds(one.frame, "epoch", "value", "ci_low", "ci_high")
+        marks.points_with_bars(axes, points["epoch"], points, one.look)
+        values += points["value"].tolist()
+    axes.set(xlabel="epoch", ylabel=label)
+    choose_scale(axes, values, vertical=True)
+    layout.whole_numbers(axes)
 
 
 def _dots(series: list[Series], present: list[str]) -> Figure:
@@ -92,34 +102,22 @@ def _row(axes: Axes, row: int, one: Series, rows: DataFrame, *, large_first: boo
         size = 5.0 if large_first and order == 0 else 3.2
         # eigenvalues lie close together: half a line of height apart, so that their bars can be told apart
         offset = 0.0 if len(points) == 1 else 0.44 * (order / (len(points) - 1) - 0.5)
-        place = [float(single["value"].iloc[0])], [row + offset]
-        axes.errorbar(*place, xerr=_bars(single), color=one.look.colour, linestyle="", elinewidth=0.9, zorder=2)
-        axes.plot(*place, color=one.look.colour, marker=one.look.marker, markersize=size, linestyle="", zorder=3)
+        marks.points_with_bars(axes, row + offset, single, one.look, horizontal=True, markersize=size, linestyle="")
     return [float(value) for value in points["value"]]
 
 
-def _line(one: Series) -> dict[str, object]:
-    return {"color": one.look.colour, "marker": one.look.marker, "linestyle": one.look.linestyle}
-
-
-def _bars(points: DataFrame) -> np.ndarray:
-    """Return error bar lengths (2, N): below and above the value, 0 where there is no interval."""
-    value = points["value"].to_numpy(float)
-    below, above = value - points["low"].to_numpy(float), points["high"].to_numpy(float) - value
-    return np.nan_to_num(np.clip(np.stack([below, above]), 0, None))
-
-
-def choose_scale(axes: Axes, values: list[float], *, vertical: bool) -> None:
+def choose_scale(axes: Axes, values: ArrayLike, *, vertical: bool) -> None:
     """Use a logarithmic axis where values differ widely, symmetric about zero if some are negative."""
-    sizes = pd.Series(np.abs(values), dtype=float)
-    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    sizes = np.abs(known[known != 0])
     which = axes.yaxis if vertical else axes.xaxis
     set_scale = axes.set_yscale if vertical else axes.set_xscale
     if len(sizes) and sizes.max() / sizes.min() > _WIDE:
-        if min(values) > 0:
+        if known.min() > 0:
             set_scale("log")
         else:
             set_scale("symlog", linthresh=float(10 ** np.floor(np.log10(np.quantile(sizes, 0.2)))))
             which.grid(True)
-    if min(values, default=1.0) < 0:
+    if (known < 0).any():
         (axes.axhline if vertical else axes.axvline)(0, color=GREY, linewidth=0.6)

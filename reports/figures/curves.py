@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from alignscape.errors import InputError
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.series import Series, over_seeds, require, series_of
 from reports.style import DOUBLE, GREY, styled
 
@@ -50,18 +50,16 @@ def metrics(frame: DataFrame) -> Figure:
     series = series_of(frame, along="epoch")
     rows, wide = layout.panel_grid(len(columns), most_columns=2)
     figure = Figure(figsize=(DOUBLE, 0.5 + 1.85 * rows))
-    panels = figure.subplots(rows, wide, squeeze=False, sharex=True, sharey="row").ravel()
-    for index, (axes, column) in enumerate(zip(panels, columns, strict=False)):
+    panels = layout.panels(figure, len(columns), rows, wide, sharex=True, sharey="row")
+    for index, (axes, column) in enumerate(zip(panels, columns, strict=True)):
         name, label, scale = _CURVES[column]
         layout.title(axes, name, index)
         axes.set_ylabel(label if index % wide == 0 else "")
         axes.set_xlabel("epoch" if index + wide >= len(columns) else "")
         for one in series:
-            _curve(axes, one, over_seeds(one.frame, "epoch", column), scale)
+            _curve(axes, one, over_seeds(one.frame, "epoch", column, scale=scale))
         layout.whole_numbers(axes)
         axes.margins(x=0.03)
-    for axes in panels[len(columns) :]:
-        axes.set_visible(False)
     handles = layout.handles(series)
     for one, entry in zip(series, handles, strict=True):
         lost = _diverged(one.frame)
@@ -71,22 +69,22 @@ def metrics(frame: DataFrame) -> Figure:
     explained = layout.seeds_note(series, single="", noun="Bands")
     if any(_diverged(one.frame) for one in series):
         explained += " A cross marks the last epoch with a finite loss."
-    if explained.strip():
-        layout.note(figure, explained.strip())
+    layout.note(figure, explained)
     return figure
 
 
-def _curve(axes: Axes, one: Series, points: DataFrame, scale: float) -> None:
-    x, value = points["epoch"].to_numpy(float), scale * points["value"].to_numpy(float)
-    low, high = scale * points["low"].to_numpy(float), scale * points["high"].to_numpy(float)
-    marker = one.look.marker if len(x) <= 40 else ""
-    axes.plot(x, value, color=one.look.colour, linestyle=one.look.linestyle, marker=marker, markersize=2.5)
-    if np.isfinite(low).any():
-        axes.fill_between(x, low, high, color=one.look.colour, alpha=0.18, linewidth=0)
-    finite = np.isfinite(value)
-    if finite.any() and not finite[-1]:
-        last = int(np.flatnonzero(finite)[-1])
-        axes.plot(x[last], value[last], marker="x", markersize=7, markeredgewidth=1.6, color=one.look.colour)
+def draw_curve(axes: Axes, one: Series, points: DataFrame, *, most_markers: int = 40) -> None:
+    """Draw points over epochs, with the look's markers unless there are too many of them."""
+    marker = one.look.marker if len(points) <= most_markers else ""
+    marks.line_with_band(axes, points["epoch"], points, one.look, marker=marker, markersize=2.5)
+
+
+def _curve(axes: Axes, one: Series, points: DataFrame) -> None:
+    draw_curve(axes, one, points)
+    finite = points[points["value"].notna()]
+    if len(finite) and finite.index[-1] != points.index[-1]:
+        last = finite.iloc[-1]
+        axes.plot(last["epoch"], last["value"], marker="x", markersize=7, markeredgewidth=1.6, color=one.look.colour)
 
 
 def _diverged(rows: DataFrame) -> str:
@@ -151,8 +149,7 @@ def alignment(frame: DataFrame) -> Figure:
     dotted = " Dotted: 90°, independent weights." if any("angle" in quantity for quantity in quantities) else ""
     if hidden:
         dotted += f" {hidden} of the layers between are not shown; the table has them."
-    if (explained + dotted).strip():
-        layout.note(figure, (explained + dotted).strip())
+    layout.note(figure, explained + dotted)
     return figure
 
 
@@ -204,7 +201,7 @@ def _alignment_panel(axes: Axes, series: list[Series], quantity: str, layer: str
         rows = one.frame[(one.frame["layer"] == layer) & (one.frame["quantity"] == quantity)]
         if len(rows):
             bounds = ("low", "high") if "low" in rows else (None, None)
-            _curve(axes, one, over_seeds(rows, "epoch", "value", *bounds), 1.0)
+            _curve(axes, one, over_seeds(rows, "epoch", "value", *bounds))
     if is_angle:
         axes.set_ylim(0, max(95.0, axes.get_ylim()[1]))
         axes.set_yticks([0, 30, 60, 90])

@@ -4,7 +4,7 @@ The curves and their bands are :class:`landscape.density.SpectralDensity`'s; thi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from pandas import DataFrame
 
 from alignscape.errors import InputError
 from landscape.density import ZERO, Band, SpectralDensity
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.series import Series, require, series_of
 from reports.style import DOUBLE, GREY, styled
 
@@ -23,16 +23,27 @@ Array = NDArray[np.float64]
 SHARPNESS = 0.003
 """Standard deviation of the Gaussian as a share of the range: a third of the default for numbers, because on a
 logarithmic axis the default is as wide as the bulk."""
+INVISIBLE = 1e-300  # in place of zero on a logarithmic axis
 _NEGATIVE = "#c62828"
-_INVISIBLE = 1e-300  # in place of zero on a logarithmic axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum:
-    """The spectra of one series, one per seed, and how it is drawn."""
+    """The spectra of one series, one per seed, and how it is drawn.
+
+    Attributes:
+        sharpness: standard deviation of the Gaussian as a share of the range.
+    """
 
     series: Series
     spectra: list[SpectralDensity]
+    sharpness: float = SHARPNESS
+
+    @classmethod
+    def of(cls, one: Series, *, sharpness: float = SHARPNESS) -> "Spectrum":
+        """Return the spectra of a series of quadratures."""
+        by_seed = one.frame.groupby("checkpoint", sort=False)
+        return cls(series=one, spectra=[SpectralDensity.from_frame(rows) for _, rows in by_seed], sharpness=sharpness)
 
     def band(self, curve: Callable[[SpectralDensity], Band]) -> Band:
         """Return the curve of the one spectrum, or the mean and one standard deviation over seeds."""
@@ -43,15 +54,34 @@ class Spectrum:
         mean, spread = values.mean(0), values.std(0, ddof=1)
         return Band(grid=bands[0].grid, value=mean, low=mean - spread, high=mean + spread)
 
+    def density(self, grid: Array, *, stem: bool = False) -> Band:
+        """Return the density over eigenvalues ``grid``, without the weight at zero if that is drawn as a ``stem``."""
+        seen = _without_zero if stem else lambda single: single
+        return self.band(lambda single: seen(single).density(grid, width=self.width_of(single)))
+
+    def width_of(self, spectrum: SpectralDensity) -> float:
+        """Return the Gaussian's width for one seed."""
+        span = float(spectrum.nodes.max() - spectrum.nodes.min())
+        return self.sharpness * (span or float(np.abs(spectrum.nodes).max()) or 1.0)
+
     @property
     def width(self) -> float:
-        """The Gaussian's width: :data:`SHARPNESS` of the range, the narrowest of the seeds."""
-        return min(map(_width, self.spectra))
+        """The Gaussian's width, the narrowest of the seeds."""
+        return min(map(self.width_of, self.spectra))
 
     def limits(self) -> tuple[float, float]:
         """Return the eigenvalues between which all of the density is."""
         nodes = np.concatenate([single.nodes for single in self.spectra])
         return float(nodes.min()) - 4 * self.width, float(nodes.max()) + 4 * self.width
+
+    def grid(self, limits: tuple[float, float], threshold: float) -> Array:
+        """Return eigenvalues dense enough for the axis near zero, for the Gaussian far from it, and for a jump at
+        zero."""
+        first, last = np.arcsinh(np.array(limits) / threshold)
+        near = np.sinh(np.linspace(first, last, 400)) * threshold
+        far = np.clip(np.arange(*self.limits(), self.width / 3), *limits)
+        jump = max(map(_zero, self.spectra)) * np.array([-1.5, 0.0, 1.5])
+        return np.unique(np.concatenate([near, far, jump]))
 
     def facts(self) -> list[str]:
         """Return the shares below and at zero in words, means over seeds; an upper limit where that is all we know."""
@@ -86,15 +116,13 @@ def spectrum(frame: DataFrame) -> Figure:
     table = frame[np.isfinite(frame["node"]) & np.isfinite(frame["weight"])]
     if table.empty:
         raise InputError("spectrum has no finite node: the network diverged")
-    spectra = [Spectrum(series=one, spectra=_spectra(one)) for one in series_of(table)]
+    spectra = [Spectrum.of(one) for one in series_of(table)]
     series = [one.series for one in spectra]
-    threshold = min(one.width for one in spectra)
-    limits = min(one.limits()[0] for one in spectra), max(one.limits()[1] for one in spectra)
-    limits = min(limits[0], -4 * threshold), max(limits[1], 4 * threshold)
+    limits, threshold = eigenvalue_range(spectra)
     figure, panels, cumulative, columns = _panels(len(series))
     floor, top = _density_limits(spectra)
     for index, (axes, one) in enumerate(zip(panels, spectra, strict=True)):
-        _density_panel(axes, one, _grid(one, limits, threshold), index, narrow=columns > 3)
+        _density_panel(axes, one, one.grid(limits, threshold), index, narrow=columns > 3)
         axes.set(yscale="log", ylim=(floor, top))
         if index % columns == 0:
             axes.set_ylabel("spectral density")
@@ -105,9 +133,8 @@ def spectrum(frame: DataFrame) -> Figure:
     layout.title(cumulative, "cumulative weight", len(series))
     _cumulative_panel(cumulative, spectra, limits, threshold)
     for axes in [*panels, cumulative]:
-        axes.set_xscale("symlog", linthresh=threshold, linscale=0.6)
         wide = axes is cumulative and len(series) > 2
-        _eigenvalue_ticks(axes, limits, threshold, share=0.09 if wide else 0.055 * columns)
+        eigenvalue_axis(axes, limits, threshold, share=0.09 if wide else 0.055 * columns)
     if len(series) > 1:
         layout.legend_above(figure, layout.handles(series, marker=False))
     layout.note(figure, _explanation(series, threshold))
@@ -136,14 +163,10 @@ def _explanation(series: list[Series], threshold: float) -> str:
 
 
 def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int, *, narrow: bool) -> None:
-    seen = _without_zero if one.has_mass_at_zero else lambda single: single
-    curve = one.band(lambda single: seen(single).density(grid, width=_width(single)))
-    colour = one.series.look.colour
-    axes.fill_between(grid, np.maximum(curve.low, _INVISIBLE), curve.high, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(grid, np.maximum(curve.value, _INVISIBLE), color=colour, linewidth=1)
-    negative = grid <= 0
-    heights = np.maximum(curve.value[negative], _INVISIBLE)
-    axes.fill_between(grid[negative], _INVISIBLE, heights, color=_NEGATIVE, alpha=0.25, linewidth=0)
+    shown = _points(one.density(grid, stem=one.has_mass_at_zero)).clip(lower=INVISIBLE)
+    marks.line_with_band(axes, grid, shown, one.series.look, marker="", linestyle="-", linewidth=1)
+    below = grid <= 0
+    axes.fill_between(grid[below], INVISIBLE, shown["value"][below], color=_NEGATIVE, alpha=0.25, linewidth=0)
     base = axes.get_xaxis_transform()
     nodes = np.concatenate([single.nodes for single in one.spectra])
     height = np.full(len(nodes), 0.015)
@@ -157,28 +180,21 @@ def _density_panel(axes: Axes, one: Spectrum, grid: Array, index: int, *, narrow
 def _cumulative_panel(axes: Axes, spectra: list[Spectrum], limits: tuple[float, float], threshold: float) -> None:
     axes.set(ylabel="share below (%)", ylim=(-2, 102), xlabel="eigenvalue of the Hessian")
     for one in spectra:
-        grid, look = _grid(one, limits, threshold), one.series.look
-        curve = one.band(functools.partial(_steps, grid=grid))
-        axes.fill_between(grid, 100 * curve.low, 100 * curve.high, color=look.colour, alpha=0.18, linewidth=0)
-        axes.plot(grid, 100 * curve.value, color=look.colour, linestyle=look.linestyle, linewidth=1)
+        steps = one.band(functools.partial(_steps, one, one.grid(limits, threshold)))
+        marks.line_with_band(axes, steps.grid, 100 * _points(steps), one.series.look, marker="", linewidth=1)
 
 
-def _steps(spectrum: SpectralDensity, grid: Array) -> Band:
+def _steps(one: Spectrum, grid: Array, spectrum: SpectralDensity) -> Band:
     """Return the share of eigenvalues below each grid point, not smoothed."""
-    return spectrum.cumulative(grid, width=1e-6 * _width(spectrum))
+    return spectrum.cumulative(grid, width=1e-6 * one.width_of(spectrum))
+
+
+def _points(band: Band) -> DataFrame:
+    return DataFrame({"value": band.value, "low": band.low, "high": band.high})
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.4g} %"
-
-
-def _spectra(one: Series) -> list[SpectralDensity]:
-    return [SpectralDensity.from_frame(rows) for _, rows in one.frame.groupby("checkpoint", sort=False)]
-
-
-def _width(spectrum: SpectralDensity) -> float:
-    span = float(spectrum.nodes.max() - spectrum.nodes.min())
-    return SHARPNESS * (span or float(np.abs(spectrum.nodes).max()) or 1.0)
 
 
 def _zero(spectrum: SpectralDensity) -> float:
@@ -191,27 +207,30 @@ def _without_zero(spectrum: SpectralDensity) -> SpectralDensity:
     return replace(spectrum, weights=weights)
 
 
-def _grid(one: Spectrum, limits: tuple[float, float], threshold: float) -> Array:
-    """Return eigenvalues dense enough for the axis near zero, for the Gaussian far from it, and for a jump at zero."""
-    first, last = np.arcsinh(np.array(limits) / threshold)
-    near = np.sinh(np.linspace(first, last, 400)) * threshold
-    far = np.clip(np.arange(*one.limits(), one.width / 3), *limits)
-    jump = max(map(_zero, one.spectra)) * np.array([-1.5, 0.0, 1.5])
-    return np.unique(np.concatenate([near, far, jump]))
-
-
 def _density_limits(spectra: list[Spectrum]) -> tuple[float, float]:
     """Return y limits that show single eigenvalues: from a fifth of the smallest usual peak to thrice the largest."""
     smallest, largest = [], []
-    for single in (single for one in spectra for single in one.spectra):
-        peaks = single.weights / (single.n_probes * _width(single) * np.sqrt(2 * np.pi))
+    for owner, single in [(one, single) for one in spectra for single in one.spectra]:
+        width = owner.width_of(single)
+        peaks = single.weights / (single.n_probes * width * np.sqrt(2 * np.pi))
         smallest.append(float(np.quantile(peaks[peaks > peaks.max() * 1e-9], 0.02)))
-        largest.append(float(_without_zero(single).density(single.nodes, width=_width(single)).value.max()))
+        largest.append(float(_without_zero(single).density(single.nodes, width=width).value.max()))
     return min(smallest) / 5, max(*largest, 10 * min(smallest)) * 3
 
 
-def _eigenvalue_ticks(axes: Axes, limits: tuple[float, float], threshold: float, *, share: float) -> None:
-    """Label zero and powers of ten, the largest first, leaving out any nearer to another than ``share`` of the axis."""
+def eigenvalue_range(spectra: Sequence[Spectrum]) -> tuple[tuple[float, float], float]:
+    """Return the ends of an axis that shows all spectra, and the width about zero within which it is linear."""
+    threshold = min(one.width for one in spectra)
+    low, high = (np.array([one.limits() for one in spectra]) * [-1, 1]).max(0)
+    return (-max(low, 4 * threshold), max(high, 4 * threshold)), threshold
+
+
+def eigenvalue_axis(axes: Axes, limits: tuple[float, float], threshold: float, *, share: float) -> None:
+    """Make the x axis logarithmic on both sides of zero, linear within ``threshold`` of it.
+
+    It labels zero and powers of ten, the largest first, leaving out any nearer to another than ``share`` of the axis.
+    """
+    axes.set_xscale("symlog", linthresh=threshold, linscale=0.6)
     axes.set_xlim(*limits)
     ends = {1: limits[1], -1: -limits[0]}
     powers = {sign: int(np.floor(np.log10(end))) if end > 0 else -400 for sign, end in ends.items()}

@@ -3,9 +3,10 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -21,15 +22,15 @@ def letter(index: int) -> str:
     return (letter(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
 
 
-def title(axes: Axes, text: str, index: int | None = None) -> None:
-    """Title a panel at its left, with a bold letter if it is one of several."""
+def title(axes: Axes, text: str, index: int | str | None = None) -> None:
+    """Title a panel at its left, with a bold letter (or that of its place) if it is one of several."""
     axes.set_title(titled(text, index), loc="left")
 
 
-def titled(text: str, index: int | None) -> str:
+def titled(text: str, index: int | str | None) -> str:
     """Return ``text`` behind the bold letter of panel ``index``, if it has one."""
-    text = plain(text)
-    return text if index is None else rf"$\bf{{{letter(index)}}}$  {text}"
+    text, bold = plain(text), letter(index) if isinstance(index, int) else index
+    return text if bold is None else rf"$\bf{{{bold}}}$  {text}"
 
 
 def plain(text: str) -> str:
@@ -44,6 +45,23 @@ def panel_grid(count: int, *, most_columns: int) -> tuple[int, int]:
     return rows, math.ceil(count / rows)
 
 
+def panels(figure: Figure | SubFigure, count: int, rows: int, columns: int, **options: Any) -> list[Axes]:
+    """Return the axes of ``count`` panels, row by row; places of the grid that are left over stay empty.
+
+    Args:
+        options: of ``Figure.subplots``, e.g. ``sharey=True``.
+    """
+    grid = figure.subplots(rows, columns, squeeze=False, **options).ravel().tolist()
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return list(grid[:count])
+
+
+def words(name: str) -> str:
+    """Return a name of the tables as text: ``gaussian_noise`` as *gaussian noise*."""
+    return plain(name.replace("_", " "))
+
+
 def names(series: Sequence[Series]) -> list[str]:
     """Return the names of series, with the number of seeds where it is not the same for all."""
     counts = {one.checkpoints for one in series}
@@ -55,15 +73,9 @@ def names(series: Sequence[Series]) -> list[str]:
 
 def handles(series: Sequence[Series], *, marker: bool = True) -> list[Line2D]:
     """Return a legend entry for every series."""
+    without = {} if marker else {"marker": ""}
     return [
-        Line2D(
-            [],
-            [],
-            color=one.look.colour,
-            marker=one.look.marker if marker else "",
-            linestyle=one.look.linestyle,
-            label=name,
-        )
+        Line2D([], [], **one.look.keywords(label=name, **without))
         for one, name in zip(series, names(series), strict=True)
     ]
 
@@ -80,9 +92,10 @@ def legend_above(figure: Figure, entries: Sequence[Line2D]) -> None:
 
 
 def note(figure: Figure, text: str) -> None:
-    """Write below all panels what bars, bands and marks mean."""
-    width = int(figure.get_size_inches()[0] / 0.0475)
-    figure.supxlabel("\n".join(textwrap.wrap(text, width)), x=0.01, ha="left", fontsize=6, color=GREY)
+    """Write below all panels what bars, bands and marks mean, if anything has to be said."""
+    lines = textwrap.wrap(text.strip(), int(figure.get_size_inches()[0] / 0.0475))
+    if lines:
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6, color=GREY)
 
 
 def seeds_note(series: Sequence[Series], *, single: str, noun: str = "Bars") -> str:
@@ -102,8 +115,3 @@ def seeds_note(series: Sequence[Series], *, single: str, noun: str = "Bars") -> 
 def whole_numbers(axes: Axes) -> None:
     """Tick the x axis at whole numbers only (epochs, steps, severities)."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-
-
-def percent(axes: Axes, *, limits: tuple[float, float] = (0, 100)) -> None:
-    """Make the y axis a percentage."""
-    axes.set_ylim(*limits)

@@ -77,11 +77,9 @@ def _places(planes: int, extra: int) -> tuple[Figure, list[Axes], list[Axes], st
     height = (2.2 if wide < 4 else 1.7) * rows
     figure = Figure(figsize=(DOUBLE if wide > 1 else 3.6, height + 0.5 + 1.7 * bool(extra)))
     parts = figure.subfigures(1 + bool(extra), 1, height_ratios=[height, 1.7][: 1 + bool(extra)], squeeze=False)
-    upper = parts[0, 0].subplots(rows, wide, squeeze=False).ravel()
-    for axes in upper[planes:]:
-        axes.set_visible(False)
-    lower = parts[1, 0].subplots(1, extra, squeeze=False).ravel() if extra else []
-    return figure, list(upper[:planes]), list(lower), "right"
+    upper = layout.panels(parts[0, 0], planes, rows, wide)
+    lower = layout.panels(parts[1, 0], extra, 1, extra) if extra else []
+    return figure, upper, lower, "right"
 
 
 def draw_path(axes: Axes, one: Series) -> None:
@@ -90,7 +88,7 @@ def draw_path(axes: Axes, one: Series) -> None:
         rows = rows.sort_values("step", kind="stable")
         alpha, beta = rows["alpha"].to_numpy(float), rows["beta"].to_numpy(float)
         axes.plot(alpha, beta, linewidth=3, alpha=0.9, color="white", solid_capstyle="round")
-        axes.plot(alpha, beta, color=one.look.colour, linestyle=one.look.linestyle, linewidth=1.3)
+        axes.plot(alpha, beta, **one.look.keywords(marker="", linewidth=1.3))
         dots = slice(None, None, max(1, len(alpha) // 25))
         axes.plot(alpha[dots], beta[dots], ".", color=one.look.colour, markersize=3, markeredgecolor="white",
                   markeredgewidth=0.3)  # fmt: skip
@@ -121,10 +119,9 @@ def _over_steps(axes: Axes, series: list[Series], column: str) -> None:
     for one in series:
         for _, rows in one.frame.groupby("checkpoint", sort=False):
             rows = rows.sort_values("step", kind="stable")
-            line = {"color": one.look.colour, "linestyle": one.look.linestyle}
-            axes.plot(rows[x], rows[column], linewidth=1.2, **line)
+            axes.plot(rows[x], rows[column], **one.look.keywords(marker=""))
             if column == "loss" and "plane_loss" in rows:
-                axes.plot(rows[x], rows["plane_loss"], linewidth=0.5, **line)
+                axes.plot(rows[x], rows["plane_loss"], **one.look.keywords(marker="", linewidth=0.5))
     layout.whole_numbers(axes)
 
 

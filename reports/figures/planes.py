@@ -1,5 +1,7 @@
 """Loss over a plane of weights: contours, and the same in three dimensions."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -12,11 +14,13 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from alignscape.errors import InputError
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.series import Series, require, series_of
 from reports.style import DOUBLE, styled
 
 Array = NDArray[np.float64]
+Grid = tuple[Array, Array, Array]  # as of grid_of
+Plane = tuple[Series, Grid]
 _COLOURS = "cividis"
 GROUND = LinearSegmentedColormap.from_list("ground", ["#ffffff", "#c9c2b5", "#8f897f"])  # paths stay readable on it
 _ALONG = ("α (lengths of v₁)", "β (lengths of v₂)")  # noqa: RUF001
@@ -24,7 +28,7 @@ _LEVELS = 14
 _MANY_DECADES = 20.0  # largest over smallest loss from which levels are spaced logarithmically
 
 
-def grid_of(rows: DataFrame) -> tuple[Array, Array, Array]:
+def grid_of(rows: DataFrame) -> Grid:
     """Return ``alpha`` (A,), ``beta`` (B,) and the loss (B, A), NaN where it is missing or not finite.
 
     Rows are beta, as matplotlib's and plotly's contour functions expect.
@@ -46,25 +50,29 @@ def surface(frame: DataFrame) -> Figure:
     Raises:
         InputError: a column is missing, or no loss is finite.
     """
-    planes = _planes(frame)
-    scale = common_scale([grid for _, grid in planes])
+    planes = planes_of(frame)
     rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
     size = 2.3 if wide < 4 else 1.6
     figure = Figure(figsize=(min(DOUBLE, 0.95 + size * wide), 0.35 + (size * 0.88 + 0.2) * rows))
-    panels = figure.subplots(rows, wide, squeeze=False).ravel()
-    for index, (axes, (one, grid)) in enumerate(zip(panels, planes, strict=False)):
-        drawn = draw_contours(axes, grid, scale)
-        axes.plot(0, 0, "+", color="white", markersize=7, markeredgewidth=2.2)
-        axes.plot(0, 0, "+", color="black", markersize=6, markeredgewidth=1)
+    panels = layout.panels(figure, len(planes), rows, wide)
+    drawn = draw_planes(panels, planes)
+    for index, (axes, (one, _)) in enumerate(zip(panels, planes, strict=True)):
         layout.title(axes, one.label, index if len(planes) > 1 else None)
         axes.set_xlabel(_ALONG[0] if index + wide >= len(planes) else "")
         axes.set_ylabel(_ALONG[1] if index % wide == 0 else "")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5 if wide < 4 else 3))
-    for axes in panels[len(planes) :]:
-        axes.set_visible(False)
-    colour_bar(figure, drawn, panels[: len(planes)].tolist())
+    colour_bar(figure, drawn, panels)
     return figure
+
+
+def draw_planes(panels: Sequence[Axes], planes: Sequence[Plane]) -> ScalarMappable:
+    """Draw each plane in a panel, all on one scale, with a cross at the network; return what a colour bar is of."""
+    scale = common_scale([grid for _, grid in planes])
+    for axes, (_, grid) in zip(panels, planes, strict=True):
+        drawn = draw_contours(axes, grid, scale)
+        marks.cross(axes)
+    return drawn
 
 
 @styled
@@ -74,7 +82,7 @@ def surface_3d(frame: DataFrame) -> Figure:
     Args:
         frame: as for :func:`surface`.
     """
-    planes = _planes(frame)
+    planes = planes_of(frame)
     scale = common_scale([grid for _, grid in planes])
     logarithmic = isinstance(scale, LogNorm)
     rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
@@ -128,20 +136,24 @@ def draw_ground(axes: Axes, rows: DataFrame) -> None:
     draw_contours(axes, grid, common_scale([grid]), colours=GROUND)
 
 
-def _planes(frame: DataFrame) -> list[tuple[Series, tuple[Array, Array, Array]]]:
+def planes_of(frame: DataFrame) -> list[Plane]:
+    """Return the plane of every checkpoint, replicates apart.
+
+    Raises:
+        InputError: a column is missing, or no loss is finite.
+    """
     require(frame, ["checkpoint", "alpha", "beta", "loss"], table="surface")
     singles = []
     for one in series_of(frame):
-        for name, rows in one.frame.groupby("checkpoint", sort=False):
+        for _, rows in one.frame.groupby("checkpoint", sort=False):
             label = one.label if one.checkpoints == 1 else f"{one.label}, seed {rows['seed'].iloc[0]:g}"
-            del name
             singles.append((Series(label=label, look=one.look, frame=rows, checkpoints=1), grid_of(rows)))
     if not any(np.isfinite(grid[2]).any() for _, grid in singles):
         raise InputError("surface has no finite loss: the network diverged")
     return singles
 
 
-def common_scale(grids: list[tuple[Array, Array, Array]]) -> Normalize:
+def common_scale(grids: Sequence[Grid]) -> Normalize:
     values = np.concatenate([loss.ravel() for *_, loss in grids])
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
@@ -158,9 +170,7 @@ def _levels(scale: Normalize) -> Array:
     return low + (high - low) * np.linspace(0, 1, _LEVELS + 1) ** 2
 
 
-def draw_contours(
-    axes: Axes, grid: tuple[Array, Array, Array], scale: Normalize, colours: Colormap | None = None
-) -> ScalarMappable:
+def draw_contours(axes: Axes, grid: Grid, scale: Normalize, colours: Colormap | None = None) -> ScalarMappable:
     alpha, beta, loss = grid
     levels, colours = _levels(scale), colours or colormaps[_COLOURS]
     levels[-1] = np.nextafter(levels[-1], np.inf)

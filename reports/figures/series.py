@@ -133,9 +133,9 @@ def _named(groups: list[tuple[str, float, float, DataFrame]]) -> list[Series]:
 
 
 def over_seeds(
-    rows: DataFrame, x: str | list[str], y: str, low: str | None = None, high: str | None = None
+    rows: DataFrame, x: str | list[str], y: str, low: str | None = None, high: str | None = None, *, scale: float = 1.0
 ) -> DataFrame:
-    """Return one row per value of ``x`` with ``value, low, high, n``.
+    """Return one row per value of ``x`` with ``value, low, high, n``; all but ``n`` times ``scale`` (100: percent).
 
     Several rows of one ``x`` are replicates: their mean and one sample standard deviation. A single row keeps its own
     interval (``low``, ``high``), or none (NaN). Values that are not finite are left out of the mean, and a point
@@ -152,4 +152,5 @@ def over_seeds(
     several = result["n"] > 1
     result["low"] = np.where(several, result["value"] - result["spread"], single["low"])
     result["high"] = np.where(several, result["value"] + result["spread"], single["high"])
+    result[["value", "low", "high"]] *= scale
     return result.drop(columns="spread")

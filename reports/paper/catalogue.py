@@ -149,12 +149,14 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="fig2",
+            version=2,
             title="Trajectories on loss surfaces, curvature over training",
             sources=_fig2,
             draw=f"{DRAWINGS}.landscapes:trajectories",
         ),
         Target(
             name="fig3",
+            version=2,
             title="Trainability: initial variances, depth, size of the training set",
             sources=_fig3,
             draw=f"{DRAWINGS}.trainability:trainability",
@@ -168,20 +170,21 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="fig5",
-            version=2,
+            version=3,
             title="Loss surfaces, Hessian spectra and curvature against the angle",
             sources=_fig5,
             draw=f"{DRAWINGS}.landscapes:curvature",
         ),
         Target(
             name="fig6",
-            version=2,
+            version=3,
             title="Corrupted images, severity 1",
             sources=_corruptions((1,)),
             draw=f"{DRAWINGS}.robustness:corruptions",
         ),
         Target(
             name="fig7",
+            version=2,
             title="FGSM",
             sources=_attacks("fgsm"),
             draw=f"{DRAWINGS}.robustness:attack",
@@ -214,6 +217,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS5",
+            version=2,
             title="Test accuracy over initial variances",
             sources=_only_metrics(runs.variances),
             draw=f"{DRAWINGS}.trainability:variances",
@@ -247,19 +251,21 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS10",
+            version=2,
             title="Loss surface and spectrum of every rule and angle",
             sources=_figs10,
             draw=f"{DRAWINGS}.landscapes:surfaces_and_spectra",
         ),
         Target(
             name="figS11",
-            version=2,
+            version=3,
             title="Corrupted images, severities 2 to 5",
             sources=_corruptions((2, 3, 4, 5)),
             draw=f"{DRAWINGS}.robustness:severities",
         ),
         Target(
             name="figS12",
+            version=2,
             title="BIM",
             sources=_attacks("bim"),
             draw=f"{DRAWINGS}.robustness:attack",
@@ -267,6 +273,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS13",
+            version=2,
             title="PGD",
             sources=_attacks("pgd"),
             draw=f"{DRAWINGS}.robustness:attack",

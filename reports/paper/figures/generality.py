@@ -7,7 +7,7 @@ from pandas import DataFrame
 from reports.figures import layout
 from reports.paper.figures import panels
 from reports.paper.target import Drawn, Tables
-from reports.style import DOUBLE, styled
+from reports.style import DOUBLE, settings
 
 _NAMES = {"lenet": "LeNet variant", "alexnet": "AlexNet variant", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
           "svhn": "SVHN", "stl10": "STL-10", "mnist": "MNIST"}  # fmt: skip
@@ -20,13 +20,12 @@ def name_of(name: str) -> str:
 
 def networks(tables: Tables) -> list[Drawn]:
     """Draw figure S3: learning curves of every rule in each convolutional network, and the final accuracies."""
-    return [_by(tables["metrics"], "network", "Convolutional networks", [("BP", "IFA 0°"), ("IFA 0°", "FA")])]
+    return _by(tables["metrics"], "network", "Convolutional networks")
 
 
 def data_sets(tables: Tables, *, patience: int) -> list[Drawn]:
     """Draw figure S4: learning curves of every rule on each data set, and the final accuracies."""
-    stopped = stop_early(tables["metrics"], patience)
-    return [_by(stopped, "dataset", "Other data sets", [("BP", "IFA 0°"), ("IFA 0°", "FA")])]
+    return _by(stop_early(tables["metrics"], patience), "dataset", "Other data sets")
 
 
 def stop_early(metrics: DataFrame, patience: int) -> DataFrame:
@@ -42,39 +41,34 @@ def stop_early(metrics: DataFrame, patience: int) -> DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _by(metrics: DataFrame, column: str, title: str, pairs: list[tuple[str, str]]) -> Drawn:
+@settings()
+def _by(metrics: DataFrame, column: str, title: str) -> list[Drawn]:
     """Draw for each value of ``column`` the learning curves and, below, the final accuracies."""
     values = list(dict.fromkeys(metrics[column]))
     final = panels.last_rows(metrics, [column]).assign(value=lambda rows: 100 * rows["test_accuracy"])
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        count = len(values)
-        figure = Figure(figsize=(DOUBLE if count > 1 else 0.65 * DOUBLE, 4.4))
-        grid = figure.subplots(2, count, squeeze=False)
-        for place, value in enumerate(values):
-            upper, lower = grid[0, place], grid[1, place]
-            rows = metrics[metrics[column] == value]
-            points = panels.curves(upper, rows, "test_accuracy", "test accuracy (%)", scale=100)
-            drawn[layout.letter(place)] = points.assign(**{column: value})
-            layout.title(upper, name_of(str(value)), place)
-            shown = final[final[column] == value][["checkpoint", "rule", "angle", "seed", "epoch", "value", column]]
-            ends = panels.rules_panel(lower, shown, "final test accuracy (%)", pairs, counts=count < 3)
-            drawn[layout.letter(count + place)] = ends
-            layout.title(lower, "", count + place)
-            if count > 2:
-                lower.tick_params(axis="x", rotation=40)
-            for axes in (upper, lower):
-                axes.set_ylabel(axes.get_ylabel() if place == 0 else "")
-        series = panels.legend_of(figure, metrics)
-        text = panels.seeds_note(series) + " p: two-sided rank-sum tests over seeds." * ("p = " in _texts(figure))
-        if text.strip():
-            layout.note(figure, text.strip())
-        return figure
-
-    figure = draw()
-    return Drawn(title=title, caption="BP, IFA and FA in other settings.", table=panels.tidy(drawn), figure=figure)
+    count = len(values)
+    figure = Figure(figsize=(DOUBLE if count > 1 else 0.65 * DOUBLE, 4.4))
+    grid = figure.subplots(2, count, squeeze=False)
+    for place, value in enumerate(values):
+        upper, lower = grid[0, place], grid[1, place]
+        rows = metrics[metrics[column] == value]
+        points = panels.curves(upper, rows, "test_accuracy", "test accuracy (%)", scale=100)
+        drawn[layout.letter(place)] = points.assign(**{column: value})
+        layout.title(upper, name_of(str(value)), place)
+        shown, pairs = final.loc[final[column] == value, [*panels.RUN, column]], [("BP", "IFA 0°"), ("IFA 0°", "FA")]
+        ends = panels.rules_panel(lower, shown, "final test accuracy (%)", pairs, counts=count < 3)
+        drawn[layout.letter(count + place)] = ends
+        layout.title(lower, "", count + place)
+        if count > 2:
+            lower.tick_params(axis="x", rotation=40)
+        for axes in (upper, lower):
+            axes.set_ylabel(axes.get_ylabel() if place == 0 else "")
+    series = panels.legend_of(figure, metrics)
+    text = panels.seeds_note(series) + " p: two-sided rank-sum tests over seeds." * ("p = " in _texts(figure))
+    layout.note(figure, text)
+    return panels.finished(figure, drawn, title, "BP, IFA and FA in other settings.")
 
 
 def _texts(figure: Figure) -> str:

@@ -1,25 +1,38 @@
 """Figures 2, 5 and S10: trajectories, loss surfaces, spectra and curvature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from landscape.density import SpectralDensity
 from reports.figures import layout
-from reports.figures.curvature import choose_scale
+from reports.figures.curvature import choose_scale, draw_over_epochs
+from reports.figures.density import INVISIBLE, Spectrum, eigenvalue_axis, eigenvalue_range
 from reports.figures.paths import draw_path, name_components
-from reports.figures.planes import GROUND, colour_bar, common_scale, draw_contours, grid_of
-from reports.figures.series import Series, over_seeds, series_of
+from reports.figures.planes import (
+    GROUND,
+    Plane,
+    colour_bar,
+    common_scale,
+    draw_contours,
+    draw_planes,
+    grid_of,
+    planes_of,
+)
+from reports.figures.series import Series, series_of
 from reports.paper.figures import panels
 from reports.paper.target import Drawn, Tables
-from reports.style import DOUBLE, GREY, styled
+from reports.style import DOUBLE, GREY, settings
 
 WIDTH = 0.005  # of the Gaussian, as a share of the spectrum's range
 _DENSITY_FLOOR = 1e-9  # of the largest density: below, a panel shows nothing
 
 
+@settings()
 def trajectories(tables: Tables) -> list[Drawn]:
     """Draw figure 2: the path of BP, FA and IFA in a plane of its own each, and curvature over epochs."""
     path, plane = tables["path"], tables["plane"]
@@ -28,183 +41,109 @@ def trajectories(tables: Tables) -> list[Drawn]:
     top = hessian[(hessian["quantity"] == "eigenvalue") & (hessian["index"] == 1)]
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        figure, axes = panels.mosaic("aabbcc;dddeee", 4.5, height_ratios=[1.15, 1])
-        followed = series_of(path, along="epoch")
-        grids = [grid_of(plane[plane["checkpoint"] == one.frame["checkpoint"].iloc[0]]) for one in followed]
-        scale = common_scale(grids)
-        for letter, one, grid in zip("abc", followed, grids, strict=False):
-            contours = draw_contours(axes[letter], grid, scale, colours=GROUND)
-            draw_path(axes[letter], one)
-            name_components(axes[letter], one.frame)
-            layout.title(axes[letter], one.label, "abc".index(letter))
-            drawn[letter] = one.frame
-        colour_bar(figure, contours, [axes[letter] for letter in "abc"])
-        for letter, rows, label in (("d", trace, "Hessian trace"), ("e", top, "top Hessian eigenvalue")):
-            drawn[letter] = _over_epochs(axes[letter], rows, label)
-            layout.title(axes[letter], label.replace("Hessian ", ""), "abcde".index(letter))
-        series = panels.legend_of(figure, hessian)
-        text = "a-c: circle, start; star, end; axes: share of variance explained [and what a random walk would]. d, e: "
-        layout.note(figure, text + _one_case(panels.seeds_note(series, "95 % interval", "bars")))
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Trajectories and curvature over training",
-            caption="Each path in its own principal plane, over the training loss there.",
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
+    figure, axes = panels.mosaic("aabbcc;dddeee", 4.5, height_ratios=[1.15, 1])
+    followed = series_of(path, along="epoch")
+    grids = [grid_of(plane[plane["checkpoint"] == one.frame["checkpoint"].iloc[0]]) for one in followed]
+    scale = common_scale(grids)
+    for letter, one, grid in zip("abc", followed, grids, strict=False):
+        contours = draw_contours(axes[letter], grid, scale, colours=GROUND)
+        draw_path(axes[letter], one)
+        name_components(axes[letter], one.frame)
+        layout.title(axes[letter], one.label, letter)
+        drawn[letter] = one.frame
+    colour_bar(figure, contours, [axes[letter] for letter in "abc"])
+    for letter, rows, label in (("d", trace, "Hessian trace"), ("e", top, "top Hessian eigenvalue")):
+        followed = series_of(rows, along="epoch")
+        draw_over_epochs(axes[letter], followed, label)
+        drawn[letter] = pd.concat([one.frame for one in followed], ignore_index=True).assign(quantity=label)
+        layout.title(axes[letter], label.replace("Hessian ", ""), letter)
+    series = panels.legend_of(figure, hessian)
+    text = "a-c: circle, start; star, end; axes: share of variance explained [and what a random walk would]. d, e: "
+    layout.note(figure, text + panels.seeds_note(series, "95 % interval", "bars"))
+    return panels.finished(
+        figure,
+        drawn,
+        "Trajectories and curvature over training",
+        "Each path in its own principal plane, over the training loss there.",
+    )
 
 
-def _one_case(text: str) -> str:
-    """Begin a sentence in the middle of another."""
-    return text[:1].lower() + text[1:]
-
-
-def _over_epochs(axes: Axes, rows: DataFrame, label: str) -> DataFrame:
-    drawn = []
-    for one in series_of(rows, along="epoch"):
-        points = over_seeds(one.frame, "epoch", "value", "ci_low", "ci_high")
-        look = one.look
-        bars = points["value"] - points["low"], points["high"] - points["value"]
-        lengths = np.nan_to_num(np.clip(np.stack([bar.to_numpy(float) for bar in bars]), 0, None))
-        axes.errorbar(points["epoch"], points["value"], yerr=lengths, color=look.colour, marker=look.marker,
-                      linestyle=look.linestyle, elinewidth=0.8)  # fmt: skip
-        drawn.append(one.frame.assign(quantity=label))
-    axes.set(xlabel="epoch", ylabel=label)
-    choose_scale(axes, rows["value"].dropna().tolist(), vertical=True)
-    layout.whole_numbers(axes)
-    return pd.concat(drawn, ignore_index=True)
-
-
+@settings()
 def curvature(tables: Tables) -> list[Drawn]:
     """Draw figure 5: surfaces of BP, IFA and FA, their spectra, trace and top eigenvalue against the angle."""
     surface, spectrum, hessian = tables["surface"], tables["spectrum"], tables["hessian"]
     drawn: dict[str, DataFrame] = {}
     columns = ["checkpoint", "rule", "angle", "seed", "value", "ci_low", "ci_high"]
 
-    @styled
-    def draw() -> Figure:
-        figure, axes = panels.mosaic("aabbcc;ddeeff", 4.5, height_ratios=[1.1, 1])
-        shown = series_of(surface)
-        _surfaces(figure, [axes[letter] for letter in "abc"], shown)
-        for letter, one in zip("abc", shown, strict=False):
-            drawn[letter] = one.frame
-        three = spectrum[(spectrum["rule"] != "ifa") | (spectrum["angle"] == 0)]
-        drawn["d"] = _density_panel(axes["d"], series_of(three))
-        layout.title(axes["d"], "spectral density", 3)
-        for letter, quantity, index in (("e", "trace", 0), ("f", "eigenvalue", 1)):
-            rows = hessian[(hessian["quantity"] == quantity) & (hessian["index"] == index)]
-            label = "Hessian trace" if quantity == "trace" else "top Hessian eigenvalue"
-            drawn[letter] = panels.angle_panel(axes[letter], rows[columns], label)
-            choose_scale(axes[letter], rows["value"].dropna().tolist(), vertical=True)
-            layout.title(axes[letter], label.replace("Hessian ", ""), "abcdef".index(letter))
-        series = panels.legend_of(figure, spectrum)
-        text = "a-c: training loss over the plane of the top two eigenvectors of one seed; cross: the network. "
-        text += f"d: the first seed of each, Gaussian width {100 * WIDTH:g} % of the range. e, f: "
-        bars = _one_case(panels.seeds_note(series, "95 % interval", "bars"))
-        layout.note(figure, f"{text}{bars} {panels.tests_note(hessian)}")
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Landscape of the trained networks",
-            caption="Flat minima have a small trace and a small top eigenvalue.",
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
+    figure, axes = panels.mosaic("aabbcc;ddeeff", 4.5, height_ratios=[1.1, 1])
+    upper = [axes[letter] for letter in "abc"]
+    shown = planes_of(surface)
+    colour_bar(figure, _surfaces(upper, shown, wide=3), upper)
+    drawn.update({letter: one.frame for letter, (one, _) in zip("abc", shown, strict=True)})
+    three = spectrum[(spectrum["rule"] != "ifa") | (spectrum["angle"] == 0)]
+    drawn["d"] = _density_panel(axes["d"], series_of(three))
+    layout.title(axes["d"], "spectral density", "d")
+    for letter, quantity, index in (("e", "trace", 0), ("f", "eigenvalue", 1)):
+        rows = hessian[(hessian["quantity"] == quantity) & (hessian["index"] == index)]
+        label = "Hessian trace" if quantity == "trace" else "top Hessian eigenvalue"
+        drawn[letter] = panels.angle_panel(axes[letter], rows[columns], label)
+        choose_scale(axes[letter], rows["value"], vertical=True)
+        layout.title(axes[letter], label.replace("Hessian ", ""), letter)
+    series = panels.legend_of(figure, spectrum)
+    text = "a-c: training loss over the plane of the top two eigenvectors of one seed; cross: the network. "
+    text += f"d: the first seed of each, Gaussian width {100 * WIDTH:g} % of the range. e, f: "
+    text += panels.seeds_note(series, "95 % interval", "bars")
+    layout.note(figure, f"{text} {panels.tests_note(hessian)}")
+    return panels.finished(
+        figure, drawn, "Landscape of the trained networks", "Flat minima have a small trace and a small top eigenvalue."
+    )
 
 
-def _surfaces(figure: Figure, axes: list[Axes], shown: list[Series], *, first: int = 0, bar: bool = True) -> None:
-    """Draw one contour panel for each series, on one scale."""
-    grids = [grid_of(one.frame) for one in shown]
-    scale = common_scale(grids)
-    for place, (panel, one, grid) in enumerate(zip(axes, shown, grids, strict=False)):
-        drawn = draw_contours(panel, grid, scale)
-        panel.plot(0, 0, "+", color="white", markersize=7, markeredgewidth=2.2)
-        panel.plot(0, 0, "+", color="black", markersize=6, markeredgewidth=1)
-        layout.title(panel, one.label, first + place)
-        panel.set(xlabel="along v₁", ylabel="along v₂" if place == 0 else "")
-    if bar:
-        colour_bar(figure, drawn, axes)
+def _surfaces(axes: list[Axes], shown: list[Plane], *, wide: int) -> ScalarMappable:
+    """Draw the surfaces, ``wide`` panels a row; return what a colour bar is of."""
+    for place, (panel, (one, _)) in enumerate(zip(axes, shown, strict=True)):
+        layout.title(panel, one.label, place)
+        panel.set(xlabel="along v₁", ylabel="along v₂" if place % wide == 0 else "")
+    return draw_planes(axes, shown)
 
 
 def _density_panel(axes: Axes, shown: list[Series], *, label: bool = True) -> DataFrame:
-    """Draw the spectral density of each series (its first seed) on an axis that is logarithmic beyond a width."""
-    spectra = [SpectralDensity.from_frame(_first(one.frame)) for one in shown]
-    widths = [WIDTH * float(np.ptp(single.nodes)) for single in spectra]
-    threshold = min(widths)
-    ends = min(float(s.nodes.min()) for s in spectra) - 4 * max(widths), max(float(s.nodes.max()) for s in spectra)
-    limits = ends[0], 1.15 * ends[1] + 4 * max(widths)
-    axes.set_xscale("symlog", linthresh=threshold, linscale=0.5)
-    top = 0.0
-    for one, single, width in zip(shown, spectra, widths, strict=True):
-        first, last = (float(np.arcsinh(end / threshold)) for end in limits)
-        near = threshold * np.sinh(np.linspace(first, last, 600))
-        far = np.arange(limits[0], limits[1], width / 2)
-        grid = np.unique(np.concatenate([near, far]))
-        value = single.density(grid, width=width).value
-        axes.plot(grid, np.maximum(value, 1e-300), color=one.look.colour, linestyle=one.look.linestyle, linewidth=0.9)
-        top = max(top, float(value.max()))
-    axes.set(yscale="log", ylim=(top * _DENSITY_FLOOR, 5 * top), xlim=limits, xlabel="eigenvalue")
+    """Draw the spectral density of each series (its first seed)."""
+    rows = [one.frame[one.frame["checkpoint"] == one.frame["checkpoint"].iloc[0]] for one in shown]
+    spectra = [Spectrum.of(replace(one, frame=own), sharpness=WIDTH) for one, own in zip(shown, rows, strict=True)]
+    (low, high), threshold = eigenvalue_range(spectra)
+    limits, top = (low, 1.15 * high), 0.0  # room for the last peak
+    for one in spectra:
+        curve = one.density(one.grid(limits, threshold))
+        look = one.series.look.keywords(marker="", linewidth=0.9)
+        axes.plot(curve.grid, np.maximum(curve.value, INVISIBLE), **look)
+        top = max(top, float(curve.value.max()))
+    axes.set(yscale="log", ylim=(top * _DENSITY_FLOOR, 5 * top), xlabel="eigenvalue", ylabel="density" if label else "")
     axes.axvline(0, color=GREY, linewidth=0.5)
-    if label:
-        axes.set_ylabel("density")
-    _ticks(axes, limits, threshold)
-    return pd.concat([_first(one.frame) for one in shown], ignore_index=True)
+    eigenvalue_axis(axes, limits, threshold, share=0.17)
+    return pd.concat(rows, ignore_index=True)
 
 
-def _first(rows: DataFrame) -> DataFrame:
-    return rows[rows["checkpoint"] == rows["checkpoint"].iloc[0]]
-
-
-def _ticks(axes: Axes, limits: tuple[float, float], threshold: float) -> None:
-    """Label zero and a few powers of ten, on the positive side and, where it reaches there, the negative one."""
-    powers = np.arange(np.ceil(np.log10(threshold)), np.floor(np.log10(limits[1])) + 1)
-    chosen = [10.0**p for p in powers[:: -max(1, len(powers) // 3)]]
-    negative = [-value for value in chosen if value < -limits[0]]
-    ticks = [*negative[:1], 0.0, *(value for value in chosen if value > 8 * threshold)]
-    names = {0.0: "0"} | {v: rf"${'-' if v < 0 else ''}10^{{{round(np.log10(abs(v)))}}}$" for v in ticks if v}
-    axes.set_xticks(ticks, [names[value] for value in ticks])
-    axes.set_xticks([], minor=True)
-
-
+@settings()
 def surfaces_and_spectra(tables: Tables) -> list[Drawn]:
     """Draw figure S10: the surface and, below it, the spectrum of BP, IFA at every angle and FA."""
-    shown, spectra = series_of(tables["surface"]), series_of(tables["spectrum"])
+    shown, spectra = planes_of(tables["surface"]), series_of(tables["spectrum"])
 
-    @styled
-    def draw() -> Figure:
-        rows, wide = layout.panel_grid(len(shown), most_columns=4)
-        figure = Figure(figsize=(DOUBLE, 0.5 + 2.75 * rows))
-        grid = figure.subplots(2 * rows, wide, squeeze=False, height_ratios=[1.25, 1] * rows)
-        upper, lower = grid[::2].ravel(), grid[1::2].ravel()
-        for place, axes in enumerate([*upper, *lower]):
-            axes.set_visible(place % len(upper) < len(shown))
-        _surfaces(figure, list(upper), shown, bar=False)
-        for place, (axes, one) in enumerate(zip(lower, spectra, strict=False)):
-            _density_panel(axes, [one], label=place % wide == 0)
-        for place, axes in enumerate(upper[: len(shown)]):
-            axes.set_ylabel("along v₂" if place % wide == 0 else "")
-        last = next(one for one in upper[0].collections if hasattr(one, "levels"))
-        colour_bar(figure, last, list(upper[: len(shown)]))
-        layout.note(figure, "Above: training loss over the plane of the top two eigenvectors, one colour scale; cross: "
-                    f"the network. Below: its spectral density, Gaussian width {100 * WIDTH:g} % of the range. "
-                    "One seed each.")  # fmt: skip
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Surface and spectrum of every network",
-            caption="All surfaces share one colour scale.",
-            table=panels.tidy({"surface": tables["surface"], "spectrum": tables["spectrum"]}),
-            figure=figure,
-        )
-    ]
+    rows, wide = layout.panel_grid(len(shown), most_columns=4)
+    figure = Figure(figsize=(DOUBLE, 0.5 + 2.75 * rows))
+    grid = figure.subplots(2 * rows, wide, squeeze=False, height_ratios=[1.25, 1] * rows)
+    upper, lower = grid[::2].ravel().tolist(), grid[1::2].ravel().tolist()
+    for axes in upper[len(shown) :] + lower[len(shown) :]:
+        axes.set_visible(False)
+    colour_bar(figure, _surfaces(upper[: len(shown)], shown, wide=wide), upper[: len(shown)])
+    for place, (axes, one) in enumerate(zip(lower, spectra, strict=False)):
+        _density_panel(axes, [one], label=place % wide == 0)
+    layout.note(figure, "Above: training loss over the plane of the top two eigenvectors, one colour scale; cross: "
+                f"the network. Below: its spectral density, Gaussian width {100 * WIDTH:g} % of the range. "
+                "One seed each.")  # fmt: skip
+    return panels.finished(
+        figure,
+        {"surface": tables["surface"], "spectrum": tables["spectrum"]},
+        "Surface and spectrum of every network",
+        "All surfaces share one colour scale.",
+    )

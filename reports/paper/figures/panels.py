@@ -10,11 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas import DataFrame
 
-from reports.figures import layout
-from reports.figures.series import Series, over_seeds, rule_name, series_of
-from reports.style import DOUBLE, GREY, RULES, rule_look
+from reports.figures import layout, marks
+from reports.figures.curves import draw_curve
+from reports.figures.series import Series, over_seeds, series_of
+from reports.paper.target import Drawn
+from reports.style import DOUBLE, GREY, RULES, laid_out, rule_look
 from robustness.comparison import RankSumTest, rank_sum
 
+RUN = ["checkpoint", "rule", "angle", "seed", "epoch", "value"]  # a run's number
 BP_AT, FA_AT = -16.0, 106.0  # where the other rules stand beside the angles, degrees
 SIGNIFICANT = 0.05
 
@@ -30,6 +33,13 @@ def mosaic(pattern: str, height: float, width: float = DOUBLE, **options: Any) -
     """Return a figure and its panels by letter, e.g. ``"aab;ccc"``."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplot_mosaic(pattern, **options)
+
+
+def finished(
+    figure: Figure, shown: Mapping[str, DataFrame], title: str, caption: str, *, suffix: str = ""
+) -> list[Drawn]:
+    """Return the result of a target: a figure, laid out under the settings in force, with what its panels show."""
+    return [Drawn(suffix=suffix, title=title, caption=caption, table=tidy(shown), figure=laid_out(figure))]
 
 
 def last_rows(metrics: DataFrame, keys: Sequence[str] = ()) -> DataFrame:
@@ -55,17 +65,10 @@ def curves(axes: Axes, frame: DataFrame, column: str, label: str, *, scale: floa
     """Draw ``column`` over epochs, a line per rule and angle with a band of one s.d. over seeds; return it all."""
     drawn = []
     for one in series_of(frame[frame[column].notna()], along="epoch"):
-        points = over_seeds(one.frame, "epoch", column)
-        if not len(points):
-            continue
-        value = scale * points["value"].to_numpy(float)
-        low, high = (scale * points[side].to_numpy(float) for side in ("low", "high"))
-        marker = one.look.marker if len(points) <= 12 else ""
-        axes.plot(points["epoch"], value, color=one.look.colour, linestyle=one.look.linestyle, marker=marker,
-                  markersize=2.5)  # fmt: skip
-        if np.isfinite(low).any():
-            axes.fill_between(points["epoch"], low, high, color=one.look.colour, alpha=0.18, linewidth=0)
-        drawn.append(points.assign(**_identity(one), quantity=label, value=value, low=low, high=high))
+        points = over_seeds(one.frame, "epoch", column, scale=scale)
+        draw_curve(axes, one, points, most_markers=12)
+        row = one.frame.iloc[0]
+        drawn.append(points.assign(rule=row["rule"], angle=row["angle"], quantity=label))
     axes.set(xlabel="epoch", ylabel=label)
     axes.margins(x=0.03)
     layout.whole_numbers(axes)
@@ -80,11 +83,6 @@ def angle_curves(axes: Axes, metrics: DataFrame, layer: str) -> DataFrame:
     return drawn
 
 
-def _identity(one: Series) -> dict[str, Any]:
-    row = one.frame.iloc[0]
-    return {"rule": row["rule"], "angle": row["angle"]}
-
-
 def rules_panel(
     axes: Axes, frame: DataFrame, label: str, pairs: Iterable[tuple[str, str]], *, counts: bool = True
 ) -> DataFrame:
@@ -96,16 +94,14 @@ def rules_panel(
         counts: write the numbers of runs beside each p.
     """
     series = series_of(frame)
-    values = {one.label: one.frame["value"].to_numpy(float) for one in series}
-    values = {name: found[np.isfinite(found)] for name, found in values.items()}
+    values = {one.label: one.frame["value"][np.isfinite(one.frame["value"])].to_numpy(float) for one in series}
     for place, one in enumerate(series):
-        found, colour = values[one.label], one.look.colour
+        found = values[one.label]
         if len(found) > 1:
             jitter = np.linspace(-0.15, 0.15, len(found))
-            axes.plot(place + jitter, found, ".", color=colour, alpha=0.45, markersize=3)
-            axes.errorbar(place, found.mean(), yerr=found.std(ddof=1), color=colour, elinewidth=1)
-        if len(found):
-            axes.plot(place, found.mean(), color=colour, marker=one.look.marker, markersize=5, linestyle="")
+            axes.plot(place + jitter, found, ".", color=one.look.colour, alpha=0.45, markersize=3)
+        mean = over_seeds(one.frame.assign(place=place), "place", "value")
+        marks.points_with_bars(axes, place, mean, one.look, linestyle="", markersize=5)
     axes.set_xticks(range(len(series)), [one.label for one in series])
     axes.set(xlim=(-0.6, len(series) - 0.4), ylabel=label)
     axes.grid(axis="x", visible=False)
@@ -154,16 +150,14 @@ def angle_panel(axes: Axes, frame: DataFrame, label: str) -> DataFrame:
     """
     table = frame.assign(place=place_of(frame))
     ends = ("ci_low", "ci_high") if "ci_low" in table else (None, None)
-    points = over_seeds(table, ["place"], "value", *ends).merge(
+    points = over_seeds(table, "place", "value", *ends).merge(
         table.drop_duplicates("place")[["place", "rule", "angle"]]
     )
     ifa = points[points["rule"] == "ifa"]
     axes.plot(ifa["place"], ifa["value"], color=RULES["ifa"].colour, linewidth=0.9, alpha=0.7)
     for point in points.to_dict("records"):
-        if (look := rule_look(str(point["rule"]), point["angle"])) is None or not np.isfinite(point["value"]):
-            continue
-        bars = np.nan_to_num(np.clip([[point["value"] - point["low"]], [point["high"] - point["value"]]], 0, None))
-        axes.errorbar(point["place"], point["value"], yerr=bars, color=look.colour, marker=look.marker, elinewidth=0.9)
+        if look := rule_look(str(point["rule"]), point["angle"]):
+            marks.points_with_bars(axes, point["place"], DataFrame([point]), look)
     angle_axis(axes, points["place"])
     axes.set_ylabel(label)
     _stars(axes, table)
@@ -211,8 +205,3 @@ def legend_of(figure: Figure, frame: DataFrame, *, marker: bool = True) -> list[
 def seeds_note(series: Sequence[Series], single: str = "", noun: str = "Bands and bars") -> str:
     """Say what bands and bars are."""
     return layout.seeds_note(series, single=single, noun=noun)
-
-
-def label_of(rule: str, angle: float | None) -> str:
-    """Return ``BP``, ``IFA 45°``."""
-    return rule_name(rule, angle)

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.accuracy import GRADIENTS, in_order
 from reports.figures.series import over_seeds, series_of
 from reports.paper.figures import panels
 from reports.paper.target import Drawn, Tables
-from reports.style import DOUBLE, styled
+from reports.style import DOUBLE, Look, settings
 
 _MARKERS = "osD^v"
 _IDENTITY = ["rule", "angle", "seed"]
@@ -23,6 +23,7 @@ APART = 1.6  # degrees between two levels at one angle
 _WRITTEN = 16  # columns up to which cells hold their number
 
 
+@settings()
 def corruptions(tables: Tables) -> list[Drawn]:
     """Draw figure 6: an image under every corruption, accuracy per corruption and its mean against the angle."""
     cells = tables["corruptions"]
@@ -31,34 +32,27 @@ def corruptions(tables: Tables) -> list[Drawn]:
     drawn: dict[str, DataFrame] = {}
     names = in_order(cells[cells["severity"] >= 1])
 
-    @styled
-    def draw() -> Figure:
-        rows = 2 if len(images) > 8 else 1
-        height = 0.62 + 0.125 * len(names)
-        figure = Figure(figsize=(DOUBLE, 1.0 * rows + max(2.4, height) + 0.4))
-        parts: Any = figure.subfigures(2, 1, height_ratios=[1.0 * rows, max(2.4, height)])
-        top, bottom = parts
-        _thumbnails(top, {"clean": images["clean"], **{name: images[name] for name in names}}, rows)
-        left, right = bottom.subplots(1, 2, width_ratios=[1.35, 1])
-        drawn["b"], image = _heat(left, cells[cells["severity"] >= 1], names)
-        bottom.colorbar(image, ax=left, label="accuracy (%)", aspect=25, pad=0.02)
-        layout.title(left, "accuracy per corruption", 1)
-        drawn["c"] = panels.angle_panel(right, means, "mean accuracy (%)")
-        layout.title(right, "mean over corruptions", 2)
-        series = series_of(cells)
-        text = f"{panels.seeds_note(series, '95 % interval over images', 'c, bars')} b: means over seeds. "
-        layout.note(figure, text + panels.tests_note(means))
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Corrupted images, severity 1",
-            caption=f"{_set_name(cells)} Accuracy on the test images after a mild corruption.",
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
+    rows = 2 if len(images) > 8 else 1
+    height = 0.62 + 0.125 * len(names)
+    figure = Figure(figsize=(DOUBLE, 1.0 * rows + max(2.4, height) + 0.4))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1.0 * rows, max(2.4, height)])
+    top, bottom = parts
+    _thumbnails(top, {"clean": images["clean"], **{name: images[name] for name in names}}, rows)
+    left, right = bottom.subplots(1, 2, width_ratios=[1.35, 1])
+    drawn["b"], image = _heat(left, cells[cells["severity"] >= 1], names)
+    bottom.colorbar(image, ax=left, label="accuracy (%)", aspect=25, pad=0.02)
+    layout.title(left, "accuracy per corruption", 1)
+    drawn["c"] = panels.angle_panel(right, means, "mean accuracy (%)")
+    layout.title(right, "mean over corruptions", 2)
+    series = series_of(cells)
+    text = f"{panels.seeds_note(series, '95 % interval over images', 'c, bars')} b: means over seeds. "
+    layout.note(figure, text + panels.tests_note(means))
+    return panels.finished(
+        figure,
+        drawn,
+        "Corrupted images, severity 1",
+        f"{_set_name(cells)} Accuracy on the test images after a mild corruption.",
+    )
 
 
 def _set_name(cells: DataFrame) -> str:
@@ -80,8 +74,8 @@ def _thumbnails(figure: SubFigure, images: dict[str, NDArray[np.uint8]], rows: i
     for axes in grid.ravel():
         axes.set_axis_off()
     for axes, (name, picture) in zip(grid.ravel(), images.items(), strict=False):
-        axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(name.replace("_", " ").replace(" ", "\n", 1), fontsize=5.5, pad=2)
+        marks.picture(axes, picture)
+        axes.set_title(layout.words(name).replace(" ", "\n", 1), fontsize=5.5, pad=2)
     figure.suptitle(r"$\bf{a}$  the first test image", x=0.01, ha="left", fontsize=7)
 
 
@@ -90,26 +84,18 @@ def _heat(axes: Axes, cells: DataFrame, names: Sequence[str], limits: tuple[floa
     """Draw mean accuracy over seeds: a row per corruption, a column per rule and angle."""
     table = cells.assign(place=panels.place_of(cells))
     grid = 100 * table.pivot_table(index="corruption", columns="place", values="accuracy", aggfunc="mean")
-    grid = grid.reindex(index=list(names))
-    image = axes.imshow(grid.to_numpy(float), cmap="viridis", aspect="auto")
-    if limits is not None:
-        image.set_clim(*limits)
     ends: dict[Any, str] = {panels.BP_AT: "BP", panels.FA_AT: "FA"}
-    axes.set_xticks(range(len(grid.columns)), [ends.get(at, f"{at:g}") for at in grid.columns])
-    axes.set_yticks(range(len(names)), [layout.plain(name.replace("_", " ")) for name in names] if labelled else [])
-    axes.tick_params(length=0)
+    image = marks.heat_map(
+        axes, grid.reindex(index=list(names)), limits or (np.nanmin(grid), np.nanmax(grid)),
+        rows=[layout.words(name) for name in names] if labelled else [],
+        columns=[ends.get(at, f"{at:g}") for at in grid.columns], written=len(grid.columns) <= _WRITTEN,
+    )  # fmt: skip
     axes.set_xlabel("initial angle of IFA (°)")
-    axes.grid(visible=False)
-    if len(grid.columns) <= _WRITTEN:
-        low, high = image.get_clim()
-        for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
-            bright = value > low + 0.55 * (high - low)
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=5,
-                      color="black" if bright else "white")  # fmt: skip
     columns = [*_IDENTITY, "corruption", "category", "severity", "accuracy", "ci_low", "ci_high", "n_samples"]
     return cells[columns], image
 
 
+@settings()
 def severities(tables: Tables) -> list[Drawn]:
     """Draw figure S11: accuracy per corruption at severities 2 to 5, and the means against the angle."""
     cells = tables["corruptions"][tables["corruptions"]["severity"] >= 1]
@@ -122,36 +108,22 @@ def severities(tables: Tables) -> list[Drawn]:
     names, levels = in_order(cells), sorted(cells["severity"].unique())
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        height = 0.5 + 0.125 * len(names)
-        figure, axes = panels.mosaic("ab;cd;ee", 2 * height + 3.0, height_ratios=[height, height, 2.0])
-        means_of_cells = (
-            100 * cells.groupby(["corruption", "severity", "rule", "angle"], dropna=False)["accuracy"].mean()
-        )
-        limits = float(means_of_cells.min()), float(means_of_cells.max())
-        for index, level in enumerate(levels):
-            panel = axes["abcd"[index]]
-            rows = cells[cells["severity"] == level]
-            drawn["abcd"[index]], image = _heat(panel, rows, names, limits, labelled=index % 2 == 0)
-            layout.title(panel, f"severity {level}", index)
-        figure.colorbar(image, ax=[axes[letter] for letter in "abcd"], label="accuracy (%)", aspect=40, pad=0.02)
-        drawn["e"] = _by_level(axes["e"], means.rename(columns={"severity": "level"}), "severity {:g}")
-        axes["e"].set_ylabel("mean accuracy (%)")
-        layout.title(axes["e"], "mean over corruptions", 4)
-        text = panels.seeds_note(series_of(cells), "95 % interval over images", "e, bars")
-        layout.note(figure, f"{text} a-d: means over seeds.")
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Corrupted images, severities 2 to 5",
-            caption=_set_name(cells),
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
+    height = 0.5 + 0.125 * len(names)
+    figure, axes = panels.mosaic("ab;cd;ee", 2 * height + 3.0, height_ratios=[height, height, 2.0])
+    means_of_cells = 100 * cells.groupby(["corruption", "severity", "rule", "angle"], dropna=False)["accuracy"].mean()
+    limits = float(means_of_cells.min()), float(means_of_cells.max())
+    for index, level in enumerate(levels):
+        panel = axes["abcd"[index]]
+        rows = cells[cells["severity"] == level]
+        drawn["abcd"[index]], image = _heat(panel, rows, names, limits, labelled=index % 2 == 0)
+        layout.title(panel, f"severity {level}", index)
+    figure.colorbar(image, ax=[axes[letter] for letter in "abcd"], label="accuracy (%)", aspect=40, pad=0.02)
+    drawn["e"] = _by_level(axes["e"], means.rename(columns={"severity": "level"}), "severity {:g}")
+    axes["e"].set_ylabel("mean accuracy (%)")
+    layout.title(axes["e"], "mean over corruptions", "e")
+    text = panels.seeds_note(series_of(cells), "95 % interval over images", "e, bars")
+    layout.note(figure, f"{text} a-d: means over seeds.")
+    return panels.finished(figure, drawn, "Corrupted images, severities 2 to 5", _set_name(cells))
 
 
 def _by_level(axes: Axes, frame: DataFrame, name: str) -> DataFrame:
@@ -162,15 +134,13 @@ def _by_level(axes: Axes, frame: DataFrame, name: str) -> DataFrame:
     table = frame.assign(place=panels.place_of(frame))
     levels = sorted(table["level"].unique())
     for index, level in enumerate(levels):
-        points = over_seeds(table[table["level"] == level], ["place"], "value", "ci_low", "ci_high")
-        shade, marker = str(0.62 * index / max(len(levels) - 1, 1)), _MARKERS[index % len(_MARKERS)]
+        points = over_seeds(table[table["level"] == level], "place", "value", "ci_low", "ci_high")
+        shade = str(0.62 * index / max(len(levels) - 1, 1))
+        look = Look(colour=shade, marker=_MARKERS[index % len(_MARKERS)], linestyle="-")
         at = points["place"] + APART * (index - (len(levels) - 1) / 2)
-        bars = [points["value"] - points["low"], points["high"] - points["value"]]
-        lengths = np.nan_to_num(np.clip(np.stack([bar.to_numpy(float) for bar in bars]), 0, None))
-        axes.errorbar(at, points["value"], yerr=lengths, color=shade, marker=marker, linestyle="", elinewidth=0.8)
+        marks.points_with_bars(axes, at, points, look, linestyle="")
         inside = points["place"].between(0, 90)
-        axes.plot(at[inside], points["value"][inside], color=shade, linewidth=0.9, marker=marker,
-                  label=name.format(level))  # fmt: skip
+        axes.plot(at[inside], points["value"][inside], **look.keywords(linewidth=0.9, label=name.format(level)))
     panels.angle_axis(axes, table["place"])
     axes.legend(loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=len(levels), columnspacing=0.8, handlelength=1.4,
                 borderpad=0.1)  # fmt: skip
@@ -183,53 +153,41 @@ def attack(tables: Tables, *, shown_eps: Sequence[float], compared: bool = False
     Twice: with the true gradient, which measures robustness, and with the feedback gradient, which does not.
     """
     table = tables["attack"]
+    parts = {gradient: table[table["gradient"] == gradient] for gradient in ("true", "feedback")}
     return [
-        _attack(table[table["gradient"] == gradient], gradient, shown_eps, compared=compared)
-        for gradient in ("true", "feedback")
+        drawn for gradient, rows in parts.items() for drawn in _attack(rows, gradient, shown_eps, compared=compared)
     ]
 
 
-def _attack(table: DataFrame, gradient: str, shown_eps: Sequence[float], *, compared: bool) -> Drawn:
+@settings()
+def _attack(table: DataFrame, gradient: str, shown_eps: Sequence[float], *, compared: bool) -> list[Drawn]:
     percent = table.assign(**{column: 100 * table[column] for column in ("accuracy", "ci_low", "ci_high")})
     name = str(table["attack"].iloc[0]).upper()
     curves = percent[(percent["rule"] != "ifa") | (percent["angle"] == 0)] if compared else percent
     chosen = percent[np.isclose(percent["eps"].to_numpy(float)[:, None], np.array(shown_eps)).any(axis=1)]
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        figure, axes = panels.mosaic("ab", 2.9)
-        drawn["a"] = _curves(axes["a"], curves)
-        layout.title(axes["a"], f"{name}, {GRADIENTS[gradient]}", 0)
-        frame = chosen.rename(columns={"accuracy": "value", "eps": "level"})
-        points = _by_level(axes["b"], frame, "ε = {:g}")
-        drawn["b"] = points[[*_IDENTITY, "attack", "gradient", "level", "value", "ci_low", "ci_high"]]
-        axes["b"].set(ylabel="accuracy (%)", ylim=(0, None))
-        layout.title(axes["b"], "against the angle", 1)
-        series = panels.legend_of(figure, curves)
-        text = panels.seeds_note(series, "95 % interval of the test sample")
-        if gradient == "feedback":
-            text += " The feedback gradient is not that of the loss: these curves do not measure robustness."
-        layout.note(figure, text)
-        return figure
-
-    figure = draw()
+    figure, axes = panels.mosaic("ab", 2.9)
+    drawn["a"] = _curves(axes["a"], curves)
+    layout.title(axes["a"], f"{name}, {GRADIENTS[gradient]}", 0)
+    frame = chosen.rename(columns={"accuracy": "value", "eps": "level"})
+    points = _by_level(axes["b"], frame, "ε = {:g}")
+    drawn["b"] = points[[*_IDENTITY, "attack", "gradient", "level", "value", "ci_low", "ci_high"]]
+    axes["b"].set(ylabel="accuracy (%)", ylim=(0, None))
+    layout.title(axes["b"], "against the angle", 1)
+    series = panels.legend_of(figure, curves)
+    text = panels.seeds_note(series, "95 % interval of the test sample")
+    if gradient == "feedback":
+        text += " The feedback gradient is not that of the loss: these curves do not measure robustness."
+    layout.note(figure, text)
     told = "what an attack through the network's own backward pass finds" if gradient == "feedback" else "white box"
-    return Drawn(
-        suffix="" if gradient == "true" else "-feedback",
-        title=f"{name}, {GRADIENTS[gradient]}",
-        caption=f"Accuracy on attacked test images, {told}.",
-        table=panels.tidy(drawn),
-        figure=figure,
-    )
+    title, caption = f"{name}, {GRADIENTS[gradient]}", f"Accuracy on attacked test images, {told}."
+    return panels.finished(figure, drawn, title, caption, suffix="" if gradient == "true" else "-feedback")
 
 
 def _curves(axes: Axes, percent: DataFrame) -> DataFrame:
     for one in series_of(percent):
         points = over_seeds(one.frame, "eps", "accuracy", "ci_low", "ci_high")
-        look = one.look
-        axes.plot(points["eps"], points["value"], color=look.colour, marker=look.marker, linestyle=look.linestyle)
-        low, high = (points[side].to_numpy(float) for side in ("low", "high"))
-        axes.fill_between(points["eps"], low, high, color=look.colour, alpha=0.15, linewidth=0)
+        marks.line_with_band(axes, points["eps"], points, one.look)
     axes.set(xlabel="ε (pixel units, images in [0, 1])", ylabel="accuracy (%)", ylim=(0, None))
     return percent[[*_IDENTITY, "attack", "gradient", "eps", "accuracy", "ci_low", "ci_high", "n_samples"]]

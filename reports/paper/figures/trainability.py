@@ -10,16 +10,16 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from reports.figures import layout
+from reports.figures import layout, marks
 from reports.figures.series import over_seeds, rule_name, series_of
 from reports.paper.figures import panels
 from reports.paper.target import Drawn, Tables
-from reports.style import DOUBLE, styled
+from reports.style import DOUBLE, settings
 
 _NAMES = {1.0: "1", math.sqrt(2): "√2"}
-BRIGHT = 0.55  # of the colour scale: above, cells are written in black
 
 
+@settings()
 def trainability(tables: Tables) -> list[Drawn]:
     """Draw figure 3: largest training accuracy over the grid of variances, depth and size of the training set."""
     best = {
@@ -28,55 +28,33 @@ def trainability(tables: Tables) -> list[Drawn]:
     }
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        figure, axes = panels.mosaic("ab;cd", 5.0, height_ratios=[1.1, 1])
-        heat, image = _two_grids([axes["a"], axes["b"]], best["variances"])
-        drawn.update(zip("ab", heat, strict=True))
-        figure.colorbar(image, ax=[axes["a"], axes["b"]], label="accuracy (%)", aspect=25, pad=0.02)
-        drawn["c"] = _against(axes["c"], best["depths"], "depth", "hidden layers")
-        drawn["d"] = _against(axes["d"], best["sizes"], "size", "training samples")
-        layout.title(axes["c"], "depth", 2)
-        layout.title(axes["d"], "size of the training set", 3)
-        series = panels.legend_of(figure, tables["depths"])
-        text = f"Largest training accuracy of any epoch ({_epochs(tables['depths'])} epochs). a, b: scale s of the "
-        text += "initial N(0, s²/n): 1 is LeCun's, √2 is He's. "
-        layout.note(figure, text + panels.seeds_note(series, noun="Bars"))
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Trainability",
-            caption="Training accuracy that BP, FA and IFA reach.",
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
-
-
-def _epochs(metrics: DataFrame) -> int:
-    return int(metrics["epoch"].max())
+    figure, axes = panels.mosaic("ab;cd", 5.0, height_ratios=[1.1, 1])
+    heat, image = _two_grids([axes["a"], axes["b"]], best["variances"])
+    drawn.update(zip("ab", heat, strict=True))
+    figure.colorbar(image, ax=[axes["a"], axes["b"]], label="accuracy (%)", aspect=25, pad=0.02)
+    drawn["c"] = _against(axes["c"], best["depths"], "depth", "hidden layers")
+    drawn["d"] = _against(axes["d"], best["sizes"], "size", "training samples")
+    layout.title(axes["c"], "depth", "c")
+    layout.title(axes["d"], "size of the training set", "d")
+    series = panels.legend_of(figure, tables["depths"])
+    text = f"Largest training accuracy of any epoch ({tables['depths']['epoch'].max()} epochs). a, b: scale s of the "
+    text += "initial N(0, s²/n): 1 is LeCun's, √2 is He's. "
+    layout.note(figure, text + panels.seeds_note(series, noun="Bars"))
+    return panels.finished(figure, drawn, "Trainability", "Training accuracy that BP, FA and IFA reach.")
 
 
 def _two_grids(axes: Sequence[Axes], best: DataFrame) -> tuple[list[DataFrame], ScalarMappable]:
     """Draw the accuracy of FA and of IFA over forward and backward scale, on one scale of colours."""
     means = 100 * best.groupby(["rule", "forward", "backward"])["value"].mean()
-    low, high = float(means.min()), float(means.max())
     drawn = []
     for index, (panel, rule) in enumerate(zip(axes, ("fa", "ifa"), strict=True)):
         rows = best[best["rule"] == rule]
         grid = 100 * rows.pivot_table(index="backward", columns="forward", values="value", aggfunc="mean", dropna=False)
-        image = panel.imshow(grid.to_numpy(float), cmap="viridis", origin="lower", aspect="auto", vmin=low, vmax=high)
-        for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
-            share = (value - low) / max(high - low, 1e-9)
-            text = f"{value:.0f}" if np.isfinite(value) else "×"  # noqa: RUF001
-            panel.text(column, row, text, ha="center", va="center", fontsize=6,
-                       color="black" if share > BRIGHT else "white")  # fmt: skip
-        panel.set_xticks(range(len(grid.columns)), [_scale_name(value) for value in grid.columns])
-        panel.set_yticks(range(len(grid.index)), [_scale_name(value) for value in grid.index])
+        image = marks.heat_map(
+            panel, grid, (means.min(), means.max()), rows=[_scale_name(value) for value in grid.index],
+            columns=[_scale_name(value) for value in grid.columns], fontsize=6, origin="lower",
+        )  # fmt: skip
         panel.set(xlabel="forward scale s", ylabel="backward scale s" if index == 0 else "")
-        panel.grid(visible=False)
         layout.title(panel, rule_name(rule), index)
         drawn.append(rows)
     return drawn, image
@@ -89,10 +67,8 @@ def _scale_name(value: Any) -> str:
 def _against(axes: Axes, best: DataFrame, column: str, label: str) -> DataFrame:
     """Draw ``value`` against a number that is not the angle, a line per rule."""
     for one in series_of(best):
-        points = over_seeds(one.frame.assign(value=100 * one.frame["value"]), [column], "value")
-        bars = np.nan_to_num((points["high"] - points["value"]).to_numpy(float))
-        axes.errorbar(points[column], points["value"], yerr=bars, color=one.look.colour, marker=one.look.marker,
-                      linestyle=one.look.linestyle, elinewidth=0.8)  # fmt: skip
+        points = over_seeds(one.frame, column, "value", scale=100)
+        marks.points_with_bars(axes, points[column], points, one.look)
     values = sorted(best[column].unique())
     if values[-1] > 20 * values[0]:
         axes.set_xscale("log")
@@ -102,12 +78,13 @@ def _against(axes: Axes, best: DataFrame, column: str, label: str) -> DataFrame:
     return best
 
 
+@settings()
 def variances(tables: Tables, *, large: float) -> list[Drawn]:
     """Draw figure S5: test accuracy over the grid of variances, and learning curves at five settings."""
     metrics = tables["metrics"]
     best = panels.best_rows(metrics, "test_accuracy", ["forward", "backward"])
     he = math.sqrt(2)
-    settings = {
+    five = {
         "LeCun": (1.0, 1.0),
         "He": (he, he),
         "large forward": (large, he),
@@ -116,35 +93,23 @@ def variances(tables: Tables, *, large: float) -> list[Drawn]:
     }
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        figure = Figure(figsize=(DOUBLE, 4.9))
-        grid = figure.add_gridspec(2, 10, height_ratios=[1.25, 1])
-        upper = [figure.add_subplot(grid[0, 0:5]), figure.add_subplot(grid[0, 5:10])]
-        heat, image = _two_grids(upper, best)
-        drawn.update(zip("ab", heat, strict=True))
-        figure.colorbar(image, ax=upper, label="test accuracy (%)", aspect=25, pad=0.02)
-        lower = _row_of(figure, [grid[1, 2 * i : 2 * i + 2] for i in range(5)])
-        for place, (axes, (name, (forward, backward))) in enumerate(zip(lower, settings.items(), strict=True)):
-            rows = metrics[np.isclose(metrics["forward"], forward) & np.isclose(metrics["backward"], backward)]
-            points = panels.curves(axes, rows, "test_accuracy", "test accuracy (%)", scale=100)
-            drawn["cdefg"[place]] = points.assign(forward=forward, backward=backward)
-            axes.set_ylabel("test accuracy (%)" if place == 0 else "")
-            layout.title(axes, f"{name}\n({_scale_name(forward)}, {_scale_name(backward)})", place + 2)
-        series = panels.legend_of(figure, metrics)
-        text = "a, b: largest test accuracy of any epoch. c-g: (forward, backward) scales in brackets. "
-        layout.note(figure, text + panels.seeds_note(series, noun="Bands"))
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Test accuracy over initial variances",
-            caption="The supplement to figure 3.",
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
+    figure = Figure(figsize=(DOUBLE, 4.9))
+    grid = figure.add_gridspec(2, 10, height_ratios=[1.25, 1])
+    upper = [figure.add_subplot(grid[0, 0:5]), figure.add_subplot(grid[0, 5:10])]
+    heat, image = _two_grids(upper, best)
+    drawn.update(zip("ab", heat, strict=True))
+    figure.colorbar(image, ax=upper, label="test accuracy (%)", aspect=25, pad=0.02)
+    lower = _row_of(figure, [grid[1, 2 * i : 2 * i + 2] for i in range(5)])
+    for place, (axes, (name, (forward, backward))) in enumerate(zip(lower, five.items(), strict=True)):
+        rows = metrics[np.isclose(metrics["forward"], forward) & np.isclose(metrics["backward"], backward)]
+        points = panels.curves(axes, rows, "test_accuracy", "test accuracy (%)", scale=100)
+        drawn["cdefg"[place]] = points.assign(forward=forward, backward=backward)
+        axes.set_ylabel("test accuracy (%)" if place == 0 else "")
+        layout.title(axes, f"{name}\n({_scale_name(forward)}, {_scale_name(backward)})", place + 2)
+    series = panels.legend_of(figure, metrics)
+    text = "a, b: largest test accuracy of any epoch. c-g: (forward, backward) scales in brackets. "
+    layout.note(figure, text + panels.seeds_note(series, noun="Bands"))
+    return panels.finished(figure, drawn, "Test accuracy over initial variances", "The supplement to figure 3.")
 
 
 def _row_of(figure: Figure, places: Sequence[object]) -> list[Axes]:
@@ -158,43 +123,33 @@ def _row_of(figure: Figure, places: Sequence[object]) -> list[Axes]:
 
 def depths(tables: Tables, *, shown: Sequence[int]) -> list[Drawn]:
     """Draw figure S6: test accuracy against depth, and learning curves at some depths."""
-    return [_with_curves(tables["metrics"], "depth", "hidden layers", shown)]
+    return _with_curves(tables["metrics"], "depth", "hidden layers", shown)
 
 
 def sizes(tables: Tables, *, shown: Sequence[int]) -> list[Drawn]:
     """Draw figure S7: test accuracy against the size of the training set, and learning curves at some sizes."""
-    return [_with_curves(tables["metrics"], "size", "training samples", shown)]
+    return _with_curves(tables["metrics"], "size", "training samples", shown)
 
 
-def _with_curves(metrics: DataFrame, column: str, label: str, shown: Sequence[int]) -> Drawn:
+@settings()
+def _with_curves(metrics: DataFrame, column: str, label: str, shown: Sequence[int]) -> list[Drawn]:
     best = panels.best_rows(metrics, "test_accuracy", [column])
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        figure = Figure(figsize=(DOUBLE, 4.3))
-        count = len(shown)
-        grid = figure.add_gridspec(2, count, height_ratios=[1.1, 1])
-        upper = figure.add_subplot(grid[0, :])
-        drawn["a"] = _against(upper, best, column, label)
-        upper.set_ylabel("test accuracy (%)")
-        layout.title(upper, "largest of any epoch", 0)
-        lower = _row_of(figure, [grid[1, place] for place in range(count)])
-        for place, (axes, value) in enumerate(zip(lower, shown, strict=True)):
-            points = panels.curves(axes, metrics[metrics[column] == value], "test_accuracy", "test accuracy (%)",
-                                   scale=100)  # fmt: skip
-            drawn[layout.letter(place + 1)] = points.assign(**{column: value})
-            axes.set_ylabel("test accuracy (%)" if place == 0 else "")
-            layout.title(axes, f"{value:,} {label}", place + 1)
-        series = panels.legend_of(figure, metrics)
-        if text := panels.seeds_note(series):
-            layout.note(figure, text)
-        return figure
-
-    figure = draw()
-    return Drawn(
-        title=f"Test accuracy against {label}",
-        caption="The supplement to figure 3.",
-        table=panels.tidy(drawn),
-        figure=figure,
-    )
+    figure = Figure(figsize=(DOUBLE, 4.3))
+    count = len(shown)
+    grid = figure.add_gridspec(2, count, height_ratios=[1.1, 1])
+    upper = figure.add_subplot(grid[0, :])
+    drawn["a"] = _against(upper, best, column, label)
+    upper.set_ylabel("test accuracy (%)")
+    layout.title(upper, "largest of any epoch", 0)
+    lower = _row_of(figure, [grid[1, place] for place in range(count)])
+    for place, (axes, value) in enumerate(zip(lower, shown, strict=True)):
+        points = panels.curves(axes, metrics[metrics[column] == value], "test_accuracy", "test accuracy (%)",
+                               scale=100)  # fmt: skip
+        drawn[layout.letter(place + 1)] = points.assign(**{column: value})
+        axes.set_ylabel("test accuracy (%)" if place == 0 else "")
+        layout.title(axes, f"{value:,} {label}", place + 1)
+    series = panels.legend_of(figure, metrics)
+    layout.note(figure, panels.seeds_note(series))
+    return panels.finished(figure, drawn, f"Test accuracy against {label}", "The supplement to figure 3.")

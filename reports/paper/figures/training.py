@@ -13,7 +13,7 @@ from reports.figures.series import rule_name
 from reports.paper.figures import panels
 from reports.paper.memory_access import PHASES, linear_layers, memory_accesses
 from reports.paper.target import Drawn, Tables
-from reports.style import DOUBLE, styled
+from reports.style import DOUBLE, settings
 from training.data import source
 
 _PHASE_COLOURS = {"forward": "#b9c4d6", "error": "#7a93bd", "update": "#3f5f95", "transport": "#d55e00"}
@@ -32,7 +32,7 @@ PIXELS = {
 
 def learning(tables: Tables, *, hidden: Sequence[int], dataset: str, batch_size: int) -> list[Drawn]:
     """Draw figure 1: alignment of the last two layers, learning curves, final accuracy, memory accesses."""
-    return [_learning(tables["metrics"], update_accesses(hidden, dataset, batch_size))]
+    return _learning(tables["metrics"], update_accesses(hidden, dataset, batch_size))
 
 
 def update_accesses(hidden: Sequence[int], dataset: str, batch_size: int) -> DataFrame:
@@ -42,45 +42,36 @@ def update_accesses(hidden: Sequence[int], dataset: str, batch_size: int) -> Dat
     return pd.concat([memory_accesses(layers, rule, batch_size) for rule in rules], ignore_index=True)
 
 
-def _learning(metrics: DataFrame, counts: DataFrame) -> Drawn:
+@settings()
+def _learning(metrics: DataFrame, counts: DataFrame) -> list[Drawn]:
     drawn: dict[str, DataFrame] = {}
     final = panels.last_rows(metrics).assign(value=lambda rows: 100 * rows["test_accuracy"])
 
-    @styled
-    def draw() -> Figure:
-        figure, axes = panels.mosaic("aabbcc;dddeee", 4.3)
-        layers = panels.layers_of(metrics)[-2:]
-        for letter, layer in zip("ab", layers, strict=False):
-            drawn[letter] = panels.angle_curves(axes[letter], metrics, layer)
-            name = "last layer" if layer == layers[-1] else "penultimate layer"
-            layout.title(axes[letter], name, "ab".index(letter))
-        drawn["c"] = panels.curves(axes["c"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
-        layout.title(axes["c"], "learning curves", 2)
-        columns = ["checkpoint", "rule", "angle", "seed", "epoch", "value"]
-        pairs = [("BP", "IFA 0°"), ("IFA 0°", "FA"), ("BP", "FA")]
-        drawn["d"] = panels.rules_panel(axes["d"], final[columns], "final test accuracy (%)", pairs)
-        layout.title(axes["d"], "final accuracy", 3)
-        drawn["e"] = _memory_panel(axes["e"], counts)
-        layout.title(axes["e"], "memory accesses of one update (counted)", 4)
-        series = panels.legend_of(figure, metrics)
-        tested = (
-            " d: dots are seeds, p of two-sided rank-sum tests."
-            if metrics["seed"].max() > metrics["seed"].min()
-            else ""
-        )
-        text = (
-            f"{panels.seeds_note(series)} Dotted: 90°, independent weights.{tested} e: values read and written by the "
-        )
-        text += "model of docs/reproduction.md, with memories of their own for the two directions; with one shared "
-        layout.note(figure, (text + "memory nothing is transported.").strip())
-        return figure
-
-    figure = draw()
-    return Drawn(
-        title="Alignment, learning and cost",
-        caption="Angles between forward and feedback weights, accuracy, and what an update reads and writes.",
-        table=panels.tidy(drawn),
-        figure=figure,
+    figure, axes = panels.mosaic("aabbcc;dddeee", 4.3)
+    layers = panels.layers_of(metrics)[-2:]
+    for letter, layer in zip("ab", layers, strict=False):
+        drawn[letter] = panels.angle_curves(axes[letter], metrics, layer)
+        name = "last layer" if layer == layers[-1] else "penultimate layer"
+        layout.title(axes[letter], name, letter)
+    drawn["c"] = panels.curves(axes["c"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
+    layout.title(axes["c"], "learning curves", "c")
+    pairs = [("BP", "IFA 0°"), ("IFA 0°", "FA"), ("BP", "FA")]
+    drawn["d"] = panels.rules_panel(axes["d"], final[panels.RUN], "final test accuracy (%)", pairs)
+    layout.title(axes["d"], "final accuracy", "d")
+    drawn["e"] = _memory_panel(axes["e"], counts)
+    layout.title(axes["e"], "memory accesses of one update (counted)", "e")
+    series = panels.legend_of(figure, metrics)
+    tested = (
+        " d: dots are seeds, p of two-sided rank-sum tests." if metrics["seed"].max() > metrics["seed"].min() else ""
+    )
+    text = f"{panels.seeds_note(series)} Dotted: 90°, independent weights.{tested} e: values read and written by the "
+    text += "model of docs/reproduction.md, with memories of their own for the two directions; with one shared "
+    layout.note(figure, text + "memory nothing is transported.")
+    return panels.finished(
+        figure,
+        drawn,
+        "Alignment, learning and cost",
+        "Angles between forward and feedback weights, accuracy, and what an update reads and writes.",
     )
 
 
@@ -105,6 +96,7 @@ def _memory_panel(axes: Axes, counts: DataFrame) -> DataFrame:
     return table
 
 
+@settings()
 def soft_alignment(tables: Tables) -> list[Drawn]:
     """Draw figure 4: alignment over training, learning curves and final accuracy for every angle."""
     metrics = tables["metrics"]
@@ -112,38 +104,31 @@ def soft_alignment(tables: Tables) -> list[Drawn]:
     drawn: dict[str, DataFrame] = {}
     ends = panels.last_rows(metrics)
 
-    @styled
-    def draw() -> Figure:
-        figure, axes = panels.mosaic("ab;cd", 4.6)
-        drawn["a"] = panels.angle_curves(axes["a"], metrics, layer)
-        layout.title(axes["a"], "alignment of the last layer", 0)
-        drawn["b"] = panels.curves(axes["b"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
-        layout.title(axes["b"], "learning curves", 1)
-        aligned = ends[ends[f"angle_{layer}"].notna()].assign(value=lambda rows: rows[f"angle_{layer}"])
-        columns = ["checkpoint", "rule", "angle", "seed", "epoch", "value"]
-        drawn["c"] = panels.angle_panel(axes["c"], aligned[columns], "final angle W, B (°)")
-        axes["c"].set(ylim=(-3, 99), yticks=[0, 30, 60, 90])
-        axes["c"].plot([0, 90], [0, 90], color="#b0b0b0", linestyle=":", linewidth=0.8, zorder=0)
-        layout.title(axes["c"], "where the last layer ends", 2)
-        final = ends.assign(value=100 * ends["test_accuracy"])
-        drawn["d"] = panels.angle_panel(axes["d"], final[columns], "final test accuracy (%)")
-        layout.title(axes["d"], "final accuracy", 3)
-        series = panels.legend_of(figure, metrics)
-        text = f"{panels.seeds_note(series)} {panels.tests_note(final)} Dotted: 90° (a), no change (c)."
-        layout.note(figure, text.strip())
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Soft alignment",
-            caption="Between feedback identical to the initial weights (0°) and independent of them (90°, FA).",
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
+    figure, axes = panels.mosaic("ab;cd", 4.6)
+    drawn["a"] = panels.angle_curves(axes["a"], metrics, layer)
+    layout.title(axes["a"], "alignment of the last layer", "a")
+    drawn["b"] = panels.curves(axes["b"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
+    layout.title(axes["b"], "learning curves", "b")
+    aligned = ends[ends[f"angle_{layer}"].notna()].assign(value=lambda rows: rows[f"angle_{layer}"])
+    drawn["c"] = panels.angle_panel(axes["c"], aligned[panels.RUN], "final angle W, B (°)")
+    axes["c"].set(ylim=(-3, 99), yticks=[0, 30, 60, 90])
+    axes["c"].plot([0, 90], [0, 90], color="#b0b0b0", linestyle=":", linewidth=0.8, zorder=0)
+    layout.title(axes["c"], "where the last layer ends", "c")
+    final = ends.assign(value=100 * ends["test_accuracy"])
+    drawn["d"] = panels.angle_panel(axes["d"], final[panels.RUN], "final test accuracy (%)")
+    layout.title(axes["d"], "final accuracy", "d")
+    series = panels.legend_of(figure, metrics)
+    text = f"{panels.seeds_note(series)} {panels.tests_note(final)} Dotted: 90° (a), no change (c)."
+    layout.note(figure, text)
+    return panels.finished(
+        figure,
+        drawn,
+        "Soft alignment",
+        "Between feedback identical to the initial weights (0°) and independent of them (90°, FA).",
+    )
 
 
+@settings()
 def every_layer(tables: Tables) -> list[Drawn]:
     """Draw figures S1 and S8: the alignment of every layer but the first over training."""
     metrics = tables["metrics"]
@@ -151,31 +136,19 @@ def every_layer(tables: Tables) -> list[Drawn]:
     layers = panels.layers_of(aligned)
     drawn: dict[str, DataFrame] = {}
 
-    @styled
-    def draw() -> Figure:
-        rows, wide = layout.panel_grid(len(layers), most_columns=3)
-        figure = Figure(figsize=(DOUBLE, 0.7 + 2.1 * rows))
-        grid = figure.subplots(rows, wide, squeeze=False).ravel()
-        for index, (axes, layer) in enumerate(zip(grid, layers, strict=False)):
-            points = panels.angle_curves(axes, aligned, layer)
-            drawn[layout.letter(index)] = points.assign(layer=layer)
-            layout.title(axes, f"layer {index + 2}", index)
-        for axes in grid[len(layers) :]:
-            axes.set_visible(False)
-        series = panels.legend_of(figure, aligned)
-        text = panels.seeds_note(series) + " Dotted: 90°, independent weights. Nothing is sent below layer 1."
-        layout.note(figure, text.strip())
-        return figure
-
-    figure = draw()
-    return [
-        Drawn(
-            title="Alignment of every layer",
-            caption="Mean angle between a neuron's forward and feedback weights.",
-            table=panels.tidy(drawn),
-            figure=figure,
-        )
-    ]
+    rows, wide = layout.panel_grid(len(layers), most_columns=3)
+    figure = Figure(figsize=(DOUBLE, 0.7 + 2.1 * rows))
+    grid = layout.panels(figure, len(layers), rows, wide)
+    for index, (axes, layer) in enumerate(zip(grid, layers, strict=True)):
+        points = panels.angle_curves(axes, aligned, layer)
+        drawn[layout.letter(index)] = points.assign(layer=layer)
+        layout.title(axes, f"layer {index + 2}", index)
+    series = panels.legend_of(figure, aligned)
+    text = panels.seeds_note(series) + " Dotted: 90°, independent weights. Nothing is sent below layer 1."
+    layout.note(figure, text)
+    return panels.finished(
+        figure, drawn, "Alignment of every layer", "Mean angle between a neuron's forward and feedback weights."
+    )
 
 
 def accuracy_and_loss(tables: Tables) -> list[Drawn]:
