@@ -17,7 +17,7 @@ from torch import Tensor
 from alignscape.errors import InputError
 from landscape.lanczos import Eigenpairs
 from landscape.operator import HessianOperator
-from landscape.trace import Estimate, Trace, random_signs
+from landscape.traces import Estimate, Trace, random_signs
 
 
 @dataclass(frozen=True, kw_only=True)

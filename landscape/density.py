@@ -22,7 +22,7 @@ from alignscape.errors import InputError
 from landscape.data import Data, Loss
 from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
 from landscape.quadrature import lanczos_quadrature
-from landscape.trace import Estimate
+from landscape.traces import Estimate
 
 Array = NDArray[np.float64]
 

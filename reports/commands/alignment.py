@@ -160,8 +160,8 @@ def measure(args: argparse.Namespace, checkpoint: "Checkpoint", subject: "Subjec
     import pandas as pd
 
     from reports.subjects import run_columns
-    from training.alignment import alignment
-    from training.gradient_alignment import gradient_alignment
+    from training.angles import alignment
+    from training.gradient_angles import gradient_alignment
     from training.rules import make_rule
 
     rule = make_rule(checkpoint.config)

@@ -16,7 +16,7 @@ from reports.commands.common import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from landscape.surface import Surface
+    from landscape.surfaces import Surface
     from reports.subjects import Subject
 
 HELP = "loss over the plane of the top two Hessian eigenvectors, or a random one"
@@ -120,7 +120,7 @@ def evaluate(
 
     from landscape.directions import filter_normalised_directions
     from landscape.lanczos import top_eigenpairs
-    from landscape.surface import surface
+    from landscape.surfaces import surface
 
     loss, data = torch.nn.CrossEntropyLoss(), (subject.images, subject.labels)
     eigenvalues = residuals = None

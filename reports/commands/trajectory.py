@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from alignscape.sketch import Sketch
     from landscape.snapshots import Snapshots
-    from landscape.surface import Surface
+    from landscape.surfaces import Surface
     from landscape.trajectory import TrajectoryPCA
     from reports.subjects import Subject
 
@@ -165,7 +165,7 @@ def plane_surface(args: argparse.Namespace, subject: "Subject", pca: "Trajectory
     """Return the loss on a grid that covers the path."""
     import torch
 
-    from landscape.surface import surface
+    from landscape.surfaces import surface
 
     low, high = pca.coordinates[:, :2].amin(0), pca.coordinates[:, :2].amax(0)
     room = args.margin * (high - low)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignscape.seeding import generator
-from training.alignment import angle_between
+from training.angles import angle_between
 from training.rules import Rule
 from training.rules.wrapping import weight_layers
 
