@@ -39,6 +39,12 @@ def make_rule(config: TrainConfig) -> Rule:
 
     Raises:
         InputError: the rule is unknown; the message lists the known ones.
+
+    Example:
+        >>> from training import TrainConfig, make_rule
+        >>> rule = make_rule(TrainConfig(rule="fa"))
+        >>> rule.name, type(rule).__name__
+        ('fa', 'FeedbackAlignment')
     """
     if config.rule not in RULES:
         raise InputError(f"unknown rule {config.rule!r}; known: {', '.join(RULES)}")
