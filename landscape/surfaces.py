@@ -92,7 +92,8 @@ def surface(
         data: (inputs (N, ...), targets (N, ...)) or a re-iterable of such batches.
         directions: two flat vectors (2, P). Eigenvectors and principal components have unit norm and are used as
             they are; for random ones see :func:`landscape.directions.filter_normalised_directions`.
-        alphas, betas: grid coordinates, any number and order; 21 from -1 to 1 if None, ``betas`` as ``alphas``.
+        alphas: grid coordinates along the first direction, any number and order; 21 from -1 to 1 if None.
+        betas: along the second; as ``alphas`` if None.
         origin: flat vector (P,) at the centre; the model's weights if None.
         eigenvalues: of the two directions where they are eigenvectors, for the check.
         params: glob patterns of the parameters that the flat vectors hold; all trainable ones if None.
