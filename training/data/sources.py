@@ -21,10 +21,17 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where a data set's files lie under the root, and the per-channel statistics of its train split."""
+    """Where a data set's files lie under the root, and the per-channel statistics of its train split.
 
-    files: dict[str, tuple[str, ...]]  # split -> files that must exist, relative to the root
-    mean: tuple[float, ...]  # of pixels in [0, 1]
+    Attributes:
+        files: of each split, those that must exist, relative to the root.
+        mean: of pixels in [0, 1], one a channel.
+        std: standard deviation of the same.
+        classes: number of classes.
+    """
+
+    files: dict[str, tuple[str, ...]]
+    mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
 
