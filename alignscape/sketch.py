@@ -14,19 +14,24 @@ from alignscape.files import atomic_path
 
 @dataclass(frozen=True, kw_only=True)
 class Sketch:
-    """What is known of n rows x_t = theta_t - theta_0 (P,), the last of which is of the final weights."""
+    """What is known of n rows x_t = theta_t - theta_0 (P,), the last of which is of the final weights.
+
+    Attributes:
+        rows: B (at most 2 L, P), float32, with ``0 <= X^T X - B^T B <= shrinkage I``.
+        start: theta_0 (P,).
+        sum: ``sum_t x_t`` (P,), float64.
+        last: x_{n-1} (P,).
+        count: n.
+        square_sum: ``sum_t |x_t|^2``, exact up to rounding.
+        shrinkage: what was taken off the squared singular values, in all.
+    """
 
     rows: np.ndarray
-    """B (at most 2 L, P), float32, with ``0 <= X^T X - B^T B <= shrinkage I``."""
     start: np.ndarray
-    """theta_0 (P,)."""
     sum: np.ndarray
-    """sum_t x_t (P,), float64."""
     last: np.ndarray
-    """x_{n-1} (P,)."""
     count: int
     square_sum: float
-    """sum_t |x_t|^2, exact up to rounding."""
     shrinkage: float
 
     def save(self, path: Path) -> None:

@@ -30,7 +30,7 @@ from landscape import (
     hutchinson_trace,
     slq_density,
 )
-from landscape.trace import Estimate
+from landscape.traces import Estimate
 from training.data import SOURCES, Normalise, load_split
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from landscape.plane import PlaneLoss
-from landscape.surface import surface
+from landscape.surfaces import surface
 from training.models import import_model
 
 TARGET = 5.0

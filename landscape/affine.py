@@ -47,13 +47,18 @@ class Affine:
 
 @dataclass(frozen=True)
 class AffineLayer:
-    """A Linear or convolution whose input is the same at every point of the plane."""
+    """A Linear or convolution whose input is the same at every point of the plane.
+
+    Attributes:
+        module: the layer.
+        names: of its parameters that move.
+        weight: at the origin, and its change along each direction; None where it stays.
+        bias: the same.
+    """
 
     module: nn.Module
     names: frozenset[str]
-    """Names of its parameters that move."""
     weight: tuple[Tensor, Tensor | None, Tensor | None]
-    """Weight at the origin and its change along each direction; None where it stays."""
     bias: tuple[Tensor | None, Tensor | None, Tensor | None]
 
     def pre_activations(self, inputs: Tensor) -> Affine:

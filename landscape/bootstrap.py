@@ -17,15 +17,25 @@ from torch import Tensor
 from alignscape.errors import InputError
 from landscape.lanczos import Eigenpairs
 from landscape.operator import HessianOperator
-from landscape.trace import Estimate, Trace, random_signs
+from landscape.traces import Estimate, Trace, random_signs
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataError:
-    """95 % intervals over samples of data, at the same weights.
+    """95 % intervals over samples of data, at the same weights; made by :func:`data_error`.
 
     Attributes:
-        eigenvalues: one for each eigenpair, in its order. trace: that of the trace. n_groups, n_products: the effort.
+        eigenvalues: one for each eigenpair, in its order.
+        trace: that of the trace.
+        n_groups: groups of samples that were resampled.
+        n_products: products spent.
+
+    Example:
+        >>> from landscape import DataError, Estimate
+        >>> top, trace = Estimate(value=2.0, ci_low=1.5, ci_high=2.5), Estimate(value=7.0, ci_low=6.0, ci_high=8.0)
+        >>> found = DataError(eigenvalues=[top], trace=trace, n_groups=20, n_products=400)
+        >>> found.eigenvalues[0].ci_low, found.trace.ci_high
+        (1.5, 8.0)
     """
 
     eigenvalues: list[Estimate]
@@ -48,8 +58,11 @@ def data_error(
 
     Args:
         operator: its batches are the groups: at least 10, better 50, of samples in random order.
-        pairs: eigenpairs of the same operator, best found with ``keep_basis=True``. trace: its trace.
-        resamples: bootstrap resamples of the groups. probes: random probes for the trace of every group.
+        pairs: eigenpairs of the same operator, best found with ``keep_basis=True``.
+        trace: of the same operator.
+        resamples: bootstrap resamples of the groups.
+        probes: random probes for the trace of every group.
+        seed: of the resamples and the probes.
         progress: called with (vectors done, vectors in all).
 
     Both intervals are Student's over groups, about the value found: that of an eigenvalue with the bootstrap's
@@ -60,6 +73,21 @@ def data_error(
 
     Raises:
         InputError: fewer than 10 groups, or fewer than 10 resamples.
+
+    Reference: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 6.
+
+    Example:
+        >>> import torch
+        >>> from landscape import HessianOperator, data_error, extreme_eigenpairs, hutchinson_trace
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.randn(400, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(400, 1)), batch_size=20)
+        >>> pairs = extreme_eigenpairs(hessian, 1, keep_basis=True)
+        >>> found = data_error(hessian, pairs, hutchinson_trace(hessian, deflate=pairs.basis))
+        >>> found.n_groups
+        20
+        >>> found.trace.ci_low < 6 < found.trace.ci_high  # 2 E|x|^2 is the trace over all data there could be
+        True
     """
     if resamples < 10:
         raise InputError(f"a bootstrap needs 10 resamples, not {resamples}")

@@ -18,10 +18,13 @@ ALIKE = 0.75  # along any direction of a loss with kinks: of the larger of the t
 
 @dataclass(frozen=True)
 class Stencil:
-    """Points on both axes around the centre: for each axis, -step, +step for every step."""
+    """Points on both axes around the centre: for each axis, -step, +step for every step.
+
+    Attributes:
+        steps: (2 axes, S steps), float64.
+    """
 
     steps: Tensor
-    """(2 axes, S steps), float64."""
 
     @property
     def points(self) -> Tensor:

@@ -22,7 +22,7 @@ from alignscape.errors import InputError
 from landscape.data import Data, Loss
 from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
 from landscape.quadrature import lanczos_quadrature
-from landscape.trace import Estimate
+from landscape.traces import Estimate
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,22 @@ ZERO = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A curve over a grid (G,) with its pointwise 95 % interval over probes."""
+    """A curve over a grid with its pointwise 95 % interval over probes; made by :class:`SpectralDensity`.
+
+    Attributes:
+        grid: eigenvalues, (G,).
+        value: the curve there, (G,): a density in 1 / eigenvalue, or a share between 0 and 1.
+        low: lower limit, (G,).
+        high: upper limit, (G,).
+
+    Example:
+        >>> import numpy as np
+        >>> from landscape import SpectralDensity
+        >>> one = {"probe": np.array([0, 0]), "nodes": np.array([0.0, 1.0]), "weights": np.array([0.9, 0.1])}
+        >>> band = SpectralDensity(**one, dim=1000, n_products=2).cumulative(np.array([0.5]))
+        >>> band.value.round(3), bool((band.low < 0.9).all()), bool((band.high > 0.9).all())
+        (array([0.9]), True, True)
+    """
 
     grid: Array
     value: Array
@@ -44,12 +59,25 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class SpectralDensity:
-    """The raw quadrature and what can be read off it.
+    """The raw quadrature and what can be read off it; made by :func:`spectral_density` or :func:`slq_density`.
 
     Attributes:
-        probe: (M,) int, the probe each node belongs to, from 0. nodes: (M,). weights: (M,), 1 in all for a probe.
+        probe: the probe each node belongs to, from 0, (M,) int.
+        nodes: Ritz values, (M,), in units of the eigenvalues.
+        weights: their shares of the spectrum, (M,), 1 in all for a probe.
         dim: P, the number of eigenvalues that the density describes.
         n_products: products spent.
+
+    Example:
+        >>> import numpy as np
+        >>> from landscape import SpectralDensity
+        >>> one = {"probe": np.array([0, 0]), "nodes": np.array([0.0, 1.0]), "weights": np.array([0.9, 0.1])}
+        >>> found = SpectralDensity(**one, dim=1000, n_products=2)
+        >>> found.n_probes, found.share_below(0.5).value
+        (1, 0.9)
+        >>> band = found.density()
+        >>> round(float(np.trapezoid(band.value, band.grid)), 3)
+        1.0
     """
 
     probe: NDArray[np.int64]
@@ -208,10 +236,31 @@ def slq_density(
     """Estimate the spectral density of ``operator`` from ``probes`` Gaussian directions of ``steps`` products each.
 
     :func:`slq_budget` gives the numbers that guarantee an accuracy. Memory: ``steps * P`` numbers, a probe at a time.
-    ``progress`` is called with (products done, products in all).
+
+    Args:
+        operator: the matrix (P, P), which is only ever multiplied.
+        steps: products a probe: nodes that it gives, P at most.
+        probes: random directions.
+        seed: of the probes.
+        progress: called with (products done, products in all).
 
     Raises:
         InputError: no step or no probe.
+
+    References: Ubaru, Chen, Saad 2017; Chen, Trogdon, Ubaru, "Analysis of stochastic Lanczos quadrature", ICML 2021.
+
+    Example:
+        >>> import torch
+        >>> from landscape import HessianOperator, slq_density
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)))
+        >>> found = slq_density(hessian, probes=4)
+        >>> found.n_products  # three products find all of a matrix (3, 3)
+        12
+        >>> share = found.share_below(3.0)  # the eigenvalues are 2/3, 8/3 and 6
+        >>> share.ci_low < 2 / 3 < share.ci_high
+        True
     """
     if steps < 1 or probes < 1:
         raise InputError("the spectral density needs at least 1 step and 1 probe")
@@ -239,8 +288,18 @@ def slq_budget(dim: int, *, error: float = 0.05, failure: float = 0.05) -> tuple
     12 / t steps and ``4 ln(2 P / eta) / ((P + 2) t^2)`` probes, with probability 1 - ``failure`` (Chen, Trogdon,
     Ubaru 2021). The larger the matrix, the fewer the probes: for a million parameters one is enough.
 
+    Args:
+        dim: P, the number of eigenvalues.
+        error: Wasserstein-1 distance of the density from the true one, as a share of the spectrum's range.
+        failure: probability that it is larger.
+
     Raises:
         InputError: ``error`` or ``failure`` is not between 0 and 1.
+
+    Example:
+        >>> from landscape import slq_budget
+        >>> slq_budget(10_000), slq_budget(1_000_000)
+        ((240, 3), (240, 1))
     """
     if not (0 < error < 1 and 0 < failure < 1):
         raise InputError("the error and the failure probability must lie between 0 and 1")

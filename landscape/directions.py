@@ -42,10 +42,27 @@ def filter_normalised_directions(
     the weights and nets of different scale can be compared. Biases and the scales and shifts of normalisation
     layers (parameters of fewer than 2 axes) do not move. Use a range of about -1 to 1.
 
+    Args:
+        model: any ``nn.Module``; it is not changed.
+        seed: of the directions, the same on every device.
+        count: number of directions.
+        params: glob patterns of the parameters to move; all trainable ones if None.
+
     Raises:
         InputError: no parameter to move.
 
     Reference: Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 4.
+
+    Example:
+        >>> import torch
+        >>> from landscape import filter_normalised_directions
+        >>> model = torch.nn.Linear(3, 2)
+        >>> first, second = filter_normalised_directions(model, seed=0)
+        >>> row = model.weight[0].detach()
+        >>> bool(torch.isclose(first[:3].norm(), row.norm()))
+        True
+        >>> first[6:]  # the biases stay
+        tensor([0., 0.])
     """
     like = select_parameters(model, params)
     if not any(p.dim() > 1 and p.detach().any() for p in like.values()):

@@ -20,11 +20,15 @@ from landscape.data import Batch, Loss
 
 
 class BatchGraph(Protocol):
-    """What the operator asks of one batch. The batch's loss is reduced as the user's ``loss`` reduces it."""
+    """What the operator asks of one batch. The batch's loss is reduced as the user's ``loss`` reduces it.
+
+    Attributes:
+        loss: of the batch.
+        gradient: one tensor per parameter in order; None where the loss does not use the parameter.
+    """
 
     loss: float
     gradient: list[Tensor | None]
-    """One tensor per parameter in order; None where the loss does not use the parameter."""
 
     def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
         """Return curvature times vectors, one tensor (K, *shape) per parameter for ``vectors`` of that shape."""

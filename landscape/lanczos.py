@@ -29,7 +29,22 @@ _CONFIRMING_STEPS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Subspace:
-    """Orthonormal rows V (M, P) and ``tr(V H V^T)``, which the search that made them knows without a product."""
+    """Orthonormal rows, and what the search that made them knows without a product.
+
+    Attributes:
+        rows: V, (M, P), in the operator's dtype.
+        trace: ``tr(V H V^T)``.
+
+    Example:
+        >>> import torch
+        >>> from landscape import HessianOperator, krylov_subspace
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)))
+        >>> space = krylov_subspace(hessian, 3)
+        >>> space.rows.shape, round(space.trace, 4)  # the whole space, so the whole trace: 2/3 (1 + 4 + 9)
+        (torch.Size([3, 3]), 9.3333)
+    """
 
     rows: Tensor
     trace: float
@@ -37,7 +52,7 @@ class Subspace:
 
 @dataclass(frozen=True, kw_only=True)
 class Eigenpairs:
-    """The k wanted eigenpairs, most wanted first.
+    """The k wanted eigenpairs, most wanted first; made by :func:`top_eigenpairs` or :func:`extreme_eigenpairs`.
 
     Attributes:
         values: (k,) float64, Rayleigh quotients.
@@ -48,6 +63,18 @@ class Eigenpairs:
         converged: every residual is within tolerance.
         n_products: products spent, start and final check included.
         basis: the whole Krylov space, its Ritz vectors with the wanted ones first; None unless asked for.
+
+    Example:
+        >>> import torch, landscape
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> pairs = landscape.top_eigenpairs(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)), k=2)
+        >>> pairs.converged, pairs.vectors.shape
+        (True, torch.Size([2, 3]))
+        >>> pairs.frame()[["index", "value"]].round(4)
+           index   value
+        0      1  6.0000
+        1      2  2.6667
     """
 
     values: Tensor
@@ -89,6 +116,9 @@ def top_eigenpairs(
     See :func:`extreme_eigenpairs` for the method and its arguments, :class:`HessianOperator` for the data and for
     ``params, hessian, reduction, batch_size, memory_budget, transform, group``.
 
+    Raises:
+        InputError: as both.
+
     Example:
         >>> import torch, landscape
         >>> model = torch.nn.Linear(3, 1, bias=False).double()
@@ -121,6 +151,8 @@ def extreme_eigenpairs(
     """Return the ``k`` eigenpairs at one end of the spectrum of ``operator``.
 
     Args:
+        operator: the matrix (P, P), which is only ever multiplied.
+        k: number of eigenpairs.
         ends: ``largest`` (algebraically), ``smallest`` (most negative first), ``magnitude`` (largest ``|lambda|``).
         tol: bound on every residual, relative to the largest ``|Ritz value|``.
         block_size: vectors multiplied at a time. Repeated eigenvalues are found with any: see ``Notes``.
@@ -145,6 +177,15 @@ def extreme_eigenpairs(
         InputError: ``k < 1``, an unknown end, or a tolerance that is not positive.
 
     A ``k`` above P is cut to P, with a warning. References: Stewart 2001; Wu and Simon 2000.
+
+    Example:
+        >>> import torch
+        >>> from landscape import HessianOperator, extreme_eigenpairs
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)))
+        >>> extreme_eigenpairs(hessian, 1, ends="smallest").values
+        tensor([0.6667], dtype=torch.float64)
     """
     if ends not in ("largest", "smallest", "magnitude"):
         raise InputError(f"unknown end {ends!r} of the spectrum; use 'largest', 'smallest' or 'magnitude'")
@@ -165,7 +206,26 @@ def extreme_eigenpairs(
 
 
 def krylov_subspace(operator: SymmetricOperator, products: int, *, seed: int = 0) -> Subspace:
-    """Return the Krylov space that ``products`` products span from a random vector: what a trace deflates best by."""
+    """Return the Krylov space that ``products`` products span from a random vector: what a trace deflates best by.
+
+    Args:
+        operator: the matrix (P, P), which is only ever multiplied.
+        products: rows of the space, P at most.
+        seed: of the vector. A trace's probes need another one.
+
+    Example:
+        >>> import torch
+        >>> from landscape import HessianOperator, hutchinson_trace, krylov_subspace
+        >>> model = torch.nn.Linear(8, 1, bias=False).double()
+        >>> inputs = torch.diag(torch.arange(8, dtype=torch.float64))
+        >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(8, 1)))
+        >>> space = krylov_subspace(hessian, 4, seed=1)
+        >>> space.rows.shape
+        torch.Size([4, 8])
+        >>> found = hutchinson_trace(hessian, deflate=space, max_probes=12)
+        >>> found.ci_low < 35 < found.ci_high  # (0 + 1 + ... + 49) / 4
+        True
+    """
     generator = torch.Generator(device=operator.device).manual_seed(seed)
     space = KrylovSpace(operator, products, generator)
     space.begin(None, 1)

@@ -1,9 +1,12 @@
 """Curvature as a matrix that is only ever multiplied: ``H v`` of the mean loss over a data set."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -23,7 +26,25 @@ _CPU_BUDGET = 2**30
 
 
 class SymmetricOperator(Protocol):
-    """What the eigenvalue, trace and density methods ask of a symmetric matrix (P, P)."""
+    """What the eigenvalue, trace and density methods ask of a symmetric matrix (P, P): any object that has these.
+
+    Attributes:
+        dim: P.
+        dtype: of the vectors.
+        device: of the vectors.
+        n_products: vectors multiplied so far; ``product`` counts them.
+
+    Example:
+        >>> import torch
+        >>> from landscape import extreme_eigenpairs
+        >>> class Diagonal:
+        ...     dim, dtype, device, n_products = 4, torch.float64, torch.device("cpu"), 0
+        ...     def product(self, vectors):
+        ...         self.n_products += len(vectors)
+        ...         return vectors * torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+        >>> extreme_eigenpairs(Diagonal(), 2).values
+        tensor([4., 3.], dtype=torch.float64)
+    """
 
     dim: int
     dtype: torch.dtype
@@ -70,9 +91,13 @@ class HessianOperator:
         group: processes (``torch.distributed``) whose sums are added up; None means this process alone.
 
     Attributes:
-        dim: P, the number of selected parameters. dtype, device: the model's.
-        n_samples: N over all processes. n_products: vectors multiplied so far.
-        loss: the mean loss. gradient: its gradient (P,).
+        dim: P, the number of selected parameters.
+        dtype: the model's.
+        device: the model's.
+        n_samples: N over all processes.
+        n_products: vectors multiplied so far.
+        loss: the mean loss.
+        gradient: its gradient (P,).
 
     Raises:
         InputError: NaN or infinite weights or loss, no matching parameter, no sample, data that cannot be read
@@ -87,6 +112,8 @@ class HessianOperator:
         >>> hessian.product(torch.eye(2, dtype=torch.float64))
         tensor([[1., 0.],
                 [0., 9.]], dtype=torch.float64)
+        >>> hessian @ inputs[1]
+        tensor([ 0., 27.], dtype=torch.float64)
     """
 
     def __init__(
@@ -125,6 +152,47 @@ class HessianOperator:
     def parameters(self) -> dict[str, Tensor]:
         """The selected parameters, by name: the layout of the flat vectors."""
         return {name: p.detach() for name, p in self._parameters.items()}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, P)."""
+        return self.dim, self.dim
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """Return ``H v`` of a vector (P,), or ``H V`` of a matrix (P, K) whose *columns* are vectors.
+
+        Raises:
+            ValueError: neither a vector nor a matrix with P rows.
+        """
+        if not isinstance(other, Tensor):
+            return NotImplemented
+        if other.ndim not in (1, 2) or len(other) != self.dim:
+            raise ValueError(f"a matrix {self.shape} does not multiply a tensor {tuple(other.shape)}")
+        return self.product(other.mT.contiguous()).mT if other.ndim == 2 else self.product(other)
+
+    def to_scipy(self) -> "LinearOperator[np.float32 | np.float64]":
+        """Return the matrix for ``scipy.sparse.linalg`` (``eigsh``, ``cg``, ``minres``, ...): NumPy arrays in and out,
+        in float64 if the model is and else in float32, products wherever the model is.
+
+        Example:
+            >>> import torch
+            >>> from scipy.sparse.linalg import eigsh
+            >>> from landscape import HessianOperator
+            >>> model = torch.nn.Linear(3, 1, bias=False).double()
+            >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+            >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)))
+            >>> eigsh(hessian.to_scipy(), 1, return_eigenvectors=False).round(6)
+            array([6.])
+        """
+        dtype = np.float64 if self.dtype == torch.float64 else np.float32
+
+        def multiply(columns: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+            moved = torch.from_numpy(np.ascontiguousarray(columns)).to(device=self.device, dtype=self.dtype)
+            return np.asarray((self @ moved).cpu().to(torch.float64).numpy(), dtype=dtype)
+
+        return LinearOperator(
+            self.shape, matvec=multiply, rmatvec=multiply, matmat=multiply, rmatmat=multiply, dtype=np.dtype(dtype)
+        )
 
     def product(self, vectors: Tensor) -> Tensor:
         """Return ``H v`` for each row of ``vectors``: (K, P) -> (K, P), or (P,) -> (P,)."""

@@ -16,8 +16,19 @@ from alignscape.errors import InputError
 def select_parameters(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Parameter]:
     """Return the trainable parameters whose names match any of the glob ``patterns`` (all if None), in order.
 
+    Args:
+        model: any ``nn.Module``.
+        patterns: such as ``["layers.0.*"]``.
+
     Raises:
         InputError: nothing matches; the message lists the names there are.
+
+    Example:
+        >>> import torch
+        >>> from landscape import select_parameters
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> {name: tuple(p.shape) for name, p in select_parameters(model, ["2.*"]).items()}
+        {'2.weight': (2, 3), '2.bias': (2,)}
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if patterns is None:
@@ -31,15 +42,33 @@ def select_parameters(model: nn.Module, patterns: Sequence[str] | None = None) -
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Concatenate ``tensors`` into one vector of shape (P,)."""
+    """Concatenate ``tensors`` into one vector of shape (P,).
+
+    Example:
+        >>> import torch
+        >>> from landscape import flatten
+        >>> flatten({"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "bias": torch.tensor([5.0])})
+        tensor([1., 2., 3., 4., 5.])
+    """
     return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Split ``vector`` of shape (..., P) into views of shape (..., *like[name].shape).
 
+    Args:
+        vector: one flat vector or several, (..., P).
+        like: tensors of the shapes and in the order wanted, such as :func:`select_parameters` returns.
+
     Raises:
         ValueError: the last dimension is not the number of elements in ``like``.
+
+    Example:
+        >>> import torch
+        >>> from landscape import select_parameters, unflatten
+        >>> parts = unflatten(torch.zeros(5, 8), select_parameters(torch.nn.Linear(3, 2)))
+        >>> {name: tuple(part.shape) for name, part in parts.items()}
+        {'weight': (5, 2, 3), 'bias': (5, 2)}
     """
     sizes = [tensor.numel() for tensor in like.values()]
     if vector.shape[-1] != sum(sizes):

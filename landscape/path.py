@@ -15,12 +15,22 @@ from landscape.trajectory import TrajectoryPCA
 
 @dataclass(frozen=True, kw_only=True)
 class PathLosses:
-    """Mean losses of the snapshots; where the two differ, the plane does not show where the path went."""
+    """Mean losses of R snapshots; where the two differ, the plane does not show where the path went.
+
+    Attributes:
+        loss: at the weights of each snapshot, (R,), float64.
+        plane_loss: at its projection onto the plane, (R,), float64: the height of the surface under the drawn path.
+
+    Example:
+        >>> import torch
+        >>> from landscape import PathLosses
+        >>> found = PathLosses(loss=torch.tensor([3.3, 0.2]), plane_loss=torch.tensor([1.9, 0.2]))
+        >>> (found.loss - found.plane_loss).round(decimals=1)  # the path began far from its plane
+        tensor([1.4000, 0.0000])
+    """
 
     loss: Tensor
-    """At the weights of each snapshot, (R,), float64."""
     plane_loss: Tensor
-    """At its projection onto the plane, (R,), float64: the height of the surface under the drawn path."""
 
 
 def path_losses(
@@ -38,11 +48,28 @@ def path_losses(
     """Evaluate the loss at every snapshot and at its projection onto the plane of the first two components.
 
     Args:
-        model, loss, data, reduction, batch_size, transform, progress: as for :func:`landscape.surface.surface`.
+        model: the network that the snapshots are of; its present weights do not matter.
+        loss: ``loss(outputs, targets)`` -> scalar.
+        data: (inputs (N, ...), targets (N, ...)) or a re-iterable of such batches.
         snapshots: the run or runs that ``pca`` was made of.
+        pca: what :func:`landscape.trajectory_pca` found.
+        reduction: as for :func:`landscape.surface`.
+        batch_size: most samples evaluated together; what suits the device if None.
+        transform: applied to the inputs of every batch as it is read.
+        progress: called with (snapshots done, snapshots in all).
 
     Raises:
         InputError: the snapshots are not of this model, or not those of ``pca``.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from landscape import Snapshots, path_losses, trajectory_pca
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> data = torch.eye(3, dtype=torch.float64), torch.zeros(3, 1)
+        >>> run = Snapshots(np.array([[4.0, 1.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+        >>> path_losses(model, torch.nn.MSELoss(), data, run, trajectory_pca(run)).loss
+        tensor([5.6667, 1.3333, 0.0000], dtype=torch.float64)
     """
     series = [snapshots] if isinstance(snapshots, Snapshots) else list(snapshots)
     if len(pca.directions) < 2:

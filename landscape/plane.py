@@ -20,13 +20,16 @@ _PILOT = 128  # samples that orders of magnitude are taken from
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneValues:
-    """What one pass over the data found."""
+    """What one pass over the data found.
+
+    Attributes:
+        losses: mean loss at each point, (M,), float64.
+        hessian: second derivatives with respect to (alpha, beta) at the origin, by autograd, (2, 2), float64. NaN
+            where the model has an operation without a second derivative.
+    """
 
     losses: Tensor
-    """Mean loss at each point, (M,), float64."""
     hessian: Tensor
-    """Second derivatives with respect to (alpha, beta) at the origin, by autograd, (2, 2), float64. NaN where the
-    model has an operation without a second derivative."""
 
 
 class PlaneLoss:

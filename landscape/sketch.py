@@ -19,18 +19,21 @@ _WIDTH = 2**15  # columns (weights) handled at a time
 
 @dataclass(frozen=True, kw_only=True)
 class SketchedPCA:
-    """What a sketch says of the scatter sum_t (theta_t - c)(theta_t - c)^T over every step t."""
+    """What a sketch says of the scatter sum_t (theta_t - c)(theta_t - c)^T over every step t.
+
+    Attributes:
+        origin: c (P,).
+        directions: orthonormal eigenvectors of the sketched scatter (K, P), float32, largest first.
+        eigenvalues: of the sketched scatter, (K,). The true ones lie between these and these + ``error``.
+        total: trace of the true scatter, exact up to rounding.
+        error: sum of shrinkages: 0 <= true - sketched scatter <= error x identity.
+    """
 
     origin: torch.Tensor
-    """c (P,)."""
     directions: torch.Tensor
-    """Orthonormal eigenvectors of the sketched scatter (K, P), float32, largest first."""
     eigenvalues: Matrix
-    """Of the sketched scatter, (K,). The true ones lie between these and these + ``error``."""
     total: float
-    """Trace of the true scatter, exact up to rounding."""
     error: float
-    """Sum of shrinkages: 0 <= true - sketched scatter <= error x identity."""
 
 
 def sketched_pca(sketches: Sequence[Sketch], *, components: int = 2, mean: bool = False) -> SketchedPCA:

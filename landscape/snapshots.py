@@ -25,8 +25,24 @@ class Snapshots:
         name: what messages call the run.
         every: keep the last snapshot and every ``every``-th before it.
 
+    Attributes:
+        name: what messages call the run.
+        layout: name and shape of each parameter, in order; None where it is not known.
+        size: P, the number of weights.
+        dtype: that the weights are stored in.
+        steps: optimiser step of each snapshot, (T,), int64.
+
     Raises:
         InputError: the array is not a (T, P) array of floats with T >= 2, or steps or layout do not fit it.
+
+    Example:
+        >>> import numpy as np
+        >>> from landscape import Snapshots
+        >>> run = Snapshots(np.arange(12.0).reshape(6, 2), steps=[0, 10, 20, 30, 40, 50], every=2)
+        >>> len(run), run.size, run.steps
+        (3, 2, array([10, 30, 50]))
+        >>> run.vector(-1)
+        tensor([10., 11.], dtype=torch.float64)
     """
 
     def __init__(

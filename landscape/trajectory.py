@@ -35,29 +35,47 @@ _RANK = 1e-12  # eigenvalues below this share of the largest are rounding
 class TrajectoryPCA:
     """A plane (or line, or K-dimensional space) of weights and the trajectories seen in it.
 
-    R is the number of snapshots of all runs, P of parameters, K of directions, E of explained variances.
+    R is the number of snapshots of all runs, P of parameters, K of directions, E of explained variances. Made by
+    :func:`trajectory_pca`.
+
+    Attributes:
+        runs: index of the run of each snapshot, (R,), int64.
+        steps: optimiser step of each snapshot, (R,), int64.
+        origin: the point of weight space that has coordinates 0, (P,).
+        directions: orthonormal principal directions, largest variance first, (K, P).
+        coordinates: projection of each snapshot, (R, K), float64, a distance in weight space.
+        distance: ``|theta_t - origin|``, (R,), float64.
+        off_plane: distance of each snapshot from its projection, (R,), float64.
+        explained_variance_ratio: share of ``sum_t |theta_t - origin|^2`` along each of the leading E >= K components,
+            (E,), float64.
+        explained_variance_error: how much larger each share may be (from a sketch, by its certificate); 0 where the
+            shares are exact.
+        baseline: the same shares for a random walk of the same snapshots (P much larger than R), (E,), float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from landscape import Snapshots, trajectory_pca
+        >>> weights = np.array([[4.0, 1.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        >>> pca = trajectory_pca(Snapshots(weights, steps=[0, 5, 10]))
+        >>> pca.directions.shape, pca.coordinates.shape
+        (torch.Size([2, 3]), torch.Size([3, 2]))
+        >>> pca.frame()[["step", "distance"]].round(3)
+           step  distance
+        0     0     4.123
+        1     5     2.000
+        2    10     0.000
     """
 
     runs: Tensor
-    """Index of the run of each snapshot, (R,), int64."""
     steps: Tensor
-    """Optimiser step of each snapshot, (R,), int64."""
     origin: Tensor
-    """The point of weight space that has coordinates 0, (P,)."""
     directions: Tensor
-    """Orthonormal principal directions, largest variance first, (K, P)."""
     coordinates: Tensor
-    """Projection of each snapshot, (R, K), float64, a distance in weight space."""
     distance: Tensor
-    """Distance |theta_t - origin|, (R,), float64."""
     off_plane: Tensor
-    """Distance of each snapshot from its projection, (R,), float64."""
     explained_variance_ratio: Tensor
-    """Share of sum_t |theta_t - origin|^2 along each of the leading E >= K components, (E,), float64."""
     explained_variance_error: float = 0.0
-    """How much larger each share may be (from a sketch, by its certificate); 0 where the shares are exact."""
     baseline: Tensor
-    """The same shares for a random walk of the same snapshots (P much larger than R), (E,), float64."""
 
     def frame(self) -> pd.DataFrame:
         """Return one row per snapshot: ``run, step, alpha, beta, distance, off_plane`` (alpha, beta for K >= 2)."""

@@ -30,6 +30,14 @@ class Batch:
         labels: the right answers, int64, shape (N,).
         numbers: of the images in their data set, length N; with ``seed`` they fix each image's random start.
         seed: of every random choice.
+
+    Example:
+        >>> import torch
+        >>> from robustness import Batch
+        >>> model, images, labels = torch.nn.Flatten(), torch.zeros(3, 1, 1, 2), torch.tensor([0, 0, 1])
+        >>> batch = Batch(model=model, gradient_model=model, images=images, labels=labels, numbers=range(3))
+        >>> batch.take(torch.tensor([0, 2])).numbers
+        [0, 2]
     """
 
     model: nn.Module
@@ -46,7 +54,29 @@ class Batch:
 
 
 class Attack(Protocol):
-    """What a curve needs to know of an attack."""
+    """What a curve needs to know of an attack: any object that has these.
+
+    Attributes:
+        name: what the tables call it.
+        norm: ``linf`` or ``l2``.
+        loss: what it climbs, for the tables.
+        steps: gradient steps or queries, for the tables.
+        restarts: how often :meth:`on` is asked for another try at what is not fooled.
+        needs_gradient: whether it follows one.
+
+    Example:
+        >>> import torch
+        >>> from robustness import attack_curve
+        >>> class Darken:
+        ...     name, norm, loss, steps, restarts, needs_gradient = "darken", "linf", "none", 1, 1, False
+        ...     def on(self, batch, *, restart, stop_when_fooled):
+        ...         return lambda eps, chosen: (batch.images[chosen] - eps).clamp(0, 1)
+        >>> threshold = torch.nn.Linear(1, 2).requires_grad_(False)
+        >>> _ = threshold.weight.copy_(torch.tensor([[1.0], [-1.0]])), threshold.bias.copy_(torch.tensor([-0.5, 0.5]))
+        >>> curve = attack_curve(threshold, torch.tensor([[0.6], [0.9]]), torch.tensor([0, 0]), [0.2, 0.5], Darken())
+        >>> curve.accuracy
+        tensor([0.5000, 0.0000], dtype=torch.float64)
+    """
 
     @property
     def name(self) -> str: ...
@@ -78,9 +108,16 @@ class GradientAttack:
         restarts: independent random starts; an image counts as fooled when any of them fools.
         norm: ``linf`` or ``l2``.
         loss: a name in :data:`robustness.losses.LOSSES`.
+        needs_gradient: always.
 
     Raises:
         InputError: a value that makes no attack.
+
+    Example:
+        >>> from robustness import GradientAttack
+        >>> long = GradientAttack(name="pgd-40", steps=40, step_size=0.01, random_start=True, restarts=5)
+        >>> long.steps * long.step_size  # how far it can go, in pixel units
+        0.4
     """
 
     name: str
@@ -146,12 +183,49 @@ class GradientAttack:
 
 
 def fgsm(*, loss: str = "ce", norm: str = "linf") -> GradientAttack:
-    """One step of eps along the sign of the gradient (Goodfellow, Shlens & Szegedy 2015)."""
+    """One step of eps along the sign of the gradient (Goodfellow, Shlens & Szegedy 2015).
+
+    Args:
+        loss: what to climb: ``ce``, ``dlr`` or ``ce-saturating`` (see :mod:`robustness.losses`).
+        norm: ``linf`` or ``l2``.
+
+    Raises:
+        InputError: unknown loss or norm.
+
+    Example:
+        >>> import torch
+        >>> from robustness import attack_curve, fgsm
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> attack_curve(model, images, labels, [0, 0.15, 0.35], fgsm()).accuracy
+        tensor([1.0000, 0.5000, 0.0000], dtype=torch.float64)
+    """
     return GradientAttack(name="fgsm", loss=loss, norm=norm)
 
 
 def bim(*, steps: int = 10, step_size: float | None = None, loss: str = "ce", norm: str = "linf") -> GradientAttack:
-    """Iterated FGSM from the image itself (Kurakin, Goodfellow & Bengio 2017); steps of eps / ``steps``."""
+    """Iterated FGSM from the image itself (Kurakin, Goodfellow & Bengio 2017); steps of eps / ``steps``.
+
+    Args:
+        steps: gradient steps.
+        step_size: in pixel units, the same at every eps; None for eps / ``steps``.
+        loss: as for :func:`fgsm`.
+        norm: ``linf`` or ``l2``.
+
+    Raises:
+        InputError: a value that makes no attack.
+
+    Example:
+        >>> import torch
+        >>> from robustness import attack_curve, bim
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> curve = attack_curve(model, images, labels, [0.15, 0.35], bim(steps=5), keep_examples=True)
+        >>> curve.examples[0].flatten()  # four of the steps of 0.03 were enough
+        tensor([0.4800, 0.5200, 0.1200])
+    """
     return GradientAttack(
         name="bim", steps=steps, relative_step=1 / max(steps, 1), step_size=step_size, loss=loss, norm=norm
     )
@@ -165,7 +239,27 @@ def pgd(
     loss: str = "ce",
     norm: str = "linf",
 ) -> GradientAttack:
-    """Projected gradient from a random start (Madry et al. 2018); steps of 2.5 eps / ``steps``."""
+    """Projected gradient from a random start (Madry et al. 2018); steps of 2.5 eps / ``steps``.
+
+    Args:
+        steps: gradient steps.
+        step_size: in pixel units, the same at every eps; None for 2.5 eps / ``steps``.
+        restarts: independent random starts; an image counts as fooled when any of them fools.
+        loss: as for :func:`fgsm`.
+        norm: ``linf`` or ``l2``.
+
+    Raises:
+        InputError: a value that makes no attack.
+
+    Example:
+        >>> import torch
+        >>> from robustness import attack_curve, pgd
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> attack_curve(model, images, labels, [0.09, 0.15, 0.29], pgd(restarts=2)).accuracy
+        tensor([1.0000, 0.5000, 0.5000], dtype=torch.float64)
+    """
     return GradientAttack(
         name="pgd",
         steps=steps,
@@ -237,6 +331,19 @@ def perturb(
         gradient_model: its backward pass gives the direction; ``model`` if None.
         stop_when_fooled: leave an image at the first iterate that fools ``model`` (the start counts); otherwise
             every image goes through all steps and its last iterate is returned.
+
+    Raises:
+        InputError: the model has no gradient to its input.
+
+    Example:
+        >>> import torch
+        >>> from robustness import bim, perturb
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> moved = perturb(model, images, labels, 0.15, bim())
+        >>> model(moved).argmax(1), (moved - images).abs().max()
+        (tensor([1, 1]), tensor(0.1500))
     """
     norm, loss = norm_named(attack.norm), loss_named(attack.loss)
     radius = torch.as_tensor(eps, dtype=images.dtype, device=images.device).expand(len(images))

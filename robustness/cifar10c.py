@@ -38,23 +38,60 @@ unverified (used although its MD5 is not as it should be, or nobody knows what i
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptedFile:
-    """One corruption of a set."""
+    """One corruption of a set.
+
+    Attributes:
+        name: of the corruption.
+        category: ``noise``, ``blur``, ``weather``, ``digital`` or ``extra``.
+        path: of the file.
+        provenance: one of :data:`PROVENANCES`.
+        md5: of the file's bytes, 32 hex digits.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from robustness import CorruptedFile
+        >>> path = Path("CIFAR-10-C") / "fog.npy"
+        >>> file = CorruptedFile(name="fog", category="weather", path=path, provenance="official", md5="7b39...")
+        >>> file.name, file.path.suffix
+        ('fog', '.npy')
+    """
 
     name: str
     category: str
     path: Path
-    provenance: str  # one of PROVENANCES
+    provenance: str
     md5: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptedSet:
-    """A verified folder; the images stay on disk."""
+    """A verified folder; the images stay on disk. Made by :func:`open_corrupted_set`.
+
+    Attributes:
+        folder: where it is.
+        title: of the definition, such as ``CIFAR-10-C``.
+        files: one a corruption.
+        labels: (N,).
+        severities: in the order in which they follow each other in a file.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from robustness import make_corrupted_set, open_corrupted_set, small_images
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+        >>> labels = np.arange(20) % 2
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     _ = make_corrupted_set(images, labels, out, definition=small_images(), severities=(1, 5))
+        ...     found = open_corrupted_set(out)
+        ...     shape = found.images(found.files[0], severity=5).shape
+        >>> [file.name for file in found.files], found.severities, shape
+        (['gaussian_noise', 'contrast', 'pixelate', 'gaussian_blur'], (1, 5), (20, 8, 8, 1))
+    """
 
     folder: Path
     title: str
     files: tuple[CorruptedFile, ...]
-    labels: NDArray[np.int64]  # (N,)
+    labels: NDArray[np.int64]
     severities: tuple[int, ...]
 
     def images(self, file: CorruptedFile, severity: int) -> NDArray[np.uint8]:
@@ -96,6 +133,18 @@ def open_corrupted_set(
 
     Raises:
         InputError: files are missing, damaged or not the official ones (named), or not in the layout.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from robustness import make_corrupted_set, open_corrupted_set, small_images
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+        >>> labels = np.arange(20) % 2
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     _ = make_corrupted_set(images, labels, out, definition=small_images(), corruptions=["contrast"])
+        ...     found = open_corrupted_set(out)
+        >>> found.files[0].provenance, found.labels.shape
+        ('own definition', (20,))
     """
     folder = _resolve(Path(folder))
     record = _read_record(folder)

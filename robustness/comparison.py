@@ -13,14 +13,22 @@ from robustness.intervals import paired_bootstrap
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """Two networks on the same images.
+    """Two networks on the same images; made by :func:`mcnemar`.
 
     Attributes:
-        only_first, only_second: images that only the first, or only the second, gets right.
+        only_first: images that only the first gets right.
+        only_second: images that only the second gets right.
         n: images in all.
         difference: accuracy of the first minus that of the second.
-        ci_low, ci_high: its paired-bootstrap 95 % interval.
+        ci_low: lower end of its paired-bootstrap 95 % interval.
+        ci_high: upper end.
         p_value: of the exact two-sided McNemar test: only the images on which they disagree speak.
+
+    Example:
+        >>> from robustness import mcnemar
+        >>> found = mcnemar([True] * 9 + [False], [False] * 8 + [True, True])
+        >>> found.only_first, found.only_second, found.n
+        (8, 1, 10)
     """
 
     only_first: int
@@ -36,11 +44,18 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike, *, seed: int = 0) -
     """Compare two networks on the same images (McNemar 1947, exact form).
 
     Args:
-        first_right, second_right: bool, shape (N,), in the same order of images.
+        first_right: whether the first is right on each image, bool, shape (N,).
+        second_right: the same of the second, in the same order of images.
         seed: of the bootstrap interval; the test itself is exact.
 
     Raises:
         ValueError: the shapes differ or there are no images.
+
+    Example:
+        >>> from robustness import mcnemar
+        >>> found = mcnemar([True] * 9 + [False], [False] * 8 + [True, True])
+        >>> round(found.difference, 3), found.p_value  # 2 (1 + 9) / 2^9
+        (0.7, 0.0390625)
     """
     first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
     low, high = paired_bootstrap(first, second, seed=seed)
@@ -63,15 +78,22 @@ def binomial_tail(successes: int, trials: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class RankSumTest:
-    """Two groups of runs, one number a run.
+    """Two groups of runs, one number a run; made by :func:`rank_sum`.
 
     Attributes:
-        n_first, n_second: runs in each group.
+        n_first: runs in the first group.
+        n_second: runs in the second.
         difference: median of the first minus median of the second.
         superiority: chance that a run of the first exceeds one of the second, ties counting half.
         p_value: two-sided; exact without ties, with the tie-corrected normal approximation otherwise.
         smallest_p: what the p-value would be if all runs of one group exceeded all of the other: with 3 against 3
             seeds it is 0.1, and no result can be significant at 0.05.
+
+    Example:
+        >>> from robustness import rank_sum
+        >>> found = rank_sum([0.9, 0.91, 0.93], [0.8, 0.85, 0.92])
+        >>> round(found.superiority, 3), found.smallest_p
+        (0.778, 0.1)
     """
 
     n_first: int
@@ -86,10 +108,17 @@ def rank_sum(first: ArrayLike, second: ArrayLike) -> RankSumTest:
     """Compare two groups of runs (Wilcoxon 1945; Mann & Whitney 1947).
 
     Args:
-        first, second: one finite number a run, shapes (n,) and (m,).
+        first: one finite number a run, shape (n,).
+        second: of the other group, shape (m,).
 
     Raises:
         ValueError: a group is empty or holds a value that is not finite (a diverged run is no number).
+
+    Example:
+        >>> from robustness import rank_sum
+        >>> found = rank_sum([0.9, 0.91, 0.93, 0.94], [0.8, 0.81, 0.83, 0.82])
+        >>> round(found.difference, 3), round(found.p_value, 4)  # 2 of the 70 orders are as extreme
+        (0.105, 0.0286)
     """
     one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     for group in (one, two):
@@ -109,7 +138,13 @@ def rank_sum(first: ArrayLike, second: ArrayLike) -> RankSumTest:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for being several (Holm 1979), in the same order."""
+    """Return the p-values adjusted for being several (Holm 1979), in the same order.
+
+    Example:
+        >>> from robustness import holm
+        >>> holm([0.04, 0.01, 0.03])
+        [0.06, 0.03, 0.06]
+    """
     order = np.argsort(p_values, kind="stable")
     scaled = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
     adjusted = np.empty(len(order))

@@ -23,17 +23,43 @@ class CorruptionAccuracy:
 
     Every cell holds the same images, so means over cells have intervals by the bootstrap over *images*; only a
     single cell is N independent trials, with a Wilson interval.
+
+    Attributes:
+        title: of the set.
+        corruptions: names, length K.
+        categories: of each corruption.
+        provenance: of each corruption.
+        severities: length S.
+        correct_KSN: bool, (K, S, N) on the CPU.
+        clean_N: the same on the uncorrupted images in the same order, (N,); None if they were not evaluated.
+        confidence: coverage of the intervals.
+        seed: of the bootstrap.
+
+    Example:
+        >>> import torch
+        >>> from robustness import CorruptionAccuracy
+        >>> correct = torch.tensor([[[True, True, False, True], [True, False, False, False]]])
+        >>> found = CorruptionAccuracy(
+        ...     title="mine", corruptions=("fog",), categories=("weather",), provenance=("own definition",),
+        ...     severities=(1, 5), correct_KSN=correct,
+        ... )  # fmt: skip
+        >>> found.mean_accuracy, found.accuracy
+        (0.5, tensor([[0.7500, 0.2500]], dtype=torch.float64))
+        >>> found.frame()[["corruption", "severity", "accuracy"]]
+          corruption  severity  accuracy
+        0        fog         1      0.75
+        1        fog         5      0.25
     """
 
     title: str
     corruptions: tuple[str, ...]
-    categories: tuple[str, ...]  # of each corruption
-    provenance: tuple[str, ...]  # of each corruption
+    categories: tuple[str, ...]
+    provenance: tuple[str, ...]
     severities: tuple[int, ...]
-    correct_KSN: Tensor  # bool, CPU
-    clean_N: Tensor | None = None  # bool, CPU: on the uncorrupted images, in the same order
+    correct_KSN: Tensor
+    clean_N: Tensor | None = None
     confidence: float = 0.95
-    seed: int = 0  # of the bootstrap
+    seed: int = 0
 
     @property
     def accuracy(self) -> Tensor:
@@ -112,9 +138,30 @@ def mean_corruption_error(result: CorruptionAccuracy, baseline: CorruptionAccura
     Hendrycks & Dietterich 2019, section 4.2. 1 means as bad as the baseline, less is better. CIFAR-10-C has no
     standard baseline, so say with the number which network it was. The interval is a paired bootstrap over images.
 
+    Args:
+        result: of the network in question.
+        baseline: of the one to compare with.
+
+    Returns:
+        mCE, and the lower and the upper end of its interval.
+
     Raises:
         InputError: the two were not evaluated on the same cells and images, or the baseline makes no error
             somewhere.
+
+    Example:
+        >>> import dataclasses
+        >>> from robustness import mean_corruption_error
+        >>> import torch
+        >>> from robustness import CorruptionAccuracy
+        >>> correct = torch.tensor([[[True, True, False, True], [True, False, False, False]]])
+        >>> found = CorruptionAccuracy(
+        ...     title="mine", corruptions=("fog",), categories=("weather",), provenance=("own definition",),
+        ...     severities=(1, 5), correct_KSN=correct,
+        ... )  # fmt: skip
+        >>> baseline = dataclasses.replace(found, correct_KSN=torch.zeros(1, 2, 4, dtype=torch.bool))
+        >>> mean_corruption_error(found, baseline)[0]  # half of the baseline's errors
+        0.5
     """
     same = (result.corruptions, result.severities) == (baseline.corruptions, baseline.severities)
     if not same or result.correct_KSN.shape != baseline.correct_KSN.shape:
@@ -147,7 +194,14 @@ def _bootstrap(
 
 
 def pixels_to_unit(images: Tensor) -> Tensor:
-    """Return uint8 pixels as float32 in [0, 1]: the normaliser of a network that normalises inside."""
+    """Return uint8 pixels as float32 in [0, 1]: the normaliser of a network that normalises inside.
+
+    Example:
+        >>> import torch
+        >>> from robustness import pixels_to_unit
+        >>> pixels_to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
     return images.float() / 255
 
 
@@ -173,11 +227,31 @@ def evaluate_corruptions(
         clean: the uncorrupted images (N, C, H, W) uint8 and labels (N,), in the set's order, for relative accuracy.
         samples: numbers of the images to use in every cell (all if None).
         batch_size: images a forward pass; the result does not depend on it.
-        confidence, seed: coverage of the intervals, and seed of the bootstraps among them.
+        confidence: coverage of the intervals.
+        seed: of the bootstraps among them.
         progress: called with (images done, images).
 
     Raises:
         InputError: the model does not fit the images or labels, or ``clean`` is not the set uncorrupted.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import torch
+        >>> from robustness import evaluate_corruptions, make_corrupted_set, open_corrupted_set, small_images
+        >>> images = np.zeros((20, 8, 8, 1), dtype=np.uint8)
+        >>> images[:10] = 230  # bright is class 1, dark is class 0
+        >>> labels = np.repeat([1, 0], 10)
+        >>> threshold = torch.nn.Linear(64, 2).requires_grad_(False)
+        >>> _ = threshold.weight.copy_(torch.tensor([[-1.0], [1.0]])), threshold.bias.copy_(torch.tensor([32.0, -32.0]))
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), threshold)
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     _ = make_corrupted_set(images, labels, out, definition=small_images(), severities=(1, 5))
+        ...     found = evaluate_corruptions(model, open_corrupted_set(out))
+        >>> found.correct_KSN.shape
+        torch.Size([4, 2, 20])
+        >>> found.frame().query("corruption == 'contrast'")["accuracy"].tolist()  # an even image has none to lose
+        [1.0, 1.0]
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     chosen = np.arange(len(data.labels)) if samples is None else np.asarray(samples, dtype=np.int64)

@@ -31,7 +31,10 @@ class AttackCurve:
     Attributes:
         attack: its name.
         gradient: whose gradient was followed: ``true``, ``feedback``, ``transfer`` or ``none``.
-        norm, loss, steps, restarts: its parameters.
+        norm: that bounds the perturbation.
+        loss: what was climbed.
+        steps: gradient steps or queries.
+        restarts: independent tries.
         raw: whether ``fooled`` is about last iterates, each eps by itself.
         eps: radii in pixel units, rising, length E.
         fooled: bool on the CPU, shape (E, N).
@@ -39,6 +42,21 @@ class AttackCurve:
         rejected: how many misclassified images were not counted because they left the ball or [0, 1].
         examples: for each image the one that fooled at the smallest eps, or the original, shape (N, ...) on the
             CPU; None unless they were asked for.
+
+    Example:
+        >>> import torch
+        >>> from robustness import attack_curve, fgsm
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> curve = attack_curve(model, images, labels, [0, 0.15, 0.35], fgsm())
+        >>> curve.minimal_eps
+        tensor([0.1500, 0.3500], dtype=torch.float64)
+        >>> curve.frame()[["eps", "accuracy", "ci_low", "ci_high"]].round(2)
+            eps  accuracy  ci_low  ci_high
+        0  0.00       1.0    0.34     1.00
+        1  0.15       0.5    0.09     0.91
+        2  0.35       0.0    0.00     0.66
     """
 
     attack: str
@@ -128,6 +146,17 @@ def attack_curve(
 
     Raises:
         InputError: pixels, labels or eps out of range, a model without gradients, an unknown gradient mode.
+
+    Example:
+        >>> import torch
+        >>> from robustness import attack_curve, fgsm
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> attack_curve(model, images, labels, [0, 0.15, 0.35], fgsm()).fooled
+        tensor([[False, False],
+                [ True, False],
+                [ True,  True]])
     """
     norm = norm_named(attack.norm)
     radii = tuple(sorted(set(map(float, eps))))
@@ -252,8 +281,22 @@ def worst_case(curves: Sequence[AttackCurve]) -> AttackCurve:
 
     Gradient-free attacks go with any gradient mode; ``steps`` is the largest and ``seconds`` the sum.
 
+    Args:
+        curves: at least one.
+
     Raises:
         ValueError: the curves are not of the same images, radii, norm, kind and gradient mode.
+
+    Example:
+        >>> import torch
+        >>> from robustness import SquareAttack, attack_curve, fgsm, worst_case
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> attacks = fgsm(), SquareAttack(queries=50)
+        >>> worst = worst_case([attack_curve(model, images, labels, [0, 0.15], attack) for attack in attacks])
+        >>> worst.attack, worst.loss, worst.accuracy.tolist()
+        ('worst case', 'ce+margin', [1.0, 0.5])
     """
     first = curves[0]
     modes = sorted({curve.gradient for curve in curves} - {"none"}) or ["none"]

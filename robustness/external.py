@@ -29,10 +29,26 @@ class TorchattacksAttack:
         attack: the class's name in torchattacks.
         norm: ``linf`` or ``l2``, one that the attack bounds.
         iterations: its number of steps or queries; its own default if None.
+        loss: ``its own``, for the tables.
+        restarts: how often to run it.
 
     Raises:
         InputError: torchattacks is not installed, has no such attack (the message lists those it has), or the
             attack does not bound the norm, needs more than a model, or has no number of steps to set.
+
+    Example:
+        >>> import torch
+        >>> from robustness import TorchattacksAttack, attack_curve
+        >>> same = torch.nn.Linear(3, 3, bias=False).requires_grad_(False)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), same)  # three pixels; the brightest is the class
+        >>> _ = same.weight.copy_(torch.eye(3))
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> attack = TorchattacksAttack(attack="MIFGSM", iterations=20)
+        >>> attack_curve(model, images, labels, [0.09, 0.15], attack).frame()[["attack", "eps", "accuracy"]]
+                        attack   eps  accuracy
+        0  torchattacks:MIFGSM  0.09       1.0
+        1  torchattacks:MIFGSM  0.15       0.5
     """
 
     attack: str

@@ -57,6 +57,20 @@ def make_corrupted_set(
 
     Raises:
         InputError: bad images, labels or names, or ``out`` holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from robustness import make_corrupted_set, small_images
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+        >>> labels = np.arange(20) % 2
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     made = make_corrupted_set(images, labels, out, definition=small_images(), corruptions=["pixelate"])
+        ...     files = sorted(path.name for path in Path(out).iterdir())
+        ...     shape = np.load(Path(out) / "pixelate.npy").shape  # five severities of 20 images
+        >>> made, files, shape
+        ({'pixelate': 'own definition'}, ['labels.npy', 'pixelate.npy', 'provenance.json'], (100, 8, 8, 1))
     """
     chosen = [definition.corruption(name) for name in dict.fromkeys(corruptions or definition.corruptions)]
     _check(images, labels, severities)

@@ -19,6 +19,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
 
     Raises:
         ValueError: a count or the confidence is out of range.
+
+    Example:
+        >>> from robustness import wilson
+        >>> [round(end, 3) for end in wilson(9, 10)]
+        [0.596, 0.982]
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} successes of {n} trials are no proportion")
@@ -52,6 +57,12 @@ def bootstrap_mean(
 
     Raises:
         ValueError: ``values`` is not a vector with at least one finite element.
+
+    Example:
+        >>> from robustness import bootstrap_mean
+        >>> low, high = bootstrap_mean([1.0] * 90 + [0.0] * 10, seed=0)
+        >>> round(low, 2), round(high, 2)
+        (0.84, 0.95)
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
@@ -76,10 +87,17 @@ def paired_bootstrap(
     Args:
         first: one number an image, shape (N,).
         second: the same images in the same order, shape (N,).
-        seed, resamples, confidence: as for :func:`bootstrap_mean`.
+        seed: of the resampling.
+        resamples: number of bootstrap means.
+        confidence: coverage, between 0 and 1.
 
     Raises:
         ValueError: the shapes differ, or a value is not finite.
+
+    Example:
+        >>> from robustness import paired_bootstrap
+        >>> paired_bootstrap([0.5, 1.0, 0.0], [0.25, 0.75, -0.25], seed=0)  # the difference is the same everywhere
+        (0.25, 0.25)
     """
     one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.shape != two.shape:

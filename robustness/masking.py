@@ -20,7 +20,25 @@ from robustness.symptoms import CHECKS, AuditLine
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """All checks of one network under one gradient mode at one eps."""
+    """All checks of one network under one gradient mode at one eps; made by :func:`audit`.
+
+    Attributes:
+        gradient: whose gradient was followed: ``true``, ``feedback`` or ``transfer``.
+        eps: radius in pixel units.
+        n_samples: images.
+        accuracy: on the images as they are, 0 to 1.
+        robust_accuracy: that the audited attack leaves.
+        lines: one a check.
+
+    Example:
+        >>> from robustness import Audit, AuditLine
+        >>> line = AuditLine(check="attack beats noise", verdict="warn", value=0.0, threshold=0.01, message="...")
+        >>> found = Audit(gradient="true", eps=0.1, n_samples=50, accuracy=0.9, robust_accuracy=0.9, lines=(line,))
+        >>> found.passed
+        False
+        >>> found.summary
+        'do not trust this curve: 1 of 1 checks warn (attack beats noise; gradient true, eps 0.1, 50 images)'
+    """
 
     gradient: str
     eps: float
@@ -88,7 +106,22 @@ def audit(
         progress: called with (checks done, checks in all).
 
     Raises:
-        InputError: as :func:`robustness.curves.attack_curve`.
+        InputError: as :func:`robustness.attack_curve`; an eps of 0.
+
+    References: Athalye, Carlini & Wagner 2018, section 4; Carlini et al., "On evaluating adversarial robustness", 2019.
+
+    Example:
+        >>> import torch
+        >>> from robustness import audit
+        >>> class Rounded(torch.nn.Module):
+        ...     def forward(self, x):  # the brightest of three pixels, whose gradient is zero
+        ...         return (x * 20).round().flatten(1)
+        >>> images = torch.rand(60, 1, 1, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = audit(Rounded(), images, images.flatten(1).argmax(1), eps=0.1)
+        >>> found.passed
+        False
+        >>> [line.check for line in found.lines if line.verdict == "warn"][:3]
+        ['gradients do not vanish', 'gradient beats black box', 'attack beats noise']
     """
     check_images(images, labels)
     check_eps([eps], norm_named(norm), images[0].numel())

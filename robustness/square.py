@@ -38,9 +38,23 @@ class SquareAttack:
         queries: forward passes an image, beyond the first, at most.
         restarts: independent repetitions.
         initial_share: share of the image that the first square covers.
+        name: what the tables call it.
+        norm: ``linf``, the only one.
+        loss: ``margin``, the only one.
+        needs_gradient: never.
 
     Raises:
         InputError: a value that makes no attack.
+
+    Example:
+        >>> import torch
+        >>> from robustness import SquareAttack, attack_curve
+        >>> model = torch.nn.Flatten()  # three pixels; the brightest is the class
+        >>> images = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0]]).reshape(2, 1, 1, 3)
+        >>> labels = torch.tensor([0, 1])
+        >>> curve = attack_curve(model, images, labels, [0.09, 0.15], SquareAttack(queries=50))
+        >>> curve.accuracy, curve.gradient
+        (tensor([1.0000, 0.5000], dtype=torch.float64), 'none')
     """
 
     queries: int = 1000

@@ -25,7 +25,7 @@ SLACK = 0.05  # ten steps on one loss are meant to be quick: a stronger attack m
 
 @dataclass(frozen=True, kw_only=True)
 class AuditLine:
-    """One check.
+    """One check of an audit.
 
     Attributes:
         check: its name.
@@ -33,6 +33,12 @@ class AuditLine:
         value: the number that was measured (NaN if skipped).
         threshold: the number that divides pass from warn.
         message: what was measured, or why nothing was.
+
+    Example:
+        >>> from robustness import AuditLine
+        >>> line = AuditLine(check="many steps beat one", verdict="pass", value=-0.2, threshold=0.01, message="...")
+        >>> line.value < line.threshold
+        True
     """
 
     check: str

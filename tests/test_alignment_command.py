@@ -9,7 +9,7 @@ import pytest
 
 from reports import figures
 from reports.cli import main
-from training.alignment import alignment
+from training.angles import alignment
 from training.checkpoint import load_checkpoint
 from training.rules import make_rule
 

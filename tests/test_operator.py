@@ -3,9 +3,11 @@
 import copy
 import gc
 
+import numpy as np
 import pytest
 import torch
 from curvature_cases import Case, cases, dense_hessian
+from scipy.sparse.linalg import aslinearoperator, cg, eigsh
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -31,6 +33,57 @@ def test_products_equal_the_dense_hessian(name, budget):
     case = cases()[name]
     operator = HessianOperator(case.model, case.loss, case.batches, memory_budget=budget)
     torch.testing.assert_close(operator.product(identity(operator)), dense_hessian(case), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [None, 1, 3, "as many as rows"])
+def test_matrix_multiplication_takes_columns(mlp, count):
+    """A square matrix that is not symmetric tells its columns from its rows."""
+    operator, truth = HessianOperator(mlp.model, mlp.loss, mlp.batches), dense_hessian(mlp)
+    shape = {None: (operator.dim,), "as many as rows": operator.shape}.get(count, (operator.dim, count))
+    vectors = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = operator @ vectors
+    assert found.shape == vectors.shape
+    torch.testing.assert_close(found, truth @ vectors, rtol=1e-10, atol=1e-12)
+
+
+def test_matrix_multiplication_refuses_what_does_not_fit(mlp):
+    operator = HessianOperator(mlp.model, mlp.loss, mlp.batches)
+    for shape in [(operator.dim + 1,), (3, operator.dim), (operator.dim, 1, 1), ()]:
+        with pytest.raises(ValueError, match="does not multiply"):
+            operator @ torch.zeros(shape)
+    with pytest.raises(TypeError):
+        operator @ 2.0
+
+
+def test_scipy_finds_the_eigenvalues_of_the_dense_hessian(mlp):
+    operator, truth = HessianOperator(mlp.model, mlp.loss, mlp.batches), dense_hessian(mlp)
+    matrix = operator.to_scipy()
+    assert (matrix.shape, matrix.dtype) == (operator.shape, np.float64)
+    found = eigsh(
+        matrix, 4, which="BE", return_eigenvectors=False, v0=np.random.default_rng(0).standard_normal(operator.dim)
+    )
+    values = torch.linalg.eigvalsh(truth).numpy()
+    np.testing.assert_allclose(np.sort(found), values[[0, 1, -2, -1]], rtol=1e-8)
+    columns = np.random.default_rng(0).standard_normal((operator.dim, 3))
+    for product in (matrix @ columns, matrix.T @ columns, np.stack([matrix @ c for c in columns.T], axis=1)):
+        np.testing.assert_allclose(product, truth.numpy() @ columns, rtol=1e-9, atol=1e-12)
+
+
+def test_scipy_solves_a_damped_newton_step(mlp):
+    """A linear system, (H + 1) x = gradient, from products alone."""
+    operator, truth = HessianOperator(mlp.model, mlp.loss, mlp.batches), dense_hessian(mlp)
+    damped = operator.to_scipy() + aslinearoperator(np.eye(operator.dim))
+    step, failed = cg(damped, operator.gradient.numpy(), rtol=1e-10)
+    assert not failed
+    wanted = torch.linalg.solve(truth + torch.eye(operator.dim, dtype=torch.float64), operator.gradient)
+    np.testing.assert_allclose(step, wanted.numpy(), rtol=1e-7, atol=1e-10)
+
+
+def test_scipy_gets_float32_from_a_float32_model(mlp):
+    operator = HessianOperator(mlp.model.float(), mlp.loss, mlp.batches)
+    product = operator.to_scipy() @ np.ones(operator.dim)
+    assert product.dtype == np.float32
+    np.testing.assert_array_equal(product, (operator @ torch.ones(operator.dim)).numpy())
 
 
 @pytest.mark.parametrize("name", NAMES)

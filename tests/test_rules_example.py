@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from reports.cli import main
-from training.alignment import alignment
+from training.angles import alignment
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset

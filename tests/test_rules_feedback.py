@@ -8,7 +8,7 @@ from torch import nn
 
 from alignscape.errors import InputError
 from training import loop, network
-from training.alignment import alignment
+from training.angles import alignment
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset

@@ -24,10 +24,25 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """What a checkpoint knows of its data: enough to rebuild the network and to find the same pixels again."""
+    """What a checkpoint knows of its data: enough to rebuild the network and to find the same pixels again.
+
+    Attributes:
+        name: of the data set.
+        input_shape: (C, H, W).
+        classes: number of classes.
+        mean: that pixels in [0, 1] are normalised by, one a channel.
+        std: the same.
+        digest: SHA-256 (64 hex digits) of both splits.
+
+    Example:
+        >>> from training import DataInfo, load_dataset
+        >>> info = DataInfo.of(load_dataset("digits"))
+        >>> info.input_shape, info.classes, len(info.digest)
+        ((1, 8, 8), 10, 64)
+    """
 
     name: str
-    input_shape: tuple[int, int, int]  # (C, H, W)
+    input_shape: tuple[int, int, int]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -58,12 +73,30 @@ class DataInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One network at one moment of its training."""
+    """One network at one moment of its training.
+
+    Attributes:
+        config: that it is trained by.
+        data: that it is trained on.
+        model: state dict of the plain network.
+        feedback: the tensors that its training twin holds beyond it.
+        epoch: finished epochs.
+        step: finished steps of the optimiser.
+        metrics: of the epoch, as in ``metrics.csv``, and whether the run has diverged.
+
+    Example:
+        >>> from training import Checkpoint, DataInfo, TrainConfig, build_model, load_dataset
+        >>> config, data = TrainConfig(hidden=(16,)), DataInfo.of(load_dataset("digits"))
+        >>> weights = build_model(config, data.input_shape, data.classes).state_dict()
+        >>> start = Checkpoint(config=config, data=data, model=weights, feedback={}, epoch=0, step=0, metrics={})
+        >>> sum(p.numel() for p in start.plain_model().parameters())
+        1210
+    """
 
     config: TrainConfig
     data: DataInfo
-    model: dict[str, Tensor]  # state dict of the plain network
-    feedback: dict[str, Tensor]  # what the training twin holds beyond it
+    model: dict[str, Tensor]
+    feedback: dict[str, Tensor]
     epoch: int
     step: int
     metrics: dict[str, float | bool]
@@ -102,7 +135,26 @@ def split_state(model: nn.Module, twin: nn.Module) -> tuple[dict[str, Tensor], d
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Write ``checkpoint`` atomically. It holds no optimiser state, so it stays the size of the network."""
+    """Write ``checkpoint`` atomically. It holds no optimiser state, so it stays the size of the network.
+
+    Args:
+        checkpoint: tensors on any device.
+        path: of the file; a folder that does not exist is made.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from training import Checkpoint, DataInfo, TrainConfig, build_model, load_checkpoint, load_dataset
+        >>> from training import save_checkpoint
+        >>> config, data = TrainConfig(hidden=(16,)), DataInfo.of(load_dataset("digits"))
+        >>> weights = build_model(config, data.input_shape, data.classes).state_dict()
+        >>> start = Checkpoint(config=config, data=data, model=weights, feedback={}, epoch=0, step=0, metrics={})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint(start, Path(folder) / "ckpt.pt")
+        ...     back = load_checkpoint(Path(folder) / "ckpt.pt")
+        >>> back.config == config, bool((back.model["layers.0.bias"] == weights["layers.0.bias"]).all())
+        (True, True)
+    """
     fields = {
         "format": FORMAT,
         "config": {
@@ -125,6 +177,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         InputError: no such file; truncated or not a torch file; a pickle that would run code (it does not run); a
             file that is not a checkpoint of ours; one from a newer version.
+
+    Example:
+        >>> import tempfile
+        >>> from training import TrainConfig, load_checkpoint, load_dataset, train
+        >>> config = TrainConfig(rule="fa", hidden=(32,), epochs=5, batch_size=20, lr=0.01, train_size=300)
+        >>> data = load_dataset("digits", train_size=300)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = load_checkpoint(train(config, data, folder).checkpoint)
+        >>> checkpoint.epoch, checkpoint.metrics["test_accuracy"] > 0.5, list(checkpoint.feedback)
+        (5, True, ['layers.0.feedback', 'layers.1.feedback'])
+        >>> sum(p.numel() for p in checkpoint.plain_model().parameters())
+        2410
     """
     fields = read_torch_file(path)
     if not isinstance(fields, dict) or not {"format", "config", "model", "feedback"} <= fields.keys():
@@ -163,6 +227,18 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         InputError: as :func:`load_checkpoint`; no tensors in the file.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from training import load_state_dict
+        >>> model = torch.nn.DataParallel(torch.nn.Linear(3, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": model.state_dict(), "epoch": 7}, Path(folder) / "theirs.pt")
+        ...     weights = load_state_dict(Path(folder) / "theirs.pt")
+        >>> {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        {'weight': (2, 3), 'bias': (2,)}
     """
     if Path(path).suffix == ".safetensors":
         state: Any = _read_safetensors(path)
@@ -180,8 +256,23 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy ``weights`` into ``model``.
 
+    Args:
+        model: any ``nn.Module``.
+        weights: a state dict; every tensor of the model must be in it, and no other.
+
     Raises:
         InputError: keys or shapes that do not fit, the first few named; values that are NaN or infinite.
+
+    Example:
+        >>> import torch
+        >>> from training import load_weights
+        >>> model = torch.nn.Linear(3, 2)
+        >>> load_weights(model, {"weight": torch.zeros(2, 3), "bias": torch.ones(2)})
+        >>> model(torch.zeros(1, 3)).tolist()
+        [[1.0, 1.0]]
+        >>> load_weights(model, {"weight": torch.zeros(2, 4), "bias": torch.ones(2)})
+        Traceback (most recent call last):
+        alignscape.errors.InputError: the weights do not fit the model Linear: weight is (2, 4), the model wants (2, 3)
     """
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in weights]

@@ -63,6 +63,15 @@ class TrainConfig:
 
     Raises:
         InputError: a value is out of its range; the message names the field and the range.
+
+    Example:
+        >>> from training import TrainConfig
+        >>> config = TrainConfig(rule="ifa", angle=30, hidden=(64, 64), epochs=3)
+        >>> config.angle, config.batch_size, TrainConfig.from_dict(config.to_dict()) == config
+        (30.0, 128, True)
+        >>> TrainConfig(angle=200)
+        Traceback (most recent call last):
+        alignscape.errors.InputError: angle is 200; it must lie in [0, 180] degrees
     """
 
     rule: str = setting("bp", "learning rule", metavar="NAME", group="rule")

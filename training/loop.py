@@ -24,19 +24,45 @@ from training.stack_size import Sizes, plan
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What a progress display shows of the networks that train together; metrics are means over them."""
+    """What a progress display shows of the networks that train together; ``progress`` of :func:`train` gets it.
 
-    name: str  # of the run folder, or of the first of several
+    Attributes:
+        name: of the run folder, or of the first of several.
+        networks: how many train together.
+        finished: networks of the same call that were done before these.
+        jobs: all networks of the call.
+        step: finished steps.
+        total_steps: of a run.
+        epoch: finished epochs.
+        metrics: means over the networks, of the last finished epoch; inside one, train_loss and train_accuracy so far.
+        ends_epoch: whether an epoch has just ended.
+        seconds_left: of the whole call, at the pace so far.
+        seconds_each: that a network takes from start to end, at this pace.
+
+    Example:
+        >>> import tempfile
+        >>> from training import TrainConfig, load_dataset, train
+        >>> def show(standing):
+        ...     if standing.ends_epoch:
+        ...         print(f"{standing.name}: epoch {standing.epoch}, step {standing.step} of {standing.total_steps}")
+        >>> config = TrainConfig(hidden=(16,), epochs=2, batch_size=50, train_size=200)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = train(config, load_dataset("digits", train_size=200), f"{folder}/bp", progress=show)
+        bp: epoch 1, step 4 of 8
+        bp: epoch 2, step 8 of 8
+    """
+
+    name: str
     networks: int
-    finished: int  # networks of the same call that were done before these
-    jobs: int  # all networks of the call
+    finished: int
+    jobs: int
     step: int
     total_steps: int
-    epoch: int  # finished epochs
-    metrics: dict[str, float]  # of the last finished epoch; inside one, train_loss and train_accuracy so far
+    epoch: int
+    metrics: dict[str, float]
     ends_epoch: bool
-    seconds_left: float  # of the whole call, at the pace so far
-    seconds_each: float  # that a network takes from start to end, at this pace
+    seconds_left: float
+    seconds_each: float
 
 
 Progress = Callable[[Standing], None]
@@ -45,9 +71,9 @@ Progress = Callable[[Standing], None]
 def train(
     config: TrainConfig,
     data: Dataset,
-    folder: Path,
+    folder: str | Path,
     *,
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     progress: Progress | None = None,
 ) -> RunFolder:
     """Train ``config`` on ``data`` (on its device) in ``folder``, going on from a resume point if there is one.
@@ -57,18 +83,35 @@ def train(
     function of (seed, epoch) and everything else that moves is in the resume point. A loss that is not finite ends
     the run with its epoch; it records ``diverged`` and the step.
 
+    Args:
+        config: what defines the run.
+        data: what it is trained and tested on, at best ``load_dataset(config.dataset, ...)``.
+        folder: of the run; made if it is not there.
+        data_root: where the data came from, for the record.
+        progress: called about twice a second and after each epoch.
+
     Raises:
         InputError: unknown rule or model, a rule that cannot wrap the model, a folder of another run.
+
+    Example:
+        >>> import tempfile
+        >>> from training import TrainConfig, load_checkpoint, load_dataset, train
+        >>> config = TrainConfig(rule="fa", hidden=(32,), epochs=5, batch_size=20, lr=0.01, train_size=300)
+        >>> data = load_dataset("digits", train_size=300)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = load_checkpoint(train(config, data, folder).checkpoint)
+        >>> checkpoint.epoch, checkpoint.step, checkpoint.metrics["test_accuracy"] > 0.5
+        (5, 75, True)
     """
     return train_many([(config, folder)], data, stack=1, data_root=data_root, progress=progress)[0]
 
 
 def train_many(
-    jobs: Sequence[tuple[TrainConfig, Path]],
+    jobs: Sequence[tuple[TrainConfig, str | Path]],
     data: Dataset,
     *,
     stack: Sizes = "auto",
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     progress: Progress | None = None,
     report_plan: Callable[[str], None] | None = None,
     on_epoch: OnEpoch | None = None,
@@ -82,14 +125,29 @@ def train_many(
     bit-identical on a CPU. A network that diverges leaves the stack at the end of its epoch; the others go on.
 
     Args:
+        jobs: each config with its folder.
+        data: as for :func:`train`.
+        stack: most networks that train together, or ``"auto"``.
+        data_root: as for :func:`train`.
+        progress: called about twice a second and after each epoch.
         report_plan: called with a line for each architecture: how many networks train together, and why.
         on_epoch: called with the run and all its rows of metrics, for each network after each epoch.
 
     Raises:
         InputError: as :func:`train`, for any of the jobs.
+
+    Example:
+        >>> import tempfile
+        >>> from training import TrainConfig, load_dataset, train_many
+        >>> configs = [TrainConfig(rule="fa", hidden=(16,), epochs=1, train_size=200, seed=seed) for seed in (0, 1)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     jobs = [(config, f"{folder}/seed-{config.seed}") for config in configs]
+        ...     runs = train_many(jobs, load_dataset("digits", train_size=200), stack=2)
+        ...     [(run.path.name, run.is_done) for run in runs]
+        [('seed-0', True), ('seed-1', True)]
     """
-    runs = [RunFolder(folder) for _, folder in jobs]
-    session = Session(data, data_root, len(jobs), progress)
+    runs = [RunFolder(Path(folder)) for _, folder in jobs]
+    session = Session(data, None if data_root is None else Path(data_root), len(jobs), progress)
     session.on_epoch = on_epoch
     session.waiting = sum(not run.is_done for run in runs)
     for members in plan([config for config, _ in jobs], data, session.info, stack, report_plan):

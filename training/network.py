@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from alignscape.errors import InputError
-from training.alignment import alignment
+from training.angles import alignment
 from training.checkpoint import Checkpoint, DataInfo, save_checkpoint, split_state
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
-from training.gradient_alignment import as_metrics, gradient_alignment
+from training.gradient_angles import as_metrics, gradient_alignment
 from training.models import build_model
 from training.models.trial import try_training
 from training.rules import make_rule

@@ -25,7 +25,18 @@ RESUME, NEXT_RESUME = "resume.pt", "resume-next.pt"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``config.json``, ``ckpt.pt``, ``checkpoints/``, ``metrics.csv``, ``resume.pt``, ``done.json`` under ``path``."""
+    """``config.json``, ``ckpt.pt``, ``checkpoints/``, ``metrics.csv``, ``resume.pt``, ``done.json`` under ``path``.
+
+    Attributes:
+        path: of the folder, which may not exist yet.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from training import RunFolder
+        >>> run = RunFolder(Path("runs/bp"))
+        >>> run.is_done, run.checkpoint.name, run.epoch_checkpoint(3).name
+        (False, 'ckpt.pt', 'epoch-0003.pt')
+    """
 
     path: Path
 

@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 from alignscape.seeding import derive_seed, generator
 from training.captured import CapturedStep
 from training.data import Dataset, Normalise
-from training.evaluate import evaluate, evaluate_stack
+from training.evaluation import evaluate, evaluate_stack
 from training.network import Network
 from training.optimiser import StackOptimiser
 from training.precision import autocast

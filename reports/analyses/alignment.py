@@ -130,8 +130,8 @@ class Alignment(Analysis):
         """Return one row for each layer of one checkpoint, and one for all parameters."""
         import pandas as pd
 
-        from training.alignment import alignment
-        from training.gradient_alignment import gradient_alignment
+        from training.angles import alignment
+        from training.gradient_angles import gradient_alignment
         from training.rules import make_rule
 
         checkpoint = subject.checkpoint

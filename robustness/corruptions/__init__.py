@@ -1,7 +1,6 @@
 """Common image corruptions: the fifteen of CIFAR-10-C, vectorised over images, seeded per image.
 
->>> definition = cifar_c(load_frost_textures("frost"))  # doctest: +SKIP
->>> foggy = definition.corrupt(images, "fog", severity=3, seed=0)  # doctest: +SKIP
+A definition holds them: ``cifar_c(load_frost_textures(folder)).corrupt(images, "fog", severity=3, seed=0)``.
 """
 
 from robustness.corruptions.definitions import SEVERITIES, Corruption, Definition, cifar_c, small_images

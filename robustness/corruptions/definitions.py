@@ -26,8 +26,24 @@ class Distortion(Protocol):
 class Corruption:
     """A named distortion.
 
-    ``random`` says whether it draws; ``label`` is the provenance of a file made with it whose bytes are not known to
-    be the official ones: ``regenerated`` (the same definition), ``approximate`` or ``own definition``.
+    Attributes:
+        name: what files and tables call it.
+        category: ``noise``, ``blur``, ``weather``, ``digital``, or another.
+        distort: ``distort(images, severity, streams)``: images (N, H, W, C) uint8, severity 1 ... 5, one random stream
+            an image; returns images of the same shape.
+        random: whether it draws.
+        label: provenance of a file made with it whose bytes are not known to be the official ones: ``regenerated``
+            (the same definition), ``approximate`` or ``own definition``.
+
+    Example:
+        >>> import numpy as np
+        >>> from robustness import Corruption, Definition
+        >>> def darken(images, severity, streams):
+        ...     return images // (severity + 1)
+        >>> dark = Corruption(name="dark", category="mine", distort=darken, random=False, label="own definition")
+        >>> mine = Definition(title="mine", corruptions={"dark": dark})
+        >>> mine.corrupt(np.full((1, 2, 2, 1), 120, dtype=np.uint8), "dark", 2, seed=0).ravel()
+        array([40, 40, 40, 40], dtype=uint8)
     """
 
     name: str
@@ -39,8 +55,23 @@ class Corruption:
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """A set of corruptions, the image shape that its constants are meant for (None: any), and for the record what
-    else its output depends on."""
+    """A set of corruptions.
+
+    Attributes:
+        title: what the record of a set calls it.
+        corruptions: by name.
+        image_shape: (H, W, C) that its constants are meant for; None for any.
+        details: what else its output depends on, for the record.
+
+    Example:
+        >>> import numpy as np
+        >>> from robustness import small_images
+        >>> images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
+        >>> noisy = small_images().corrupt(images, "gaussian_noise", 3, seed=0)
+        >>> alone = small_images().corrupt(images[1:], "gaussian_noise", 3, seed=0, first=1)
+        >>> bool((noisy[1:] == alone).all())  # an image's draws are its own
+        True
+    """
 
     title: str
     corruptions: Mapping[str, Corruption]
@@ -84,7 +115,17 @@ class Definition:
 def cifar_c(textures: FrostTextures) -> Definition:
     """Return the fifteen corruptions of CIFAR-10-C and CIFAR-100-C (Hendrycks & Dietterich 2019), for 32 x 32 RGB.
 
-    Frost cuts its crystals from ``textures`` (see :func:`~robustness.corruptions.frost.load_frost_textures`).
+    Args:
+        textures: what frost cuts its crystals from (see :func:`robustness.load_frost_textures`).
+
+    Example:
+        >>> import warnings
+        >>> from robustness import cifar_c, load_frost_textures
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # says that frost uses a stand-in, where it does
+        ...     definition = cifar_c(load_frost_textures())
+        >>> len(definition.corruptions), definition.image_shape, definition.corruption("fog").category
+        (15, (32, 32, 3), 'weather')
     """
     frost = partial(weather.frost, textures=textures.images)
     listed = _listed(
@@ -116,7 +157,13 @@ def cifar_c(textures: FrostTextures) -> Definition:
 
 
 def small_images() -> Definition:
-    """Return four corruptions whose constants are our own, for images of about 8 x 8. This is *not* CIFAR-10-C."""
+    """Return four corruptions whose constants are our own, for images of about 8 x 8. This is *not* CIFAR-10-C.
+
+    Example:
+        >>> from robustness import small_images
+        >>> list(small_images().corruptions)
+        ['gaussian_noise', 'gaussian_blur', 'contrast', 'pixelate']
+    """
     listed = _listed(
         ("gaussian_noise", "noise", small.gaussian_noise, True),
         ("gaussian_blur", "blur", small.gaussian_blur, False),

@@ -27,9 +27,22 @@ SCALE = 0.2  # from the size on disk to what 32 x 32 cuts are taken from
 
 @dataclass(frozen=True, kw_only=True)
 class FrostTextures:
-    """Five scaled textures, and whether they are the official ones."""
+    """Five scaled textures, and whether they are the official ones; made by :func:`load_frost_textures`.
 
-    images: tuple[Images, ...]  # each (h, w, 3) RGB
+    Attributes:
+        images: each (h, w, 3) RGB, uint8.
+        official: whether their MD5 are those of the official files.
+        source: ``folder``, ``imagecorruptions`` or ``stand-in``.
+
+    Example:
+        >>> import numpy as np
+        >>> from robustness import FrostTextures
+        >>> mine = FrostTextures(images=(np.zeros((70, 110, 3), dtype=np.uint8),) * 5, official=False, source="mine")
+        >>> len(mine.digest())
+        64
+    """
+
+    images: tuple[Images, ...]
     official: bool
     source: str
 
@@ -47,8 +60,20 @@ def load_frost_textures(folder: str | Path | None = None) -> FrostTextures:
     What is made with the stand-in, or with other pictures of these names, is labelled ``approximate``; a warning says
     so.
 
+    Args:
+        folder: that holds ``frost1.png`` ... ``frost5.jpg`` of the authors' code.
+
     Raises:
         InputError: the folder lacks one of the five files (named), or one is no picture or too small.
+
+    Example:
+        >>> import warnings
+        >>> from robustness import load_frost_textures
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # says that frost uses a stand-in, where it does
+        ...     textures = load_frost_textures()
+        >>> len(textures.images), textures.images[0].shape[2]
+        (5, 3)
     """
     if folder is not None:
         return _read([Path(folder) / name for name in TEXTURE_MD5], source="folder")

@@ -12,7 +12,20 @@ from alignscape.seeding import generator
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images (N, C, H, W) uint8 and labels (N,) int64, on one device."""
+    """Samples on one device.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64.
+
+    Example:
+        >>> import torch
+        >>> from training import Split
+        >>> split = Split(images=torch.zeros(5, 1, 2, 2, dtype=torch.uint8), labels=torch.arange(5))
+        >>> few, fewer = split.subset(3, seed=0), split.subset(2, seed=0)
+        >>> len(few), bool((few.labels[:2] == fewer.labels).all())
+        (3, True)
+    """
 
     images: Tensor
     labels: Tensor
@@ -49,7 +62,21 @@ class Split:
 
 class Normalise(nn.Module):
     """Map pixels to zero mean and unit variance per channel: ``(x / 255 - mean) / std`` for uint8, and
-    ``(x - mean) / std`` for floats in [0, 1]. Accepts (..., C, H, W); returns float of the module's dtype."""
+    ``(x - mean) / std`` for floats in [0, 1]. Accepts (..., C, H, W); returns float of the module's dtype.
+
+    Args:
+        mean: of pixels in [0, 1], one a channel.
+        std: standard deviation of the same.
+
+    Example:
+        >>> import torch
+        >>> from training import Normalise
+        >>> normalise = Normalise(mean=(0.5,), std=(0.25,))
+        >>> normalise(torch.tensor([[[0, 255]]], dtype=torch.uint8))
+        tensor([[[-2.,  2.]]])
+        >>> normalise(torch.tensor([[[0.0, 0.5]]]))
+        tensor([[[-2.,  0.]]])
+    """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -71,7 +98,25 @@ class Normalise(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Both splits on one device, with what a model and a checkpoint need to know of them."""
+    """Both splits on one device, with what a model and a checkpoint need to know of them.
+
+    Attributes:
+        name: of the data set; a name of your own for data of your own.
+        train: split to learn from.
+        test: split to measure on.
+        mean: of the train split's pixels in [0, 1], one a channel.
+        std: standard deviation of the same.
+        classes: number of classes.
+
+    Example:
+        >>> import torch
+        >>> from training import Dataset, Split
+        >>> images = torch.randint(256, (30, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+        >>> split = Split(images=images, labels=torch.arange(30) % 2)
+        >>> mine = Dataset(name="mine", train=split, test=split, mean=(0.5,) * 3, std=(0.3,) * 3, classes=2)
+        >>> mine.input_shape, mine.digest()[:8] == mine.digest()[:8]
+        ((3, 4, 4), True)
+    """
 
     name: str
     train: Split

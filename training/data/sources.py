@@ -21,10 +21,17 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """Where a data set's files lie under the root, and the per-channel statistics of its train split."""
+    """Where a data set's files lie under the root, and the per-channel statistics of its train split.
 
-    files: dict[str, tuple[str, ...]]  # split -> files that must exist, relative to the root
-    mean: tuple[float, ...]  # of pixels in [0, 1]
+    Attributes:
+        files: of each split, those that must exist, relative to the root.
+        mean: of pixels in [0, 1], one a channel.
+        std: standard deviation of the same.
+        classes: number of classes.
+    """
+
+    files: dict[str, tuple[str, ...]]
+    mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
 
@@ -99,8 +106,20 @@ def source(name: str) -> DataSource:
 def load_split(name: str, split: str, root: str | Path | None = None, *, download: bool = False) -> Split:
     """Read one split (``"train"`` or ``"test"``) from torchvision's folder layout under ``root``, on the CPU.
 
+    Args:
+        name: one of :data:`SOURCES`; ``digits`` and ``digits32`` need no files.
+        split: ``"train"`` or ``"test"``.
+        root: folder with the data set's files.
+        download: fetch what is missing.
+
     Raises:
         InputError: unknown name; missing files (named) when not ``download``; files that fail their checksum.
+
+    Example:
+        >>> from training import load_split
+        >>> test = load_split("digits", "test")
+        >>> test.images.shape, test.images.dtype
+        (torch.Size([360, 1, 8, 8]), torch.uint8)
     """
     files = source(name).files[split]
     if name == "digits":
@@ -133,8 +152,22 @@ def load_dataset(
 ) -> Dataset:
     """Read both splits, cut the train split to ``train_size`` samples, and place them on ``device``.
 
+    Args:
+        name: as for :func:`load_split`.
+        root: as for :func:`load_split`.
+        download: as for :func:`load_split`.
+        train_size: samples of the train split; all if None.
+        subset_seed: which samples those are.
+        device: where both splits lie.
+
     Raises:
         InputError: as :func:`load_split` and :meth:`Split.subset`.
+
+    Example:
+        >>> from training import load_dataset
+        >>> data = load_dataset("digits", train_size=100)
+        >>> len(data.train), len(data.test), data.input_shape, data.classes
+        (100, 360, (1, 8, 8), 10)
     """
     described = source(name)
     train = load_split(name, "train", root, download=download).subset(train_size, subset_seed)

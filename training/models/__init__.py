@@ -44,9 +44,20 @@ def build_model(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Mod
     """Build the network that ``config`` names for images of ``input_shape`` (C, H, W): one of ours, or another's
     (:func:`import_model`). Weights are not yet drawn from the run's seed (``Rule.initialise`` does that).
 
+    Args:
+        config: its ``model`` and, for an MLP, ``hidden`` decide.
+        input_shape: (C, H, W).
+        classes: number of outputs.
+
     Raises:
         InputError: the model is unknown (the message lists the known ones) or does not take such images; another's
             cannot be imported, or has not one output for each class.
+
+    Example:
+        >>> from training import TrainConfig, build_model
+        >>> model = build_model(TrainConfig(hidden=(16,)), (1, 8, 8), 10)
+        >>> {name: tuple(p.shape) for name, p in model.named_parameters()}
+        {'layers.0.weight': (16, 64), 'layers.0.bias': (16,), 'layers.1.weight': (10, 16), 'layers.1.bias': (10,)}
     """
     with torch.random.fork_rng(devices=[]):  # layers draw from torch's global stream when they are made
         if ":" in config.model:

@@ -14,12 +14,23 @@ ZOOS = ("torchvision", "timm")
 
 
 def import_model(reference: str, *, classes: int | None = None, flag: str = "--model") -> nn.Module:
-    """Build the network that ``reference`` names: ``package.module:factory`` (called without arguments; modules in
-    the current folder are found), ``torchvision:NAME`` or ``timm:NAME``, both without their weights, and with
-    ``classes`` outputs if that is given. ``flag`` is what messages call the reference.
+    """Build the network that ``reference`` names.
+
+    Args:
+        reference: ``package.module:factory`` (called without arguments; modules in the current folder are found),
+            ``torchvision:NAME`` or ``timm:NAME``, both without their weights.
+        classes: outputs of a network of torchvision or timm; its own number if None.
+        flag: what messages call the reference.
 
     Raises:
         InputError: the reference has another form, or cannot be imported or called, or gives no ``nn.Module``.
+
+    Example:
+        >>> import torch
+        >>> from training import import_model
+        >>> model = import_model("torchvision:squeezenet1_1", classes=10)
+        >>> model(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
     source, _, name = reference.partition(":")
     if not source or not name:

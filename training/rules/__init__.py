@@ -51,6 +51,12 @@ def make_rule(config: TrainConfig) -> Rule:
 
     Raises:
         InputError: the rule is unknown; the message lists the known ones.
+
+    Example:
+        >>> from training import TrainConfig, make_rule
+        >>> rule = make_rule(TrainConfig(rule="fa"))
+        >>> rule.name, type(rule).__name__
+        ('fa', 'FeedbackAlignment')
     """
     return find_rule(config.rule)(config)
 

@@ -21,9 +21,23 @@ from training.rules.wrapping import replace_layers, uses, weight_layers
 
 
 class Step(NamedTuple):
-    """What one mini-batch gives: ``objective`` is what to differentiate, ``loss`` the mean cross-entropy in nats
-    (both scalars), ``logits`` (N, classes). DFA's ``signals`` (N, ...) arrive at the activations ``taps``, of the same
-    shapes, in order of execution; ``Rule.gradients`` knows what to do with them."""
+    """What one mini-batch gives; ``Rule.gradients`` knows what to do with it.
+
+    Attributes:
+        objective: what to differentiate, a scalar.
+        loss: the mean cross-entropy in nats, a scalar.
+        logits: (N, classes).
+        taps: of DFA, the activations (N, ...) where signals arrive, in order of execution.
+        signals: of DFA, what arrives there, of the same shapes.
+
+    Example:
+        >>> import torch
+        >>> from training import Step, TrainConfig, make_rule
+        >>> model = torch.nn.Linear(3, 2)
+        >>> step = make_rule(TrainConfig()).objective(model, torch.zeros(5, 3), torch.zeros(5).long())
+        >>> isinstance(step, Step), step.logits.shape, bool(step.objective == step.loss)
+        (True, torch.Size([5, 2]), True)
+    """
 
     objective: Tensor
     loss: Tensor
@@ -33,12 +47,32 @@ class Step(NamedTuple):
 
 
 class Rule:
-    """Backpropagation, and the base of the other rules."""
+    """Backpropagation, and the base of the other rules.
+
+    Args:
+        config: the run's; rules read their own options and the seed.
+
+    Attributes:
+        name: what configs call the rule.
+        summary: a line on it.
+        options: fields of :class:`TrainConfig` that this rule alone reads.
+        moves_feedback: whether :meth:`before_step` does anything.
+
+    Example:
+        >>> import torch
+        >>> from training import Rule, TrainConfig
+        >>> rule, model = Rule(TrainConfig(seed=0)), torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Linear(8, 2))
+        >>> rule.initialise(model)
+        >>> twin = rule.wrap(model, (64,))
+        >>> step = rule.objective(twin, torch.ones(5, 64), torch.zeros(5).long())
+        >>> {name: tuple(update.shape) for name, update in rule.gradients(dict(twin.named_parameters()), step).items()}
+        {'0.weight': (8, 64), '0.bias': (8,), '1.weight': (2, 8), '1.bias': (2,)}
+    """
 
     name: ClassVar[str] = "bp"
     summary: ClassVar[str] = "backpropagation: errors return through the transposed forward weights"
-    options: ClassVar[tuple[str, ...]] = ()  # fields of TrainConfig that it reads and bp does not
-    moves_feedback: ClassVar[bool] = False  # whether before_step does anything
+    options: ClassVar[tuple[str, ...]] = ()
+    moves_feedback: ClassVar[bool] = False
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config

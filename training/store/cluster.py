@@ -45,6 +45,8 @@ def execute(
     process has in hand is left to it.
 
     Args:
+        work: jobs; what they need comes by itself.
+        store: where results are, and go.
         executor: ``"serial"`` works in this process; ``"ray"`` in one actor a GPU, or a CPU where there is none.
         ray_address: of a running Ray cluster (``"auto"`` finds the one on this machine); None starts one here.
         workers: number of actors; more than there are GPUs share them.
@@ -55,6 +57,16 @@ def execute(
 
     Raises:
         InputError: unknown executor; Ray is not installed, or not where it was said to be.
+
+    Example:
+        >>> import tempfile
+        >>> from training import RunStore, TrainConfig, TrainJob, execute
+        >>> job = TrainJob(config=TrainConfig(hidden=(16,), epochs=1, train_size=200))
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     print(execute([job], RunStore(root)))
+        ...     job.is_done(RunStore(root))  # the same call again would find nothing to do
+        runs: 1 computed, 0 reused; analyses: 0 computed, 0 reused
+        True
     """
     if executor not in EXECUTORS:
         raise InputError(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")

@@ -21,7 +21,25 @@ Item = RunFolder | Entry
 
 @dataclass(frozen=True)
 class Inventory:
-    """The runs and analyses of a store at one moment, and which hang on which: by the digests of their files."""
+    """The runs and analyses of a store at one moment, and which hang on which: by the digests of their files.
+
+    Attributes:
+        store: that was looked into.
+        runs: that were begun.
+        analyses: whose folder is there.
+
+    Example:
+        >>> import tempfile
+        >>> from training import RunStore, TrainConfig, TrainJob, execute
+        >>> from training.store import Inventory
+        >>> job = TrainJob(config=TrainConfig(rule="fa", hidden=(16,), epochs=1, train_size=200))
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     _ = execute([job], RunStore(root))
+        ...     found = Inventory.of(RunStore(root))
+        ...     row = found.run_row(found.runs[0])
+        ...     row["rule"], row["state"], found.problems(found.runs[0], hashed=True)
+        ('fa', 'complete', [])
+    """
 
     store: RunStore
     runs: tuple[RunFolder, ...]

@@ -24,10 +24,23 @@ from training.store.run_store import Entry, RunStore, canonical_key, read_json, 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """One run."""
+    """One run.
+
+    Attributes:
+        config: what defines it.
+        data_root: folder with the data set's files; no part of the key.
+
+    Example:
+        >>> import tempfile
+        >>> from training import RunStore, TrainConfig, TrainJob
+        >>> job = TrainJob(config=TrainConfig(rule="fa", seed=3))
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     job.label, job.is_done(RunStore(root)), len(job.key(RunStore(root)))
+        ('run digits-fa-seed3', False, 64)
+    """
 
     config: TrainConfig
-    data_root: Path | None = None  # folder with the data set's files; no part of the key
+    data_root: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_root", absolute(self.data_root))
@@ -70,17 +83,34 @@ class TrainJob:
 class AnalysisJob:
     """A function that reads files and writes files.
 
-    ``function`` is ``"package.module:name"``, imported where the work is done and called as
+    The function is imported where the work is done and called as
     ``function(folder, inputs, device=..., data_root=..., **parameters)``: it writes ``result.csv`` or several files
     into the empty ``folder``; ``inputs`` gives the path of each input; ``device`` is ``"auto"``, ``"cpu"`` or
-    ``"cuda"``; ``data_root`` is that of the runs it reads. A change of its results wants a new ``version``.
+    ``"cuda"``; ``data_root`` is that of the runs it reads.
+
+    Attributes:
+        name: of the analysis.
+        version: of the function: a change of its results wants a new one.
+        function: ``"package.module:name"``.
+        inputs: what it reads, by name.
+        parameters: its other arguments, JSON; part of the key.
+
+    Example:
+        >>> import tempfile
+        >>> from training import AnalysisJob, RunStore, TrainConfig, TrainJob
+        >>> run = TrainJob(config=TrainConfig(rule="fa"))
+        >>> checkpoint = {"checkpoint": run.file("ckpt.pt")}
+        >>> job = AnalysisJob(name="norms", version=1, function="mine:norms", inputs=checkpoint, parameters={"p": 2})
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     job.label, job.needs == [run], job.is_done(RunStore(root))
+        ('norms of digits-fa-seed0', True, False)
     """
 
     name: str
     version: int
     function: str
     inputs: Mapping[str, "JobFile | DataFiles"]
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # JSON; part of the key
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def file(self, name: str = "result.csv") -> "JobFile":
         """Return a file it writes as an input of another analysis."""
@@ -131,7 +161,19 @@ Job = TrainJob | AnalysisJob
 
 @dataclass(frozen=True)
 class JobFile:
-    """A file that a job leaves."""
+    """A file that a job leaves.
+
+    Attributes:
+        job: that leaves it.
+        name: of the file, in the job's folder.
+
+    Example:
+        >>> from training.store import TrainJob
+        >>> from training import TrainConfig
+        >>> file = TrainJob(config=TrainConfig()).file("checkpoints/epoch-0003.pt")
+        >>> file.label
+        'digits-bp-seed0 epoch-0003'
+    """
 
     job: Job
     name: str
@@ -174,7 +216,20 @@ class JobFile:
 
 @dataclass(frozen=True)
 class DataFiles:
-    """A data set as an input; its path is the root."""
+    """A data set as an input; its path is the root.
+
+    Attributes:
+        name: of the data set.
+        root: folder with its files; None for one that needs none.
+
+    Example:
+        >>> import tempfile
+        >>> from training import RunStore, load_dataset
+        >>> from training.store import DataFiles
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     DataFiles("digits").digest(RunStore(root)) == load_dataset("digits").digest()
+        True
+    """
 
     name: str
     root: Path | None = None

@@ -48,8 +48,21 @@ RunState = Literal["absent", "in progress", "complete", "diverged", "damaged"]
 class RunStore:
     """The store under ``root``; folders are made when something is written.
 
+    Attributes:
+        root: of the store, which may not exist yet.
+
     Raises:
         InputError: ``root`` is a file, or a store of another format.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from training import RunStore, TrainConfig, load_dataset
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     store = RunStore(Path(root) / "store")
+        ...     run = store.run(TrainConfig().key(load_dataset("digits").digest()))
+        ...     store.exists, len(store.runs()), len(run.path.name), run.is_done
+        (False, 0, 16, False)
     """
 
     root: Path
@@ -116,12 +129,29 @@ class RunStore:
 
 @dataclass(frozen=True)
 class Entry:
-    """One analysis in the store, done or to be done."""
+    """One analysis in the store, done or to be done; made by :meth:`RunStore.analysis`.
+
+    Attributes:
+        store: that it is in.
+        path: of its folder.
+        key: SHA-256 (64 hex digits) of the definition.
+        definition: what the result depends on: analysis, version, inputs, parameters.
+
+    Example:
+        >>> import tempfile
+        >>> from training.store import RunStore
+        >>> def write(folder):
+        ...     _ = (folder / "result.csv").write_text("value\\n3\\n")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     entry = RunStore(root).analysis("mine", version=1, inputs={"checkpoint": "7b39"}, parameters={"k": 3})
+        ...     entry.compute(write), entry.compute(write), entry.read_table()["value"].tolist()
+        ('computed', 'reused', [3])
+    """
 
     store: RunStore
     path: Path
     key: str
-    definition: dict[str, Any]  # analysis, version, inputs, parameters
+    definition: dict[str, Any]
 
     @property
     def is_done(self) -> bool:

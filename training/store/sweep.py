@@ -21,7 +21,20 @@ Outcome = tuple[Task, list[Result] | None]  # None: the worker died
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that has no result, and why."""
+    """A job that has no result, and why.
+
+    Attributes:
+        job: that failed.
+        reason: one line.
+
+    Example:
+        >>> import tempfile
+        >>> from training import RunStore, TrainConfig, TrainJob, execute
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     summary = execute([TrainJob(config=TrainConfig(rule="nosuch"))], RunStore(root))
+        >>> summary.failed[0].reason[:22]
+        "unknown rule 'nosuch';"
+    """
 
     job: Job
     reason: str
@@ -29,12 +42,25 @@ class Failure:
 
 @dataclass(kw_only=True)
 class Summary:
-    """What a sweep came to."""
+    """What a sweep came to; :func:`execute` returns it.
 
-    computed: Counter[str] = field(default_factory=Counter)  # kind of job ("runs", "analyses") -> number
+    Attributes:
+        computed: how many jobs were carried out, by kind (``runs``, ``analyses``).
+        reused: how many were in the store by the time their turn came, by kind.
+        failed: jobs without a result.
+        lost: tasks that were begun again because their worker died.
+
+    Example:
+        >>> from collections import Counter
+        >>> from training.store import Summary
+        >>> print(Summary(computed=Counter(runs=3), reused=Counter(analyses=1)))
+        runs: 3 computed, 0 reused; analyses: 0 computed, 1 reused
+    """
+
+    computed: Counter[str] = field(default_factory=Counter)
     reused: Counter[str] = field(default_factory=Counter)
     failed: list[Failure] = field(default_factory=list)
-    lost: int = 0  # tasks that were begun again because their worker died
+    lost: int = 0
 
     def __str__(self) -> str:
         kinds = ("runs", "analyses")

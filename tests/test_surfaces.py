@@ -15,7 +15,7 @@ from landscape.affine import find_affine_layers
 from landscape.directions import check_plane, filter_normalised_directions
 from landscape.parameters import flatten, select_parameters, unflatten
 from landscape.plane import PlaneLoss
-from landscape.surface import surface
+from landscape.surfaces import surface
 
 LOSS = nn.CrossEntropyLoss()
 

@@ -12,7 +12,25 @@ from training.data import Normalise, Split
 
 @torch.no_grad()
 def evaluate(model: nn.Module, normalise: Normalise, split: Split, batch_size: int = 2500) -> tuple[float, float]:
-    """Return mean cross-entropy (nats) and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode."""
+    """Return mean cross-entropy (nats) and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode.
+
+    Args:
+        model: normalised images (N, C, H, W) -> logits (N, classes), on the split's device.
+        normalise: what its images are normalised by.
+        split: the samples.
+        batch_size: images a forward pass.
+
+    Example:
+        >>> import math
+        >>> import torch
+        >>> from training import Normalise, evaluate, load_dataset
+        >>> data = load_dataset("digits")
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).requires_grad_(False)
+        >>> _ = model[1].weight.zero_(), model[1].bias.zero_()  # knows nothing
+        >>> loss, accuracy = evaluate(model, Normalise(data.mean, data.std), data.test)
+        >>> abs(loss - math.log(10)) < 1e-6, accuracy < 0.2
+        (True, True)
+    """
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)

@@ -28,7 +28,19 @@ _GROWTH = 1.5  # between looks: stopping at every probe would stop by chance
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A value with its 95 % interval."""
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: the estimate.
+        ci_low: lower end of the interval.
+        ci_high: upper end.
+
+    Example:
+        >>> from landscape import Estimate
+        >>> share = Estimate(value=0.5, ci_low=0.4, ci_high=0.6)
+        >>> share.ci_low <= share.value <= share.ci_high
+        True
+    """
 
     value: float
     ci_low: float
@@ -37,14 +49,27 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace(Estimate):
-    """The trace, its interval over probes, and how it came about.
+    """The trace, its interval over probes, and how it came about; made by :func:`trace` or :func:`hutchinson_trace`.
 
     Attributes:
+        value: the trace.
+        ci_low: lower end of its 95 % interval.
+        ci_high: upper end.
         samples: (n,) float64, one unbiased estimate of the trace a probe.
         deflated: the part that is exact, ``tr(U H U^T)``.
         converged: the interval's half-width is within the relative tolerance.
         n_products: products spent here (deflation included, finding U not).
         layers: the same for the diagonal block of every parameter tensor, from the same probes.
+
+    Example:
+        >>> import torch, landscape
+        >>> model = torch.nn.Linear(3, 1).double()
+        >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        >>> found = landscape.trace(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)))
+        >>> {name: round(part.value, 4) for name, part in found.layers.items()}
+        {'weight': 9.3333, 'bias': 2.0}
+        >>> found.converged, found.n_probes
+        (True, 12)
     """
 
     samples: Tensor
@@ -86,6 +111,9 @@ def trace(
     the rest, and :class:`HessianOperator` for the data and for ``params, hessian, reduction, batch_size,
     memory_budget, transform, group``.
 
+    Raises:
+        InputError: as both.
+
     Example:
         >>> import torch, landscape
         >>> model = torch.nn.Linear(3, 1, bias=False).double()
@@ -122,6 +150,7 @@ def hutchinson_trace(
     """Estimate the trace of ``operator``, which may be negative.
 
     Args:
+        operator: the matrix (P, P), which is only ever multiplied.
         deflate: the subspace to treat exactly: a Krylov space, such as the ``basis`` of eigenpairs, which costs no
             product (but for ``layout``), or any rows (K, P), such as eigenvectors. It must not come from the same
             random numbers as the probes: use another seed.
@@ -137,6 +166,18 @@ def hutchinson_trace(
 
     Raises:
         InputError: fewer than two probes, which have no spread, or a tolerance that is not positive.
+
+    References: Hutchinson 1990; Meyer, Musco, Musco, Woodruff, "Hutch++", SOSA 2021 (the deflation).
+
+    Example:
+        >>> import torch
+        >>> from landscape import HessianOperator, hutchinson_trace
+        >>> model = torch.nn.Linear(3, 1, bias=False).double()
+        >>> inputs = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]], dtype=torch.float64)
+        >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(2, 1)))
+        >>> found = hutchinson_trace(hessian, max_probes=50)
+        >>> found.ci_low < 15 < found.ci_high  # (1 + 4 + 1 + 9) 2 / 2
+        True
     """
     if max_probes < 2 or not tol > 0:
         raise InputError("the trace needs at least 2 probes and a positive tolerance")

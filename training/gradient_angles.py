@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignscape.seeding import generator
-from training.alignment import angle_between
+from training.angles import angle_between
 from training.rules import Rule
 from training.rules.wrapping import weight_layers
 
@@ -22,17 +22,43 @@ class GradientAlignment:
 
     An update and its gradient come from the same mini-batch, as in training: the per-batch measures are means over
     mini-batches, with a 95 % interval for the mean over all mini-batches of that size (Student's t, NaN for one).
+    Made by :func:`gradient_alignment`.
+
+    Attributes:
+        cosine: mean over mini-batches of cos(update, gradient).
+        cosine_low: lower end of its interval.
+        cosine_high: upper end.
+        angle: degrees; mean over mini-batches of the angle.
+        angle_low: lower end of its interval.
+        angle_high: upper end.
+        sample_cosine: of the two sums over all samples: what a step on all of them would see.
+        n_samples: samples used.
+        n_batches: mini-batches with a gradient that is not 0.
+        batch_size: samples a mini-batch.
+
+    Example:
+        >>> from training import Normalise, TrainConfig, build_model, gradient_alignment, load_split, make_rule
+        >>> rule = make_rule(TrainConfig(rule="fa", hidden=(32, 32)))
+        >>> model = build_model(rule.config, (1, 8, 8), 10)
+        >>> rule.initialise(model)
+        >>> test = load_split("digits", "test")
+        >>> data = Normalise((0.3051,), (0.3757,))(test.images), test.labels
+        >>> found = gradient_alignment(model, rule.wrap(model, (1, 8, 8)), rule, data, batch_size=64)
+        >>> found["layers.1"].cosine_low <= found["layers.1"].cosine <= found["layers.1"].cosine_high
+        True
+        >>> found["layers.1"].n_samples, found["layers.1"].n_batches
+        (320, 5)
     """
 
-    cosine: float  # mean over mini-batches of cos(update, gradient)
+    cosine: float
     cosine_low: float
     cosine_high: float
-    angle: float  # degrees; mean over mini-batches of the angle
+    angle: float
     angle_low: float
     angle_high: float
-    sample_cosine: float  # of the two sums over all samples: what a step on all of them would see
+    sample_cosine: float
     n_samples: int
-    n_batches: int  # with a gradient that is not 0
+    n_batches: int
     batch_size: int
 
 
@@ -54,6 +80,7 @@ def gradient_alignment(
     Args:
         model: the plain network.
         twin: its training twin, with the same parameter values.
+        rule: that made the twin.
         data: normalised inputs (N, C, H, W) and labels (N,), on the model's device.
         batch_size: samples a mini-batch; the last, smaller one is left out. At most N are taken.
         seed: of the order in which samples are put into mini-batches.
@@ -61,6 +88,17 @@ def gradient_alignment(
     Returns:
         One entry for each layer with a weight matrix (its weights without the bias), in order of registration, and
         :data:`ALL` for all trainable parameters.
+
+    Example:
+        >>> from training import Normalise, TrainConfig, build_model, gradient_alignment, load_split, make_rule
+        >>> rule = make_rule(TrainConfig(rule="fa", hidden=(32, 32)))
+        >>> model = build_model(rule.config, (1, 8, 8), 10)
+        >>> rule.initialise(model)
+        >>> test = load_split("digits", "test")
+        >>> data = Normalise((0.3051,), (0.3757,))(test.images), test.labels
+        >>> found = gradient_alignment(model, rule.wrap(model, (1, 8, 8)), rule, data, batch_size=64)
+        >>> {layer: one.cosine > 0.999 for layer, one in found.items()}  # the last layer's update is its gradient
+        {'layers.0': False, 'layers.1': False, 'layers.2': True, 'all': False}
     """
     inputs, labels = data
     size = min(batch_size, len(labels))

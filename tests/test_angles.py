@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.alignment import alignment
+from training.angles import alignment
 
 
 def test_hand_made_angles():

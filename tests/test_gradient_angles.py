@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from training.config import TrainConfig
 from training.data import load_dataset
-from training.gradient_alignment import ALL, gradient_alignment, mean_interval
+from training.gradient_angles import ALL, gradient_alignment, mean_interval
 from training.loop import train
 from training.models import build_model
 from training.rules import make_rule

@@ -7,17 +7,44 @@ from torch import Tensor
 
 
 class Alignment(NamedTuple):
-    """Agreement of W with the matrix in its place on the way down, for one layer."""
+    """Agreement of W with the matrix in its place on the way down, for one layer; made by :func:`alignment`.
 
-    row_angle: float  # degrees; mean over the neurons of the angle between their rows (the IFA paper's measure)
-    flat_angle: float  # degrees; one angle between the flattened matrices (what other tools report)
-    norm_ratio: float  # |B| / |W|, Frobenius
+    Attributes:
+        row_angle: degrees; mean over the neurons of the angle between their rows (the IFA paper's measure).
+        flat_angle: degrees; one angle between the flattened matrices (what other tools report).
+        norm_ratio: ``|B| / |W|``, Frobenius.
+
+    Example:
+        >>> import torch
+        >>> from training import alignment
+        >>> found = alignment(torch.eye(2), torch.tensor([[2.0, 0.0], [2.0, 0.0]]))
+        >>> round(found.row_angle, 3), round(found.flat_angle, 3), found.norm_ratio
+        (45.0, 60.0, 2.0)
+    """
+
+    row_angle: float
+    flat_angle: float
+    norm_ratio: float
 
 
 def alignment(weight: Tensor, backward_weight: Tensor) -> Alignment:
     """Compare ``weight`` W with ``backward_weight`` B, both (out, in) or (out, in, k, k).
 
     A zero row has no direction: its angle counts as 90 degrees.
+
+    Args:
+        weight: W, rows are neurons or filters.
+        backward_weight: B, of the same shape; of a network, as ``Rule.backward_weights`` gives it.
+
+    Example:
+        >>> import torch
+        >>> from training import TrainConfig, alignment, build_model, make_rule
+        >>> rule = make_rule(TrainConfig(rule="ifa", angle=30, alignment="exact", hidden=(32, 32)))
+        >>> model = build_model(rule.config, (1, 8, 8), 10)
+        >>> rule.initialise(model)
+        >>> twin = rule.wrap(model, (1, 8, 8))
+        >>> {name: round(alignment(w, b).row_angle, 2) for name, (w, b) in rule.backward_weights(twin).items()}
+        {'layers.1': 30.0, 'layers.2': 30.0}
     """
     w, b = weight.detach().double().flatten(1), backward_weight.detach().double().flatten(1)
     return Alignment(
