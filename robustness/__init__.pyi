@@ -5,6 +5,7 @@ from .corruption_accuracy import CorruptionAccuracy, evaluate_corruptions, mean_
 from .corruptions import Corruption, Definition, FrostTextures, cifar_c, load_frost_textures, small_images
 from .curves import AttackCurve, attack_curve, worst_case
 from .external import TorchattacksAttack
+from .functions import FunctionAttack
 from .generate import make_corrupted_set
 from .intervals import bootstrap_mean, paired_bootstrap, wilson
 from .masking import Audit, audit
@@ -23,6 +24,7 @@ __all__ = [
     "CorruptionAccuracy",
     "Definition",
     "FrostTextures",
+    "FunctionAttack",
     "GradientAttack",
     "PairedTest",
     "RankSumTest",

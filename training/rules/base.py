@@ -55,7 +55,7 @@ class Rule:
     Attributes:
         name: what configs call the rule.
         summary: a line on it.
-        options: fields of :class:`TrainConfig` that this rule alone reads.
+        options: fields of :class:`TrainConfig` that it reads and bp does not.
         moves_feedback: whether :meth:`before_step` does anything.
 
     Example:
