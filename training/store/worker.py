@@ -1,6 +1,5 @@
 """What carries out a job and commits its result to the store, in this process or in an actor on another machine."""
 
-import importlib
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignscape.errors import InputError
 from alignscape.files import write_text
+from alignscape.imports import import_reference, reason
 from training.store.digests import data_options, forget_digests
 from training.store.jobs import AnalysisJob, Job, TrainJob
 from training.store.run_store import FOLDER_DIGITS, RunStore, remove_folder, run_state
@@ -151,13 +151,12 @@ class Worker:
 
 
 def import_function(reference: str) -> Callable[..., None]:
-    """Return the function called ``package.module:name``.
+    """Return the function called ``package.module:name``, one of ours before one of the user's.
 
     Raises:
         InputError: there is none.
     """
-    module, _, name = reference.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"no function {reference!r}: {error}") from error
+        return import_reference(reference, flag="function", ours_first=True)
+    except InputError as error:
+        raise InputError(f"no function {reference!r}: {reason(error.__cause__ or error)}") from error
