@@ -26,6 +26,7 @@ class TrainConfig:
     """
 
     rule: str = "bp"
+    rule_source: str = ""  # SHA-256 of the source of a rule that is not ours, see `training.rules.pinned`
     angle: float = 0.0  # degrees between W and B at the start; `ifa` only
     alignment: str = "gaussian"  # `ifa`: rows at `angle` in expectation, or exactly
     expansion: int = 10  # k of the (k out)-dimensional middle of `pfa`

@@ -14,7 +14,7 @@ from reports.commands.common import (
     positive_float,
     positive_int,
 )
-from training.rule_list import rule_summaries
+from training.rule_list import listed_rules
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``analyze train``; defaults are those of ``TrainConfig``."""
     rule = parser.add_argument_group("rule")
-    rules = "; ".join(f"{name}: {summary}" for name, summary in rule_summaries().items())
-    rule.add_argument("--rule", default="bp", metavar="NAME", help=f"learning rule (default: bp). {rules}")
+    rules = "; ".join(f"{name}: {summary}" for name, summary in listed_rules().items())
+    help = "learning rule, or one of yours as package.module:Class, of the current folder say (default: bp). "
+    rule.add_argument("--rule", default="bp", metavar="NAME", help=(help + rules).replace("%", "%%"))
     rule.add_argument(
         "--angle",
         "--angles",
@@ -286,10 +287,9 @@ def make_configs(args: argparse.Namespace) -> "list[TrainConfig]":
         InputError: a value out of range; a flag of another rule; an unknown rule.
     """
     from training.config import TrainConfig
-    from training.rules import RULES
+    from training.rules import find_rule
 
-    if args.rule not in RULES:
-        raise InputError(f"unknown rule {args.rule!r}; known: {', '.join(RULES)}")
+    find_rule(args.rule)
     fixed: dict[str, Any] = {
         name: getattr(args, name)
         for name in (

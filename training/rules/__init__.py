@@ -1,9 +1,11 @@
-"""Learning rules: one short file each behind one interface."""
+"""Learning rules: one short file each behind one interface. Those of others need no place here: see ``others``."""
 
 import dataclasses
 
 from alignscape.errors import InputError
+from alignscape.imports import reason
 from training.config import TrainConfig
+from training.rules import others
 from training.rules.base import Rule, Step
 from training.rules.brsf import BatchRandomSignFeedback
 from training.rules.dfa import DirectFeedbackAlignment
@@ -35,22 +37,46 @@ RULES: dict[str, type[Rule]] = {
 
 
 def make_rule(config: TrainConfig) -> Rule:
-    """Return the rule that ``config`` names.
+    """Return the rule that ``config`` names; warn if the source of a rule of somebody else is not that of the run's.
 
     Raises:
-        InputError: the rule is unknown; the message lists the known ones.
+        InputError: as :func:`find_rule`; the rule refuses the config.
     """
-    if config.rule not in RULES:
-        raise InputError(f"unknown rule {config.rule!r}; known: {', '.join(RULES)}")
-    return RULES[config.rule](config)
+    rule = find_rule(config.rule)
+    others.warn_of_change(config, rule)
+    try:
+        return rule(config)
+    except Exception as error:
+        if isinstance(error, InputError) or others.is_ours(rule):
+            raise
+        raise InputError(f"--rule {config.rule} cannot be made: {reason(error)}") from error
+
+
+def find_rule(name: str) -> type[Rule]:
+    """Return the rule called ``name``: one of ours, ``package.module:Class`` (modules in the current folder are found),
+    or one that an installed package adds under the entry points ``alignscape.rules``.
+
+    Raises:
+        InputError: there is none (the message lists those there are), or what there is is no rule.
+    """
+    return others.find(name, RULES)
+
+
+def pinned(config: TrainConfig) -> TrainConfig:
+    """Return ``config`` with the digest of its rule's source, which is part of the run's key, if the rule is not ours.
+
+    Raises:
+        InputError: as :func:`find_rule`; the config was pinned, and the source is another one now.
+    """
+    return config if config.rule in RULES else others.pinned(config, find_rule(config.rule))
 
 
 def idle_options(config: TrainConfig) -> list[str]:
     """Return the options of other rules that ``config`` sets although its own rule does not read them."""
-    read = set(RULES[config.rule].options)
+    read = set(find_rule(config.rule).options)
     theirs = {option for rule in RULES.values() for option in rule.options} - read
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     return sorted(option for option in theirs if getattr(config, option) != defaults[option])
 
 
-__all__ = ["RULES", "Rule", "Step", "idle_options", "make_rule"]
+__all__ = ["RULES", "Rule", "Step", "find_rule", "idle_options", "make_rule", "pinned"]

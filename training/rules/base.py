@@ -38,6 +38,7 @@ class Rule:
     name: ClassVar[str] = "bp"
     summary: ClassVar[str] = "backpropagation: errors return through the transposed forward weights"
     options: ClassVar[tuple[str, ...]] = ()  # fields of TrainConfig that this rule alone reads
+    initial_options: ClassVar[tuple[str, ...]] = ()  # those of them that `initialise` alone reads
     moves_feedback: ClassVar[bool] = False  # whether before_step does anything
 
     def __init__(self, config: TrainConfig) -> None:

@@ -95,6 +95,7 @@ class Worker:
     def _stack_size(self, task: list[tuple[str, TrainJob]]) -> int:
         from training.checkpoint import DataInfo
         from training.network import Network
+        from training.shared_rule import differing
         from training.stack_size import choose_size
 
         key, job = task[0]
@@ -102,7 +103,8 @@ class Worker:
         if len(task) == 1:
             return 1
         network = Network(job.config, data, DataInfo.of(data), self.store.run(key))
-        return choose_size(network, data, len(task), self.stack).size
+        differences = differing([job.config for _, job in task])
+        return choose_size(network, data, len(task), self.stack, differences).size
 
     def _train_together(self, task: list[tuple[str, TrainJob]]) -> None:
         from training.loop import train_many
