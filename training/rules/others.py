@@ -51,7 +51,9 @@ def _checked(found: Any, name: str) -> type[Rule]:
         what = f"class {found.__name__}" if isinstance(found, type) else type(found).__name__
         raise InputError(f"--rule {name} is a {what}, not a subclass of training.rules.Rule")
     if inspect.isabstract(found):
-        raise InputError(f"--rule {name} does not define {', '.join(sorted(found.__abstractmethods__))}")
+        raise InputError(
+            f"--rule {name} does not define {', '.join(sorted(getattr(found, '__abstractmethods__', ())))}"
+        )
     for of, names in (("options", found.options), ("initial_options", found.initial_options)):
         if isinstance(names, str) or (unknown := [str(n) for n in names if n not in _setting_names()]):
             wrong = repr(names) if isinstance(names, str) else ", ".join(unknown)

@@ -1,5 +1,6 @@
 """What carries out a job and commits its result to the store, in this process or in an actor on another machine."""
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -38,7 +39,14 @@ class Worker:
     device: str = "auto"
     stack: "int | Literal['auto']" = "auto"  # networks that train together
     progress: "Progress | None" = None  # while networks train
+    folder: Path | None = None  # to work in: where modules of the user's are found; None is wherever this process is
     _data: "dict[Any, tuple[Dataset, str]]" = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (
+            self.folder is not None and self.folder.is_dir()
+        ):  # else a user's module is not found, and no other is missed
+            os.chdir(self.folder)
 
     def identity(self) -> str | None:
         """Return which store can be seen from here."""
