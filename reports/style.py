@@ -6,6 +6,7 @@ degrees, identical to the feedback) to light (90 degrees, independent of it), so
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +16,12 @@ from typing import Any, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.colors import LinearSegmentedColormap, is_color_like, to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from alignscape.files import atomic_path
+from training.rule_list import declared_texts
 
 SINGLE = 3.35  # width of one column of a two-column paper, inches
 DOUBLE = 6.9  # width of the page, inches
@@ -90,17 +93,43 @@ RULES: dict[str, Look] = {
     "wm": Look(colour="#5b2bd9", marker=">", linestyle=_dashes(4, 1, 1, 1, 1, 1)),
 }
 ANGLES = LinearSegmentedColormap.from_list("ifa_angles", ["#0b3c8c", "#3a82cc", "#86c0f0"])
+# Rules that are not ours: far from each other, from the colours above and from the rules of the demo in each vision.
+OWN_COLOURS = ("#bb4499", "#557755", "#aacc77", "#550044", "#889977", "#665566", "#ccbbaa", "#223322")
+_OWN_MARKERS = "pdH8"
+_OWN_DASHES = tuple(
+    _dashes(*d) for d in ((3, 1, 3, 4), (6, 1, 1, 1, 1, 1, 1, 1), (1.5, 3), (9, 1), (4, 4), (2, 2, 6, 2))
+)
 # Series that carry no rule: Okabe and Ito's (2008) colours, in an order that keeps neighbours far apart.
 _OTHERS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5c00")
 _OTHER_MARKERS = "o^sDvP<X*h>p"
 
 
 def rule_look(rule: str, angle: float = math.nan) -> Look | None:
-    """Return the fixed look of a learning rule, ``ifa`` by its angle in degrees; None for an unknown rule."""
+    """Return the fixed look of a learning rule, ``ifa`` by its angle in degrees; None for a network without a rule."""
+    if rule in ("", "nan", "None"):
+        return None
+    if rule not in RULES:
+        return _own_look(rule, Path.cwd())
     if rule != "ifa" or math.isnan(angle):
-        return RULES.get(rule)
+        return RULES[rule]
     share = min(max(angle / 90, 0.0), 1.0)
     return Look(colour=to_hex(ANGLES(share)), marker=RULES["ifa"].marker, linestyle="-")
+
+
+@functools.cache
+def _own_look(rule: str, folder: Path) -> Look:
+    """Return the look of a rule that is not ours: what its class declares (``colour``, ``marker``), as found from
+    ``folder``, and for the rest a function of its name, so that it is the same in every figure."""
+    number = int.from_bytes(hashlib.sha256(rule.encode()).digest()[:8], "big")
+    number, colour = divmod(number, len(OWN_COLOURS))
+    number, marker = divmod(number, len(_OWN_MARKERS))
+    declared = declared_texts(rule)
+    chosen = {"colour": declared.get("colour", ""), "marker": declared.get("marker", "")}
+    return Look(
+        colour=to_hex(chosen["colour"]) if is_color_like(chosen["colour"]) else OWN_COLOURS[colour],
+        marker=chosen["marker"] if chosen["marker"] in Line2D.filled_markers else _OWN_MARKERS[marker],
+        linestyle=_OWN_DASHES[number % len(_OWN_DASHES)],
+    )
 
 
 def cycle_look(index: int) -> Look:

@@ -25,7 +25,7 @@ def test_fields_that_did_not_exist_yet_take_their_defaults():
 
 OTHER = {
     "alignment": "exact", "feedback_density": 0.5, "forward_scale": 1.0, "backward_scale": 1.0, "mirror_rate": 0.5,
-    "mirror_decay": 0.5,
+    "mirror_decay": 0.5, "rule_source": "ab12",
     "rule": "fa", "angle": 10.0, "expansion": 3, "dataset": "mnist", "train_size": 10, "subset_seed": 1, "model": "x",
     "hidden": (4,), "epochs": 1, "batch_size": 2, "optimiser": "sgd", "lr": 1.0, "momentum": 0.1, "weight_decay": 0.1,
     "first_epoch_weight_decay": 0.1, "lr_steps": (1,), "lr_gamma": 0.5, "seed": 1, "checkpoint_every": 1,
@@ -53,7 +53,8 @@ def test_keys_outlive_new_fields():
 
 
 DEFAULTS = {
-    "rule": "bp", "angle": 0.0, "expansion": 10, "dataset": "digits", "train_size": None, "subset_seed": 0,
+    "rule": "bp", "rule_source": "",
+    "angle": 0.0, "expansion": 10, "dataset": "digits", "train_size": None, "subset_seed": 0,
     "model": "mlp", "hidden": [512, 512], "epochs": 30, "batch_size": 128, "optimiser": "adam", "lr": 1e-4,
     "momentum": 0.9, "weight_decay": 0.0, "first_epoch_weight_decay": None, "lr_steps": [], "lr_gamma": 0.1, "seed": 0,
     "checkpoint_every": 0, "snapshot_every": 0, "snapshot_dtype": "float32", "precision": "fp32",

@@ -5,7 +5,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from alignscape.files import atomic_path
 from training.config import TrainConfig
 from training.data import Dataset
 from training.models import build_model
-from training.rules import make_rule
+from training.rules import Rule, make_rule
+from training.rules.others import origin_text
 
 FORMAT = 1
 
@@ -100,6 +101,22 @@ class Checkpoint:
     epoch: int
     step: int
     metrics: dict[str, float | bool]
+    rule_origin: dict[str, str] = field(default_factory=dict)  # of a rule that is not ours; see `rules.others.origin`
+
+    def rule(self) -> Rule:
+        """Return the run's learning rule.
+
+        Raises:
+            InputError: a rule that is not ours and is not here to load; the message says where it was from.
+        """
+        try:
+            return make_rule(self.config)
+        except InputError as error:
+            if not self.rule_origin:
+                raise
+            raise InputError(
+                f"this needs the rule that trained the run, {origin_text(self.rule_origin)}: {error}"
+            ) from error
 
     def plain_model(self) -> nn.Module:
         """Return the plain network with these weights, in evaluation mode, on the CPU: the twin for every analysis.
@@ -118,14 +135,14 @@ class Checkpoint:
             InputError: as :meth:`plain_model`; feedback tensors that are missing or do not fit.
         """
         model = build_model(self.config, self.data.input_shape, self.data.classes)
-        twin = make_rule(self.config).wrap(model, self.data.input_shape)
+        twin = self.rule().wrap(model, self.data.input_shape)
         load_weights(twin, {**self.model, **self.feedback})
         return twin.eval()
 
     def feedback_path(self) -> nn.Module:
         """Return the network whose gradient by its input is what its own backward pass sends there; for attacks in
         the mode labelled ``feedback``, and nothing else."""
-        return make_rule(self.config).attack_path(self.training_twin())
+        return self.rule().attack_path(self.training_twin())
 
 
 def split_state(model: nn.Module, twin: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -166,6 +183,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
         "metrics": dict(checkpoint.metrics),
+        **({"rule_origin": dict(checkpoint.rule_origin)} if checkpoint.rule_origin else {}),
     }
     with atomic_path(path) as temporary:
         torch.save(fields, temporary)
@@ -206,6 +224,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             epoch=fields["epoch"],
             step=fields["step"],
             metrics=fields["metrics"],
+            rule_origin=dict(fields.get("rule_origin", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):

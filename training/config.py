@@ -74,7 +74,15 @@ class TrainConfig:
         alignscape.errors.InputError: angle is 200; it must lie in [0, 180] degrees
     """
 
-    rule: str = setting("bp", "learning rule", metavar="NAME", group="rule")
+    rule: str = setting(
+        "bp",
+        "learning rule, or one of yours as package.module:Class, of the current folder say",
+        metavar="NAME",
+        group="rule",
+    )
+    rule_source: str = setting(
+        "", "SHA-256 of the source of a rule that is not ours, see `training.rules.pinned`", flag=False, group="rule"
+    )
     angle: float = setting(
         0.0,
         "ifa: angle between forward and feedback weights at the start, 0 to 180 degrees; 90 is fa",

@@ -17,7 +17,10 @@ from training.config import TrainConfig
 from training.data import Dataset
 from training.network import Network, OnEpoch
 from training.precision import products
+from training.rules import find_rule, pinned
+from training.rules.others import origin
 from training.run_folder import RunFolder
+from training.shared_rule import alike
 from training.stack import Stack
 from training.stack_size import Sizes, plan
 
@@ -146,6 +149,7 @@ def train_many(
         ...     [(run.path.name, run.is_done) for run in runs]
         [('seed-0', True), ('seed-1', True)]
     """
+    jobs = [(pinned(config), folder) for config, folder in jobs]
     runs = [RunFolder(Path(folder)) for _, folder in jobs]
     session = Session(data, None if data_root is None else Path(data_root), len(jobs), progress)
     session.on_epoch = on_epoch
@@ -184,9 +188,10 @@ class Session:
             pending = [network for network in pending if not network.run.is_done]  # by another process, meanwhile
             for network in pending:
                 network.on_epoch = self.on_epoch
-            for networks, states in common_points(pending):
-                with products(networks[0].config.precision):
-                    Trainer(networks, self.data, self.progress and self._report).run(states)
+            for group in alike(pending):
+                for networks, states in common_points(group):
+                    with products(networks[0].config.precision):
+                        Trainer(networks, self.data, self.progress and self._report).run(states)
         self.finished += len(runs)
 
     def _report(self, report: Standing) -> None:
@@ -195,7 +200,9 @@ class Session:
             self.progress(dataclasses.replace(report, finished=self.finished, jobs=self.jobs, seconds_left=seconds))
 
     def _description(self, config: TrainConfig) -> dict[str, Any]:
+        source = origin(config.rule, find_rule(config.rule))
         return {
+            **({"rule_origin": source} if source else {}),
             "data": self.info.to_dict(),
             "data_root": None if self.data_root is None else str(self.data_root.resolve()),
             "key": config.key(self.info.digest),

@@ -16,6 +16,7 @@ from training.gradient_angles import as_metrics, gradient_alignment
 from training.models import build_model
 from training.models.trial import try_training
 from training.rules import make_rule
+from training.rules.others import explained, origin
 from training.run_folder import RunFolder
 from training.trajectory import TrajectoryWriter, snapshot_steps
 
@@ -35,10 +36,12 @@ class Network:
         self.run = run
         self.rule = make_rule(config)
         self.model = build_model(config, data.input_shape, data.classes)
-        self.rule.initialise(self.model)
+        with explained(self.rule, "initialise"):
+            self.rule.initialise(self.model)
         self.apart = self._try(data)
         self.model.to(data.train.labels.device)
-        self.twin = self.rule.wrap(self.model, data.input_shape)
+        with explained(self.rule, "wrap"):
+            self.twin = self.rule.wrap(self.model, data.input_shape)
         self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         self.step = 0
@@ -73,7 +76,8 @@ class Network:
         split = self.data.train.subset(min(self.config.gradient_alignment, len(self.data.train)), 0)
         normalise = Normalise(self.data.mean, self.data.std).to(split.labels.device)
         probe = normalise(split.images), split.labels
-        found = gradient_alignment(self.model, self.twin, self.rule, probe, batch_size=self.config.batch_size)
+        with explained(self.rule, "objective or gradients"):
+            found = gradient_alignment(self.model, self.twin, self.rule, probe, batch_size=self.config.batch_size)
         return as_metrics(found)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,7 +109,9 @@ class Network:
             "test_accuracy": test_accuracy,
             "seconds": round(self.seconds, 3),
         }
-        for layer, pair in self.rule.backward_weights(self.twin).items():
+        with explained(self.rule, "backward_weights"):
+            pairs = self.rule.backward_weights(self.twin)
+        for layer, pair in pairs.items():
             agreement = alignment(*pair)
             row[f"angle_{layer}"] = agreement.row_angle
             row[f"flat_angle_{layer}"] = agreement.flat_angle
@@ -131,6 +137,7 @@ class Network:
             epoch=epoch,
             step=self.step,
             metrics={**metrics, "diverged": self.diverged_step is not None},
+            rule_origin=origin(self.config.rule, type(self.rule)),
         )
 
     def state(self) -> dict[str, Any]:

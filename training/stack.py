@@ -22,7 +22,9 @@ from training.network import Network
 from training.optimiser import StackOptimiser
 from training.precision import autocast
 from training.rules import Rule, Step
+from training.rules.others import explained
 from training.rules.wrapping import decayed
+from training.shared_rule import differing, shared_rule
 from training.stacked_layers import StackedLayers
 
 
@@ -35,7 +37,8 @@ class Stack:
         self.device = data.train.labels.device
         self.normalise = Normalise(data.mean, data.std).to(self.device)
         first = networks[0]
-        self.rule, self.config, self.twin = first.rule, first.config, first.twin
+        self.config, self.twin = first.config, first.twin
+        self.rule = shared_rule(first.rule, differing([network.config for network in networks]))
         self.stacked = len(networks) > 1
         self.tensors = self._join()
         self.parameters = {name: self.tensors[name] for name, p in self.twin.named_parameters() if p.requires_grad}
@@ -72,7 +75,8 @@ class Stack:
         batch = self.order(epoch)[:, start : start + self.config.batch_size]  # (E, N)
         if self.rule.moves_feedback:
             for network in self.networks:
-                network.rule.before_step(network.twin, network.step)
+                with explained(network.rule, "before_step"):
+                    network.rule.before_step(network.twin, network.step)
         with self._randomness():
             self._step(batch if self.stacked else batch[0])
         for network in self.networks:
@@ -106,9 +110,11 @@ class Stack:
     def _body(self, batch: Tensor) -> None:
         """One step on the samples ``batch`` (E, N), or (N,) for a run alone. Reads nothing on the host."""
         inputs, labels = self.normalise(self.data.train.images[batch]), self.data.train.labels[batch]
-        with autocast(self.config.precision, self.device):
+        with autocast(self.config.precision, self.device), explained(self.rule, "objective"):
             step = self._evaluate(inputs, labels)
-        self.optimiser.step(self.rule.gradients(self.parameters, step))
+        with explained(self.rule, "gradients"):
+            gradients = self.rule.gradients(self.parameters, step)
+        self.optimiser.step(gradients)
         self.sums.add(step.loss.detach(), (step.logits.detach().argmax(-1) == labels).sum(-1), batch.shape[-1])
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Step:

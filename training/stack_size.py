@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,13 +17,17 @@ from training.config import TrainConfig
 from training.data import Dataset, Normalise
 from training.network import Network
 from training.optimiser import schedule_key
+from training.rules import find_rule
+from training.rules.others import explained
 from training.run_folder import RunFolder
+from training.shared_rule import SharedSettingError, differing, shared_rule
 from training.stack import Objective
 
 Sizes = int | Literal["auto"]
 
 # What networks of one stack may differ in: what only sets their starting point, what the optimiser takes by network,
-# what they keep. Any other field, those to come included, keeps networks apart.
+# what they keep. Any other field, those to come included, keeps networks apart; so do the options of a rule, but for
+# those that it declares to be read by `initialise` alone.
 FREE_FIELDS = {
     *("seed", "angle", "alignment", "forward_scale", "backward_scale"),
     *("lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay"),
@@ -72,7 +76,8 @@ def plan(
             sizes[key] = 1  # a run alone: nothing to choose, and its loop builds the network first anyhow
             continue
         network = Network(configs[members[0]], data, info, RunFolder(Path()))
-        chosen = choose_size(network, data, len(members), stack)
+        differences = differing([configs[i] for i in members])
+        chosen = choose_size(network, data, len(members), stack, differences)
         sizes[key] = chosen.size
         if report is not None and len(members) > 1:
             report(f"{len(members)} networks, {chosen.size} at a time: {chosen.reason}")
@@ -83,14 +88,28 @@ def plan(
 
 def stack_key(config: TrainConfig) -> str:
     """Return what networks of one stack have in common."""
-    return repr({f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in FREE_FIELDS})
+    free = free_fields(config)
+    return repr({f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in free})
 
 
-def choose_size(network: Network, data: Dataset, count: int, stack: Sizes) -> Choice:
-    """Return how many of ``count`` networks like ``network`` (whose state is not touched) should train together."""
+def free_fields(config: TrainConfig) -> set[str]:
+    """Return the settings that networks of one stack may differ in, with the rule of ``config``."""
+    rule = find_rule(config.rule)
+    return FREE_FIELDS - (set(rule.options) - set(rule.initial_options))
+
+
+def choose_size(
+    network: Network, data: Dataset, count: int, stack: Sizes, differences: Collection[str] | None = None
+) -> Choice:
+    """Return how many of ``count`` networks like ``network`` (whose state is not touched) should train together.
+
+    ``differences`` are the settings that they differ in; None: any that they may differ in.
+    """
+    if differences is None:
+        differences = free_fields(network.config)
     if network.apart is not None:
         return Choice(1, network.apart)
-    if count > 1 and stack != 1 and (reason := unstackable(network, data)) is not None:
+    if count > 1 and stack != 1 and (reason := unstackable(network, data, differences)) is not None:
         return Choice(1, reason)
     if stack != "auto":
         return Choice(min(stack, count), "as asked for")
@@ -107,17 +126,26 @@ def choose_size(network: Network, data: Dataset, count: int, stack: Sizes) -> Ch
     return Choice(size, f"{needed / 1e6:.1f} MB each, {free / 1e9:.1f} GB free")
 
 
-def unstackable(network: Network, data: Dataset) -> str | None:
-    """Return why ``torch.func.vmap`` cannot run networks like this one (a forward pass whose course depends on
-    values, say), None if it can. Two images go through copies of its tensors, twice."""
-    objective = Objective(network.rule, network.twin)
-    tensors = {f"twin.{name}": torch.stack([t.detach(), t.detach()]) for name, t in network.tensors().items()}
+def unstackable(network: Network, data: Dataset, differences: Collection[str] = ()) -> str | None:
+    """Return why ``torch.func.vmap`` cannot run networks like this one that differ in the settings ``differences`` (a
+    forward pass whose course depends on values, say), None if it can. Two images go through copies of its tensors,
+    twice, and back."""
+    rule = shared_rule(network.rule, differences)
+    objective = Objective(rule, network.twin)
+    copies = {name: torch.stack([t.detach(), t.detach()]) for name, t in network.tensors().items()}
+    trained = {name: copies[name].requires_grad_() for name, p in network.twin.named_parameters() if p.requires_grad}
+    tensors = {f"twin.{name}": tensor for name, tensor in copies.items()}
     labels = data.train.labels[:2].expand(2, -1)
     inputs = Normalise(data.mean, data.std).to(labels.device)(data.train.images[:2]).expand(2, -1, -1, -1, -1)
     was_training = network.twin.training
     network.twin.train()
     try:
-        vmap(lambda own, x, y: functional_call(objective, own, (x, y)))(tensors, inputs, labels)
+        with explained(rule, "objective or gradients"):
+            rule.gradients(
+                trained, vmap(lambda own, x, y: functional_call(objective, own, (x, y)))(tensors, inputs, labels)
+            )
+    except SharedSettingError as error:
+        return str(error)
     except RuntimeError as error:
         return f"torch.func.vmap cannot run this network: {str(error).splitlines()[0].rstrip('. ')}"
     finally:

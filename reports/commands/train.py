@@ -115,8 +115,14 @@ def run_folders(configs: "list[TrainConfig]", out: Path | None) -> list[Path]:
     return [(out or Path("runs")) / run_name(config, varied) for config in configs]
 
 
-# Fields that a run's name tells where the runs of one command differ in them; angle and seed it tells always.
-NAMED = (("forward_scale", "forward"), ("backward_scale", "backward"), ("lr", "lr"), ("weight_decay", "wd"))
+# Fields that a run's name tells where the runs of one command differ in them; ifa's angle and the seed it tells always.
+NAMED = (
+    ("angle", "angle"),
+    ("forward_scale", "forward"),
+    ("backward_scale", "backward"),
+    ("lr", "lr"),
+    ("weight_decay", "wd"),
+)
 
 
 def run_name(config: "TrainConfig", varied: "Collection[str]" = ()) -> str:
@@ -124,8 +130,10 @@ def run_name(config: "TrainConfig", varied: "Collection[str]" = ()) -> str:
     ``cifar10-ifa45-lr0.001-seed0`` if ``lr`` is ``varied``."""
     network = "" if config.model == "mlp" else "-" + re.sub(r"[^\w.]+", "-", config.model)
     angle = f"{config.angle:g}" if config.rule == "ifa" else ""
+    varied = [name for name in varied if not (name == "angle" and angle)]
     values = "".join(f"-{short}{getattr(config, name):g}" for name, short in NAMED if name in varied)
-    return f"{config.dataset}{network}-{config.rule}{angle}{values}-seed{config.seed}"
+    rule = re.sub(r"[^\w.]+", "-", config.rule)  # package.module:Class
+    return f"{config.dataset}{network}-{rule}{angle}{values}-seed{config.seed}"
 
 
 def summary(runs: "list[RunFolder]") -> str:

@@ -10,7 +10,7 @@ from alignscape.settings import settings_of
 from reports.commands.common import add_data_arguments, add_executor_arguments, add_run_arguments, positive_int
 from reports.flags import NOTHING, add_flags, each_of, given, idle, place, read_toml, toml_text
 from training.config import DATA, OPTIMISATION, OUTPUT, TrainConfig
-from training.rule_list import rule_summaries
+from training.rule_list import listed_rules
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -70,7 +70,7 @@ def _add_config_file(group: "argparse._ArgumentGroup") -> None:
 
 
 def _details() -> dict[str, str]:
-    return {"rule": "; ".join(f"{name}: {summary}" for name, summary in rule_summaries().items())}
+    return {"rule": "; ".join(f"{name}: {summary}" for name, summary in listed_rules().items())}
 
 
 def stack_size(text: str) -> "int | Literal['auto']":

@@ -10,8 +10,8 @@ from pandas import DataFrame
 from alignscape.errors import InputError
 from reports.figures import layout, marks
 from reports.figures.curvature import choose_scale
-from reports.figures.series import over_seeds, require, rule_name
-from reports.style import ANGLES, DOUBLE, RULES, rule_look, styled
+from reports.figures.series import over_seeds, place_of, require, rule_name
+from reports.style import ANGLES, DOUBLE, RULES, Look, rule_look, styled
 
 
 @styled
@@ -33,25 +33,26 @@ def against_angle(frame: DataFrame) -> Figure:
     rows, wide = layout.panel_grid(len(quantities), most_columns=3)
     figure = Figure(figsize=(DOUBLE if wide > 1 else DOUBLE / 2, 0.75 + 1.85 * rows))
     panels = layout.panels(figure, len(quantities), rows, wide)
-    others = [rule for rule in RULES if rule != "ifa" and (table["rule"] == rule).any()]
+    named = sorted(set(table["rule"].dropna()) - {"ifa"}, key=place_of)
+    others = {rule: look for rule in named if (look := rule_look(rule)) is not None}
     for index, (axes, quantity) in enumerate(zip(panels, quantities, strict=True)):
         rows_of = table[table["quantity"] == quantity]
         layout.title(axes, "", index if len(quantities) > 1 else None)
         axes.set(xlabel="initial angle (°)", ylabel=layout.plain(str(quantity)), xticks=[0, 30, 60, 90], xlim=(-5, 95))
-        for rule in others:
-            _level(axes, rule, rows_of[rows_of["rule"] == rule])
+        for rule, look in others.items():
+            _level(axes, look, rows_of[rows_of["rule"] == rule])
         _points(axes, rows_of[rows_of["rule"] == "ifa"])
         choose_scale(axes, rows_of["value"], vertical=True)
     ifa = Line2D([], [], **RULES["ifa"].keywords(label="IFA"))
-    lines = [Line2D([], [], **RULES[rule].keywords(marker="", label=rule_name(rule))) for rule in others]
+    lines = [Line2D([], [], **look.keywords(marker="", label=rule_name(rule))) for rule, look in others.items()]
     layout.legend_above(figure, [ifa, *lines])
     if (table.groupby(["rule", "angle", "quantity"], dropna=False).size() > 1).any():
         layout.note(figure, "Bars and bands: mean ± one standard deviation over seeds; small dots: single seeds.")
     return figure
 
 
-def _level(axes: Axes, rule: str, rows: DataFrame) -> None:
-    values, look = rows["value"].to_numpy(float), RULES[rule]
+def _level(axes: Axes, look: Look, rows: DataFrame) -> None:
+    values = rows["value"].to_numpy(float)
     if not len(values):
         return
     mean = float(values.mean())

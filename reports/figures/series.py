@@ -68,9 +68,17 @@ def _meaningful_parts(path: str) -> list[str]:
 
 
 def rule_name(rule: str, angle: float | None = None) -> str:
-    """Return the name in a legend: ``BP``, ``IFA 45°``."""
-    name = rule.upper() if rule in RULES else rule
+    """Return the name in a legend: ``BP``, ``IFA 45°``, ``Hebb (mynet)`` for the rule ``mynet:Hebb``."""
+    module, colon, class_name = rule.partition(":")
+    name = rule.upper() if rule in RULES else f"{class_name} ({module})" if colon else rule
     return f"{name} {angle:g}°" if rule == "ifa" and angle is not None and not np.isnan(angle) else name
+
+
+def place_of(rule: str) -> tuple[int, str]:
+    """Return what rules are sorted by: ours in the order of their looks, others by name, then networks without one."""
+    if rule in RULES:
+        return list(RULES).index(rule), ""
+    return (len(RULES), rule) if rule_look(rule) else (len(RULES) + 1, "")
 
 
 def series_of(frame: DataFrame, *, along: str | None = None) -> list[Series]:
@@ -94,8 +102,7 @@ def series_of(frame: DataFrame, *, along: str | None = None) -> list[Series]:
         epoch = float(head["epoch"]) if split_epochs else float("nan")
         parts = [rows] if head["rule"] and _replicates(rows) else [r for _, r in rows.groupby("checkpoint", sort=False)]
         groups += [(str(head["rule"]), float(head["angle"]), epoch, part) for part in parts]
-    order = list(RULES)
-    groups.sort(key=lambda g: (order.index(g[0]) if g[0] in order else len(order), np.nan_to_num(g[1]), g[2]))
+    groups.sort(key=lambda g: (*place_of(g[0]), np.nan_to_num(g[1]), g[2]))
     return _named(groups)
 
 
@@ -117,8 +124,11 @@ def _named(groups: list[tuple[str, float, float, DataFrame]]) -> list[Series]:
     plain = [rule_name(rule, angle) for rule, angle, *_ in groups]
     result: list[Series] = []
     others = 0
+    owners: dict[Look, str] = {}
     for (rule, angle, epoch, rows), name in zip(groups, plain, strict=True):
         look = rule_look(rule, angle)
+        if look is not None and owners.setdefault(look, rule) != rule:  # rare: two rules of others look the same
+            look = None
         alone = plain.count(name) == 1
         if look is None or (not alone and np.isnan(epoch)):
             look, others = cycle_look(others), others + 1

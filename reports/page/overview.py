@@ -7,8 +7,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from reports.analyses import ANALYSES, known_tables
-from reports.figures.series import rule_name, short_names
-from reports.style import RULES
+from reports.figures.series import place_of, rule_name, short_names
 
 
 def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
@@ -100,7 +99,7 @@ def _identity(tables: Iterable[DataFrame]) -> DataFrame:
     for column in ("angle", "seed"):
         first[column] = pd.to_numeric(first[column])
     first["angle"] = first["angle"].where(first["rule"] == "ifa")
-    first["order"] = [list(RULES).index(rule) if rule in RULES else len(RULES) for rule in first["rule"]]
+    first["order"] = [place_of(str(rule)) for rule in first["rule"]]
     return first
 
 

@@ -1,14 +1,11 @@
 """Networks of other people: a zoo's, or whatever a function of theirs returns."""
 
-import importlib
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from alignscape.errors import InputError
+from alignscape.imports import import_reference, reason
 
 ZOOS = ("torchvision", "timm")
 
@@ -17,7 +14,8 @@ def import_model(reference: str, *, classes: int | None = None, flag: str = "--m
     """Build the network that ``reference`` names.
 
     Args:
-        reference: ``package.module:factory`` (called without arguments; modules in the current folder are found),
+        reference: ``package.module:factory`` (called without arguments; modules in the current folder are found, see
+            :mod:`alignscape.imports`),
             ``torchvision:NAME`` or ``timm:NAME``, both without their weights.
         classes: outputs of a network of torchvision or timm; its own number if None.
         flag: what messages call the reference.
@@ -35,11 +33,11 @@ def import_model(reference: str, *, classes: int | None = None, flag: str = "--m
     source, _, name = reference.partition(":")
     if not source or not name:
         raise InputError(f"{flag} {reference!r} must be package.module:factory, torchvision:NAME or timm:NAME")
+    factory = None if source in ZOOS else import_reference(reference, flag=flag)
     try:
-        model = _zoo_model(source, name, classes) if source in ZOOS else _call_factory(source, name)
-    except Exception as error:  # whatever the user's own code raises becomes one line that names it
-        text = str(error).splitlines()[0] if str(error) else ""
-        raise InputError(f"{flag} {reference}: {type(error).__name__}: {text}") from error
+        model = _zoo_model(source, name, classes) if factory is None else factory()
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises becomes one line that names it
+        raise InputError(f"{flag} {reference}: {reason(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{flag} {reference} returned {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -54,10 +52,3 @@ def _zoo_model(source: str, name: str, classes: int | None) -> nn.Module:
     import timm  # the optional extra
 
     return timm.create_model(name, pretrained=False, **options)
-
-
-def _call_factory(module: str, name: str) -> nn.Module:
-    here = os.fspath(Path.cwd())
-    if here not in sys.path:  # a console script, unlike `python -m`, does not look in the current folder
-        sys.path.insert(0, here)
-    return getattr(importlib.import_module(module), name)()

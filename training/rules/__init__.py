@@ -1,10 +1,12 @@
-"""Learning rules: one short file each behind one interface."""
+"""Learning rules: one short file each behind one interface. Those of others need no place here: see ``others``."""
 
 from collections.abc import Collection
 
 from alignscape.errors import InputError
+from alignscape.imports import reason
 from alignscape.settings import changed_settings
 from training.config import TrainConfig
+from training.rules import others
 from training.rules.base import Rule, Step
 from training.rules.brsf import BatchRandomSignFeedback
 from training.rules.dfa import DirectFeedbackAlignment
@@ -36,21 +38,20 @@ RULES: dict[str, type[Rule]] = {
 
 
 def find_rule(name: str) -> type[Rule]:
-    """Return the rule called ``name``.
+    """Return the rule called ``name``: one of ours, ``package.module:Class`` (modules in the current folder are found),
+    or one that an installed package adds under the entry points ``alignscape.rules``.
 
     Raises:
-        InputError: the rule is unknown; the message lists the known ones.
+        InputError: there is none (the message lists those there are), or what there is is no rule.
     """
-    if name not in RULES:
-        raise InputError(f"unknown rule {name!r}; known: {', '.join(RULES)}")
-    return RULES[name]
+    return others.find(name, RULES)
 
 
 def make_rule(config: TrainConfig) -> Rule:
-    """Return the rule that ``config`` names.
+    """Return the rule that ``config`` names; warn if the source of a rule of somebody else is not that of the run's.
 
     Raises:
-        InputError: the rule is unknown; the message lists the known ones.
+        InputError: as :func:`find_rule`; the rule refuses the config.
 
     Example:
         >>> from training import TrainConfig, make_rule
@@ -58,7 +59,23 @@ def make_rule(config: TrainConfig) -> Rule:
         >>> rule.name, type(rule).__name__
         ('fa', 'FeedbackAlignment')
     """
-    return find_rule(config.rule)(config)
+    rule = find_rule(config.rule)
+    others.warn_of_change(config, rule)
+    try:
+        return rule(config)
+    except Exception as error:
+        if isinstance(error, InputError) or others.is_ours(rule):
+            raise
+        raise InputError(f"--rule {config.rule} cannot be made: {reason(error)}") from error
+
+
+def pinned(config: TrainConfig) -> TrainConfig:
+    """Return ``config`` with the digest of its rule's source, which is part of the run's key, if the rule is not ours.
+
+    Raises:
+        InputError: as :func:`find_rule`; the config was pinned, and the source is another one now.
+    """
+    return config if config.rule in RULES else others.pinned(config, find_rule(config.rule))
 
 
 def idle_options(config: TrainConfig, given: Collection[str] | None = None) -> list[str]:
@@ -78,4 +95,4 @@ def option_owners(option: str) -> list[str]:
     return [name for name, rule in RULES.items() if option in rule.options]
 
 
-__all__ = ["RULES", "Rule", "Step", "find_rule", "idle_options", "make_rule", "option_owners"]
+__all__ = ["RULES", "Rule", "Step", "find_rule", "idle_options", "make_rule", "option_owners", "pinned"]

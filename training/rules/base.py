@@ -56,6 +56,8 @@ class Rule:
         name: what configs call the rule.
         summary: a line on it.
         options: fields of :class:`TrainConfig` that it reads and bp does not.
+        initial_options: those that are read only while one network is made or moved (:meth:`initialise`, :meth:`layer`,
+            :meth:`before_step`), as :meth:`draw` does, so that networks of one stack may differ in them.
         moves_feedback: whether :meth:`before_step` does anything.
 
     Example:
@@ -72,6 +74,7 @@ class Rule:
     name: ClassVar[str] = "bp"
     summary: ClassVar[str] = "backpropagation: errors return through the transposed forward weights"
     options: ClassVar[tuple[str, ...]] = ()
+    initial_options: ClassVar[tuple[str, ...]] = ("backward_scale",)
     moves_feedback: ClassVar[bool] = False
 
     def __init__(self, config: TrainConfig) -> None:

@@ -1,5 +1,6 @@
 """Sweeps in this process or by Ray, on one machine or many. The only file that imports Ray."""
 
+import contextlib
 import logging
 import math
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alignscape.errors import InputError
+from alignscape.imports import HOME
 from training.store.jobs import Job
 from training.store.run_store import RunStore
 from training.store.sweep import Crew, Outcome, SerialCrew, Summary, Sweep
@@ -109,7 +111,7 @@ class RayCrew:
         self.working: dict[Any, tuple[Any, Task]] = {}  # result to come -> actor, task
         self.free: list[Any] = []
         for _ in range(count):
-            self._await(actor_class.remote(worker.store, worker.device, worker.stack))
+            self._await(actor_class.remote(worker.store, worker.device, worker.stack, folder=Path.cwd()))
 
     @property
     def idle(self) -> int:
@@ -190,15 +192,19 @@ def start_ray(address: str | None) -> tuple[Any, bool]:
         raise InputError("--executor ray needs Ray: pip install 'alignscape[ray]'") from error
     if ray.is_initialized():  # by the program that calls us
         return ray, False
+    # Workers search the folder that Ray is started from before all others. In a user's folder a module called training,
+    # say, would be taken for ours there; the workers go to that folder when ours are loaded.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         temporary = Path(tempfile.gettempdir()) / "ray"
         local: dict[str, Any] = {"_temp_dir": str(temporary)} if len(str(temporary)) <= LONGEST_TEMPORARY else {}
-        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **local, **quiet)
+        with contextlib.chdir(HOME):
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **local, **quiet)
         return ray, True
     try:
         knock(address)  # Ray itself tries for minutes, and ends the process if nobody answers
-        ray.init(address=address, **quiet)
+        with contextlib.chdir(HOME):
+            ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"no Ray cluster at {address}: {reason} (start one: ray start --head)") from error

@@ -10,6 +10,7 @@ A job is named by what it depends on, so that equal jobs are one. Nothing here i
 found in a moment.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
+from training.rule_list import rule_summaries
 from training.run_folder import RunFolder
 from training.store.digests import data_digest, data_options
 from training.store.run_store import Entry, RunStore, canonical_key, read_json, run_state
@@ -44,6 +46,11 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data_root", absolute(self.data_root))
+        if self.config.rule not in rule_summaries():  # one that is not ours: its source is part of the key
+            from training.rules import pinned
+
+            with contextlib.suppress(InputError):  # it fails when its turn comes, and no other job with it
+                object.__setattr__(self, "config", pinned(self.config))
 
     def file(self, name: str = "ckpt.pt") -> "JobFile":
         """Return a file of the run as an input of an analysis, e.g. ``checkpoints/epoch-0003.pt``."""

@@ -1,7 +1,6 @@
 """What carries out a job and commits its result to the store, in this process or in an actor on another machine."""
 
-import importlib
-import operator
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignscape.errors import InputError
 from alignscape.files import write_text
+from alignscape.imports import import_reference, reason
 from training.store.digests import data_options, forget_digests
 from training.store.jobs import AnalysisJob, Job, TrainJob
 from training.store.run_store import FOLDER_DIGITS, RunStore, remove_folder, run_state
@@ -39,7 +39,14 @@ class Worker:
     device: str = "auto"
     stack: "int | Literal['auto']" = "auto"  # networks that train together
     progress: "Progress | None" = None  # while networks train
+    folder: Path | None = None  # to work in: where modules of the user's are found; None is wherever this process is
     _data: "dict[Any, tuple[Dataset, str]]" = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (
+            self.folder is not None and self.folder.is_dir()
+        ):  # else a user's module is not found, and no other is missed
+            os.chdir(self.folder)
 
     def identity(self) -> str | None:
         """Return which store can be seen from here."""
@@ -96,6 +103,7 @@ class Worker:
     def _stack_size(self, task: list[tuple[str, TrainJob]]) -> int:
         from training.checkpoint import DataInfo
         from training.network import Network
+        from training.shared_rule import differing
         from training.stack_size import choose_size
 
         key, job = task[0]
@@ -103,7 +111,8 @@ class Worker:
         if len(task) == 1:
             return 1
         network = Network(job.config, data, DataInfo.of(data), self.store.run(key))
-        return choose_size(network, data, len(task), self.stack).size
+        differences = differing([job.config for _, job in task])
+        return choose_size(network, data, len(task), self.stack, differences).size
 
     def _train_together(self, task: list[tuple[str, TrainJob]]) -> None:
         from training.loop import train_many
@@ -152,13 +161,12 @@ class Worker:
 
 
 def import_function(reference: str) -> Callable[..., None]:
-    """Return the function called ``package.module:name``, or ``package.module:Class.name``.
+    """Return the function called ``package.module:name`` (or ``Class.name``), one of ours before one of the user's.
 
     Raises:
         InputError: there is none.
     """
-    module, _, name = reference.partition(":")
     try:
-        return operator.attrgetter(name)(importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"no function {reference!r}: {error}") from error
+        return import_reference(reference, flag="function", ours_first=True)
+    except InputError as error:
+        raise InputError(f"no function {reference!r}: {reason(error.__cause__ or error)}") from error
