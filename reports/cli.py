@@ -1,38 +1,12 @@
-"""The console command ``analyze``.
+"""The console command ``analyze``: runs a command and puts what is wrong into one line."""
 
-argparse, because ``--help`` must answer at once, errors must be one line, and flags take lists (``--seeds 0 1 2``),
-which click-based parsers do not.
-"""
-
-import argparse
 import errno
-import importlib
 import os
 import sys
 import warnings
-from typing import Any, NoReturn
 
 from alignscape.errors import InputError
-from reports.analyses import ANALYSES
-from reports.commands.analysis import AnalysisCommand
-
-COMMANDS = (
-    "demo",
-    "train",
-    "hessian",
-    "spectrum",
-    "trajectory",
-    "surface",
-    "alignment",
-    "attack",
-    "corruptions",
-    "make-cifar10c",
-    "compare",
-    "figures",
-    "report",
-    "runs",
-)
-
+from reports.commands.parser import build_parser
 
 # What the user's disk or folders refuse; any other OSError is our mistake and keeps its traceback.
 ENVIRONMENT = {
@@ -47,40 +21,12 @@ ENVIRONMENT = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and exit status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"analyze: error: {message} (see {self.prog} --help)\n")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with every command; nothing heavy is imported."""
-    parser = _Parser(
-        prog="analyze",
-        description="Loss landscapes and robustness of networks trained without weight transport.",
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = command_named(name)
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    return parser
-
-
-def command_named(name: str) -> Any:
-    """Return what a command is: its ``HELP``, ``add_arguments`` and ``run``."""
-    if name in ANALYSES:
-        return AnalysisCommand(ANALYSES[name])
-    return importlib.import_module(f"reports.commands.{name.replace('-', '_')}")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit status (2 for bad input, after one line on stderr)."""
-    args = build_parser().parse_args(argv)
     warnings.showwarning = _show_warning
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        args = build_parser(argv[0] if argv else "").parse_args(argv)
         args.run(args)
     except InputError as error:
         print(f"analyze: error: {' '.join(str(error).split())}", file=sys.stderr)

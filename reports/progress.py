@@ -2,8 +2,12 @@
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from training.loop import Standing
 
 
 class ProgressDisplay:
@@ -37,3 +41,43 @@ class ProgressDisplay:
 def show_progress(what: str, unit: str) -> ProgressDisplay:
     """Return where the progress of ``what`` goes, in ``unit``s."""
     return ProgressDisplay(what, unit)
+
+
+class TrainingDisplay:
+    """Shows on stderr where training stands: a bar on a terminal, a line an epoch in a log."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._bar: tqdm | None = None
+
+    def __call__(self, report: "Standing") -> None:
+        if sys.stderr.isatty():
+            self._draw(report)
+        elif report.ends_epoch:
+            print(
+                f"{self._place(report)}  {self._metrics(report)}  {report.seconds_left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _place(self, report: "Standing") -> str:
+        others = f" and {report.networks - 1} more" if report.networks > 1 else ""
+        place = f"[{report.finished + report.networks}/{report.jobs}] " if report.jobs > report.networks else ""
+        return f"{place}{report.name}{others}: epoch {report.epoch}/{self.epochs}"
+
+    def _metrics(self, report: "Standing") -> str:
+        row = report.metrics
+        return f"loss {row['train_loss']:.4f}  train {row['train_accuracy']:.4f}  test {row['test_accuracy']:.4f}"
+
+    def _draw(self, report: "Standing") -> None:
+        if self._bar is None:
+            form = "{desc} {bar} {percentage:3.0f} %{postfix}"
+            self._bar = tqdm(total=report.total_steps, leave=False, bar_format=form, dynamic_ncols=True)
+        self._bar.n = report.step
+        self._bar.set_description_str(self._place(report), refresh=False)
+        self._bar.set_postfix_str(
+            f"{tqdm.format_interval(report.seconds_left)} left  {self._metrics(report)}", refresh=True
+        )
+        if report.step >= report.total_steps:
+            self._bar.close()
+            self._bar = None

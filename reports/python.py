@@ -5,8 +5,9 @@ curvature = runs.hessian(k=3)
 curvature.frame(); curvature.plot(); curvature.save("results")
 """
 
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
@@ -25,16 +26,25 @@ from reports.analyses import (
     Spectrum,
     Surface,
     Trajectory,
+    find_analysis,
+    installed_analyses,
 )
 from reports.analyses.analysis import silent
 from reports.flags import default_text, one_of
 from reports.loading import Loading
 from reports.memory import InMemory
-from reports.progress import show_progress
+from reports.progress import TrainingDisplay, show_progress
 from reports.runner import Result, run_analysis
+from reports.trainer import configs_of, train_configs
+from training.config import TrainConfig
+from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
     from reports.subjects import Subject
+    from training.stack_size import Sizes
 
 P = ParamSpec("P")
 
@@ -88,7 +98,7 @@ class Networks(Sequence["Networks"]):
             raise InputError(
                 f"{analysis.name} has no setting {unknown[0]!r}; it has {', '.join(settings_of(analysis))}"
             )
-        made: Analysis = one_of(analysis, settings)
+        made: Analysis = one_of(analysis, settings, places={name: name for name in settings})
         text = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         show = show_progress if self.progress else silent
         return run_analysis(made, self.given, self.loading, show, command=f"{self!r}.{analysis.name}({text})")
@@ -102,12 +112,12 @@ class Networks(Sequence["Networks"]):
         return self.loading.subject(self.given[0], split=split, samples=samples, seed=seed)
 
     def __getattr__(self, name: str) -> Callable[..., Result]:
-        if name.startswith("_") or name not in ANALYSES:
-            raise AttributeError(f"no analysis {name!r}; there are {', '.join(ANALYSES)}")
-        return lambda **settings: self.analyse(ANALYSES[name], **settings)
+        if name.startswith("_") or name not in (added := installed_analyses()):
+            raise AttributeError(f"no analysis {name!r}; there are {', '.join((*ANALYSES, *installed_analyses()))}")
+        return functools.partial(self.analyse, find_analysis(added[name].name))
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *ANALYSES})
+        return sorted({*super().__dir__(), *installed_analyses()})
 
     def __len__(self) -> int:
         return len(self.given)
@@ -121,6 +131,100 @@ class Networks(Sequence["Networks"]):
 
     def __repr__(self) -> str:
         return f"load({', '.join(repr(str(path)) for path in self.given)})"
+
+
+class Runs(Networks):
+    """Runs of ours: what :func:`train` returns."""
+
+    def frame(self) -> "DataFrame":
+        """Return the learning curves: one row an epoch of each run, the columns of ``metrics.csv`` with the run's."""
+        import pandas as pd
+
+        from reports.schema import METRICS
+        from reports.subjects import run_columns
+        from reports.tables import read_table
+
+        parts = []
+        for path, config in zip(self.given, self.configs, strict=True):
+            rows = read_table(path / "metrics.csv", METRICS)
+            columns = {name: value for name, value in run_columns(config, 0).items() if name != "epoch"}
+            rows.insert(0, "checkpoint", str(path))
+            parts.append(rows.assign(**columns))
+        return pd.concat(parts, ignore_index=True)
+
+    def plot(self) -> "Figure":
+        """Draw the learning curves."""
+        from reports.figures import metrics
+
+        return metrics(self.frame())
+
+    @property
+    def configs(self) -> list[TrainConfig]:
+        """The configs of the runs, in order."""
+        return [TrainConfig.from_dict(RunFolder(path).read_config()["config"]) for path in self.given]
+
+    def _repr_html_(self) -> str:
+        last = self.frame().groupby("checkpoint", sort=False).tail(1)
+        return last.to_html(index=False)
+
+
+def train(
+    out: str | Path | None = None,
+    *,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    stack: "Sizes" = "auto",
+    progress: bool = False,
+    **settings: Any,
+) -> Runs:
+    """Train networks with a learning rule and return the runs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     runs = train(folder, rule="fa", seed=[0, 1], hidden=(16,), epochs=2)
+    ...     last = runs.frame().groupby("seed")["epoch"].max().tolist()
+    ...     last, runs.hessian(k=1, samples=200).frame()["quantity"].tolist()
+    ([2, 2], ['trace', 'eigenvalue', 'trace', 'eigenvalue'])
+
+    A run that was interrupted goes on, and one that is complete is left alone, as on the command line.
+
+    Args:
+        out: the run's folder; of several runs, the folder of their folders (default: ``runs/NAME``).
+        data_root: folder of the data sets (default: ``$ALIGNSCAPE_DATA``, else ``./data``); digits need none.
+        download: fetch a missing data set first.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        stack: networks that train at once, or ``"auto"``.
+        progress: show a bar.
+        settings: fields of :class:`training.TrainConfig`; a list or range of a field that can be swept (``rule`` is
+            none, ``seed``, ``angle``, ``lr`` and others are) is a run of each.
+
+    Raises:
+        InputError: a setting that is unknown, out of its range or without effect; data or device that are not there.
+    """
+    from reports.subjects import find_data_root
+
+    known = settings_of(TrainConfig)
+    if unknown := [name for name in settings if name not in known]:
+        raise InputError(f"no setting {unknown[0]!r}; there are {', '.join(known)}")
+    values = {
+        name: list(value) if known[name].swept and isinstance(value, Iterable) else value
+        for name, value in settings.items()
+    }
+    configs = configs_of(values, {name: name for name in values})
+    root = find_data_root(None if data_root is None else Path(data_root), Path())
+    root = None if configs[0].dataset == "digits" else root
+    runs = train_configs(
+        configs,
+        None if out is None else Path(out),
+        data_root=root,
+        download=download,
+        device=device,
+        stack=stack,
+        progress=TrainingDisplay(configs[0].epochs) if progress else None,
+    )
+    loading = Loading(data_root=root, device=device)  # type: ignore[arg-type]
+    return Runs([run.path for run in runs], loading, progress=progress)
 
 
 def load(

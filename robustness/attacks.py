@@ -7,7 +7,7 @@ direction (the same, unless a feedback path or a surrogate is followed on purpos
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,7 @@ class Batch:
         return replace(self, images=self.images[rows], labels=self.labels[rows], numbers=numbers)
 
 
+@runtime_checkable
 class Attack(Protocol):
     """What a curve needs to know of an attack: any object that has these.
 

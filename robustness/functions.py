@@ -29,6 +29,7 @@ class FunctionAttack:
         norm: ``linf`` or ``l2``, of the ball.
         steps: handed on to a function that takes it; None leaves its default.
         loss: likewise.
+        restarts: 1: a function that starts anew does so itself.
 
     Raises:
         InputError: something that is no function of (model, images, labels, eps), or that needs more.

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 
-from reports.cli import COMMANDS, build_parser, main
+from reports.cli import main
+from reports.commands.parser import COMMANDS, build_parser
 from training.rule_list import rule_summaries
 from training.rules import RULES
 

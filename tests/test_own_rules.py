@@ -16,7 +16,8 @@ from test_stack import Killed, assert_close_runs, assert_same_run, kill_at
 
 from alignscape.errors import InputError
 from reports import style
-from reports.cli import build_parser, main
+from reports.cli import main
+from reports.commands.parser import build_parser
 from reports.commands.train import run_name
 from reports.figures.series import rule_name, series_of
 from training import clock, stack_size

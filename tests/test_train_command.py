@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from alignscape.settings import Setting, settings_of
 from reports.cli import main
-from reports.commands.train import run_name
-from reports.commands.train_flags import config_text, configs_of
+from reports.commands.train_flags import config_text
 from reports.flags import idle, read_toml
+from reports.trainer import configs_of, run_name
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
 from training.rules import RULES, idle_options, option_owners

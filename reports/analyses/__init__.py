@@ -1,5 +1,10 @@
 """The analyses, each declared once in a file of its own; nothing heavy is imported here."""
 
+import warnings
+from importlib.metadata import EntryPoint
+
+from alignscape import plugins
+from alignscape.errors import InputError
 from reports.analyses.alignment import Alignment
 from reports.analyses.analysis import Analysis, Found
 from reports.analyses.attack import Attack
@@ -16,9 +21,42 @@ ANALYSES: dict[str, type[Analysis]] = {
 }  # in the order of the page
 
 
+def installed_analyses() -> dict[str, EntryPoint]:
+    """Return the analyses that installed packages add under ``alignscape.analyses``, by name; none is imported."""
+    return plugins.installed("alignscape.analyses", ANALYSES)
+
+
+def find_analysis(name: str) -> type[Analysis]:
+    """Return the analysis called ``name``: one of ours, or one that an installed package adds.
+
+    Raises:
+        InputError: there is none, or what there is is no analysis.
+    """
+    if name in ANALYSES:
+        return ANALYSES[name]
+    added = installed_analyses()
+    if name not in added:
+        raise InputError(f"unknown analysis {name!r}; known: {', '.join((*ANALYSES, *added))}")
+    found = plugins.load(added[name], flag="analysis")
+    if not (isinstance(found, type) and issubclass(found, Analysis)) or found.name != name:
+        raise InputError(f"{added[name].value} of {plugins.source(added[name])} is no analysis called {name}")
+    return found
+
+
+def all_analyses() -> dict[str, type[Analysis]]:
+    """Return every analysis by name, ours first; one that cannot be loaded is left out with a warning."""
+    found = dict(ANALYSES)
+    for name in installed_analyses():
+        try:
+            found[name] = find_analysis(name)
+        except InputError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return found
+
+
 def known_tables() -> dict[str, Table]:
     """Return every kind of table that a run or an analysis writes, by name."""
-    every = [METRICS, *(table for analysis in ANALYSES.values() for table in analysis.tables)]
+    every = [METRICS, *(table for analysis in all_analyses().values() for table in analysis.tables)]
     return {table.name: table for table in every}
 
 
@@ -34,5 +72,8 @@ __all__ = [
     "Spectrum",
     "Surface",
     "Trajectory",
+    "all_analyses",
+    "find_analysis",
+    "installed_analyses",
     "known_tables",
 ]

@@ -108,6 +108,11 @@ class Analysis:
     def __post_init__(self) -> None:
         check_settings(self)
 
+    @classmethod
+    def details(cls) -> Mapping[str, str]:
+        """Return what ``--help`` is to say besides of settings, by name."""
+        return {}
+
     def compute(self, subject: "Subject", show: Show = silent) -> Found:
         """Analyse one network.
 

@@ -1,14 +1,17 @@
 """``attack``: accuracy against the size of an adversarial perturbation, and whether to believe it."""
 
 import dataclasses
-import math
+import functools
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alignscape.errors import InputError
-from alignscape.settings import Only, at_least, setting
+from alignscape.settings import Only, setting
 from reports.analyses.analysis import Analysis, Found, Show, batch_setting, samples_setting, silent, split_setting
+from reports.analyses.attack_settings import Attacks, check_epsilons, pixels
 from reports.analyses.section import Drawing, Section
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
 
@@ -17,140 +20,8 @@ if TYPE_CHECKING:
 
     from reports.subjects import Subject
     from robustness.attacks import Attack as AnyAttack
-
-PAPER_EPS = tuple(round(0.005 * k, 3) for k in range(11))
-ITERATED = ("bim", "pgd")
-
-
-def pixels(text: str) -> float:
-    """Parse a number of pixel units, or a fraction such as ``8/255``.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    top, slash, bottom = text.partition("/")
-    value = float(top) / (float(bottom) or math.nan) if slash else float(top)
-    if not math.isfinite(value):
-        raise argparse_error(f"{text} is not a finite number")
-    return value
-
-
-def argparse_error(message: str) -> Exception:
-    """Return the error whose message argparse shows as it is."""
-    import argparse
-
-    return argparse.ArgumentTypeError(message)
-
-
-def _when(words: str, *names: str) -> Only:
-    """Return the condition that one of the attacks ``names`` is made."""
-    return Only(words, lambda one: any(name in names or name.partition(":")[0] in names for name in one.attacks))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attacks:
-    """Which attacks are made at which eps, with their parameters; ``Attack`` and ``compare`` have these settings."""
-
-    attacks: tuple[str, ...] = setting(
-        ("fgsm", "pgd"),
-        "fgsm, bim, pgd, square (gradient-free), torchattacks:NAME for any attack of that package, or "
-        "package.module:function of your own",
-        metavar="NAME",
-        flags=("--attack",),
-        empty=True,
-        group="attack",
-    )
-    eps: tuple[float, ...] = setting(
-        PAPER_EPS,
-        "radii in pixel units of [0, 1] images; fractions such as 8/255 are read",
-        metavar="E",
-        parse=pixels,
-        default_text="0 .005 ... .05",
-        group="attack",
-    )
-    norm: Literal["linf", "l2"] = setting("linf", "norm of the ball", group="attack")
-    steps: int | None = setting(
-        None,
-        "steps an image",
-        metavar="N",
-        check=at_least(1),
-        default_text="10; theirs",
-        only=Only("--attack bim, pgd or torchattacks:NAME, or --audit", lambda one: _uses_steps(one)),
-        group="attack",
-    )
-    step_size: float | None = setting(
-        None,
-        "step in pixel units at every eps",
-        metavar="A",
-        parse=pixels,
-        default_text="eps / steps for bim, 2.5 eps / steps for pgd",
-        only=_when("--attack bim or pgd", *ITERATED),
-        group="attack",
-    )
-    restarts: int = setting(
-        1,
-        "random starts",
-        metavar="N",
-        check=at_least(1),
-        only=_when("--attack pgd or square", "pgd", "square"),
-        group="attack",
-    )
-    queries: int = setting(
-        1000,
-        "forward passes an image",
-        metavar="N",
-        check=at_least(1),
-        only=_when("--attack square", "square"),
-        group="attack",
-    )
-    loss: Literal["ce", "dlr", "ce-saturating"] = setting(
-        "ce",
-        "what is climbed: ce, the cross-entropy as log-odds, which do not saturate; dlr, the scale-free "
-        "margin of AutoAttack; ce-saturating, the cross-entropy as other tools compute it",
-        only=Only("--attack fgsm, bim or pgd, or --audit", lambda one: _uses_loss(one)),
-        group="attack",
-    )
-
-    def check_attacks(self) -> None:
-        """Sort ``eps`` and check it, and check the names of the attacks.
-
-        Raises:
-            InputError: an eps outside [0, 1], or an unknown attack.
-        """
-        if self.norm == "linf":
-            check_epsilons(self.eps)
-        object.__setattr__(self, "eps", tuple(sorted(set(self.eps))))
-        object.__setattr__(self, "attacks", tuple(dict.fromkeys(self.attacks)))
-
-    def made(self) -> "list[AnyAttack]":
-        """Return the attacks.
-
-        Raises:
-            InputError: an unknown attack, or parameters that it cannot have.
-        """
-        from reports.analyses.attack_names import make_attack
-
-        return [make_attack(name, self) for name in self.attacks]
-
-
-def _uses_steps(one: Any) -> bool:
-    iterates = any(name in ITERATED or ":" in name for name in one.attacks)
-    return iterates or getattr(one, "audit", False)
-
-
-def _uses_loss(one: Any) -> bool:
-    return bool({"fgsm", *ITERATED} & set(one.attacks)) or getattr(one, "audit", False)
-
-
-def check_epsilons(values: tuple[float, ...]) -> None:
-    """Check radii of linf balls.
-
-    Raises:
-        InputError: one lies outside [0, 1].
-    """
-    for value in values:
-        if not 0 <= value <= 1:
-            raise InputError(f"eps {value:g} is outside [0, 1]: it is in units of pixels in [0, 1] (8/255 = 0.0314)")
+    from robustness.curves import AttackCurve
+    from robustness.masking import Audit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,14 +145,14 @@ class Attack(Attacks, Analysis):
         """Attack one network."""
         import pandas as pd
 
-        from reports.analyses.attacked import attack_subject, audit_subject, example_files
+        from reports.analyses.attacked import example_files
 
         attacks = self.made()
         if not self.modes and all(attack.needs_gradient for attack in attacks):
             raise InputError("--gradient none leaves no attack: add --attack square")
         surrogate = None if self.surrogate is None else subject.beside(self.surrogate)
-        audits = audit_subject(self, subject, surrogate, show) if self.audit else []
-        curves = attack_subject(self, attacks, subject, surrogate, show)
+        audits = self._audits(subject, surrogate, show) if self.audit else []
+        curves = self.curves(subject, attacks, surrogate, show)
         tables = {"attack": pd.concat([curve.frame() for curve in curves], ignore_index=True)}
         if self.audit:
             tables["audit"] = pd.concat([one.frame() for one in audits], ignore_index=True)
@@ -292,6 +163,62 @@ class Attack(Attacks, Analysis):
             files=example_files(subject, curves) if self.save_examples else {},
             text="\n\n".join(_audit_text(subject, one) for one in audits),
         )
+
+    def curves(
+        self,
+        subject: "Subject",
+        attacks: "Sequence[AnyAttack]",
+        surrogate: "Subject | None" = None,
+        show: Show = silent,
+    ) -> "list[AttackCurve]":
+        """Return a curve for each attack and gradient mode, then each mode's worst case where it has several; an attack
+        without a gradient runs once."""
+        from reports.analyses.attacked import gradient_model, with_worst_cases
+        from robustness.curves import attack_curve
+
+        blind = [("none", attack) for attack in attacks if not attack.needs_gradient]
+        guided = [(mode, attack) for mode in self.modes for attack in attacks if attack.needs_gradient]
+        run = functools.partial(
+            attack_curve, subject.pixel_model(), subject.pixels(), subject.labels, self.eps, raw=self.raw,
+            batch_size=self.batch_size or len(subject.labels), seed=self.seed, keep_examples=self.save_examples,
+        )  # fmt: skip
+        curves = [
+            run(
+                attack,
+                gradient_model=gradient_model(subject, mode, surrogate),
+                gradient=mode,
+                progress=show(f"{subject.name}: {attack.name}, gradient {mode}", "image"),
+            )
+            for mode, attack in blind + guided
+        ]
+        return with_worst_cases(curves, list(dict.fromkeys(mode for mode, _ in guided)))
+
+    def _audits(self, subject: "Subject", surrogate: "Subject | None", show: Show) -> "list[Audit]":
+        """Return the audit of PGD in each gradient mode, at ``audit_eps`` or the median of ``eps`` above 0."""
+        from reports.analyses.attacked import gradient_model
+        from robustness.masking import audit
+
+        positive = [value for value in self.eps if value > 0]
+        if self.audit_eps is None and not positive:
+            raise InputError("--audit needs an eps above 0: give one with --eps or --audit-eps")
+        return [
+            audit(
+                subject.pixel_model(),
+                subject.pixels(),
+                subject.labels,
+                eps=statistics.median_low(positive) if self.audit_eps is None else self.audit_eps,
+                steps=self.steps or 10,
+                norm=self.norm,
+                loss=self.loss,
+                gradient_model=gradient_model(subject, mode, surrogate),
+                gradient=mode,
+                surrogate=None if surrogate is None else surrogate.pixel_model(),
+                batch_size=self.batch_size or len(subject.labels),
+                seed=self.seed,
+                progress=show(f"{subject.name}: audit, gradient {mode}", "check"),
+            )
+            for mode in self.modes or ["true"]
+        ]
 
     def text(self, found: Found) -> str:
         """Return one line a curve, one column an eps, accuracies in percent; then what the audits say."""
@@ -328,5 +255,6 @@ def _audit_text(subject: "Subject", audit: Any) -> str:
 
 def describe(attack: "AnyAttack") -> dict[str, Any]:
     """Return an attack's parameters as JSON."""
-    fields: dict[str, Any] = dataclasses.asdict(attack)  # type: ignore[call-overload]
-    return {"name": attack.name, **fields}
+    fields: Any = dataclasses.fields(attack) if dataclasses.is_dataclass(attack) else ()
+    values = {field.name: getattr(attack, field.name) for field in fields if field.repr}
+    return {"name": attack.name, **values}

@@ -1,24 +1,41 @@
 """Attacks by the names that a user gives them: our own, a peer's, those of other packages, and a user's function."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from alignscape import plugins
 from alignscape.errors import InputError
+from alignscape.imports import import_reference
 from robustness.attacks import Attack, bim, fgsm, pgd
 from robustness.external import TorchattacksAttack
+from robustness.functions import FunctionAttack
 from robustness.square import SquareAttack
 
-if TYPE_CHECKING:
-    from reports.analyses.attack import Attacks
+
+class Parameters(Protocol):
+    """What attacks can be told: the settings of :class:`reports.analyses.attack_settings.Attacks`."""
+
+    @property
+    def norm(self) -> str: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def step_size(self) -> float | None: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def queries(self) -> int: ...
+    @property
+    def loss(self) -> str: ...
 
 
-def _square(of: "Attacks") -> Attack:
+def _square(of: Parameters) -> Attack:
     if of.norm != "linf":
         raise InputError("square searches the linf ball only; leave it out or use --norm linf")
     return SquareAttack(queries=of.queries, restarts=of.restarts)
 
 
-OURS: dict[str, Callable[["Attacks"], Attack]] = {
+OURS: dict[str, Callable[[Parameters], Attack]] = {
     "fgsm": lambda of: fgsm(loss=of.loss, norm=of.norm),
     "bim": lambda of: bim(steps=of.steps or 10, step_size=of.step_size, loss=of.loss, norm=of.norm),
     "pgd": lambda of: pgd(
@@ -28,8 +45,11 @@ OURS: dict[str, Callable[["Attacks"], Attack]] = {
 }
 
 
-def make_attack(name: str, of: "Attacks") -> Attack:
-    """Return the attack called ``name`` with the parameters ``of`` that it has.
+def make_attack(name: str, of: Parameters) -> Attack:
+    """Return the attack called ``name`` with the parameters ``of`` that it has: one of ours, ``torchattacks:NAME``,
+    ``package.module:function`` (modules in the current folder are found), or one that an installed package adds under
+    the entry points ``alignscape.attacks``. A function is called as :class:`robustness.FunctionAttack` says; an object
+    that is an attack already is taken as it is.
 
     Raises:
         InputError: it is unknown, cannot be imported, or cannot have these parameters.
@@ -39,4 +59,14 @@ def make_attack(name: str, of: "Attacks") -> Attack:
     source, _, rest = name.partition(":")
     if source == "torchattacks":
         return TorchattacksAttack(attack=rest, norm=of.norm, iterations=of.steps)
-    raise InputError(f"unknown attack {name!r}; known: {', '.join(OURS)}, torchattacks:NAME")
+    added = plugins.installed("alignscape.attacks", OURS)
+    if name in added:
+        found = plugins.load(added[name], flag="--attack")
+    elif rest:
+        found = import_reference(name, flag="--attack")
+    else:
+        known = ", ".join((*OURS, *added, "torchattacks:NAME", "package.module:function"))
+        raise InputError(f"unknown attack {name!r}; known: {known}")
+    if isinstance(found, Attack):
+        return found
+    return FunctionAttack(function=found, name=name, norm=of.norm, steps=of.steps, loss=of.loss)

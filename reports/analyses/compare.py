@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from alignscape.errors import InputError
 from alignscape.settings import setting
 from reports.analyses.analysis import Analysis, Found, Show, batch_setting, silent, split_setting
-from reports.analyses.attack import Attack, Attacks, pixels
+from reports.analyses.attack import Attack
+from reports.analyses.attack_settings import Attacks, pixels
 from reports.analyses.section import Section
 from reports.schema import Column, Table, columns, interval
 

@@ -26,7 +26,7 @@ class AnalysisCommand:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the flags: what is analysed, the settings of the analysis, how it is loaded, where results go."""
         add_networks(parser, of_runs=self.analysis.of_runs)
-        add_flags(parser, self.analysis, group=self.analysis.name, last=SAMPLES)
+        add_flags(parser, self.analysis, group=self.analysis.name, last=SAMPLES, details=self.analysis.details())
         add_flags(parser, Loading, group="data", names=OF_RUNS if self.analysis.of_runs else None)
         add_output(parser, "folder for tables and figures (default: next to the first checkpoint)")
 

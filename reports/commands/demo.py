@@ -86,7 +86,7 @@ def analyses(runs: list[Path], out: Path) -> list[list[str]]:
 
 
 def _analyze(command: str, *flags: str, out: Path, args: argparse.Namespace) -> None:
-    from reports.cli import build_parser
+    from reports.commands.parser import build_parser
 
     words = [command, *flags, "--out", str(out)]
     _show(*words)

@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: status 1 when one of them could not be made.
     """
+    from reports.commands.sweeps import refuse_idle_ray_flags
     from reports.paper import PROFILES
     from reports.paper.reproduction import plan, regenerate
-    from reports.sweeps import refuse_idle_ray_flags
     from training.store.run_store import RunStore
 
     refuse_idle_ray_flags(args)

@@ -1,14 +1,13 @@
 """The flags of ``analyze train``, and the configs that they and a config file ask for; imports nothing heavy."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from alignscape.errors import InputError
 from alignscape.settings import settings_of
 from reports.commands.common import add_data_arguments, add_executor_arguments, add_run_arguments, positive_int
-from reports.flags import NOTHING, add_flags, each_of, given, idle, place, read_toml, toml_text
+from reports.flags import add_flags, given, idle, read_toml, toml_text
+from reports.trainer import configs_of
 from training.config import DATA, OPTIMISATION, OUTPUT, TrainConfig
 from training.rule_list import listed_rules
 
@@ -88,22 +87,6 @@ def make_configs(args: argparse.Namespace) -> list[TrainConfig]:
     flags = given(args, TrainConfig)
     places = {name: f"{name} in {args.config}" for name in written if name not in flags}
     return configs_of({**written, **flags}, places)
-
-
-def configs_of(values: Mapping[str, Any], places: Mapping[str, str] = NOTHING) -> list[TrainConfig]:
-    """Return one config for each combination of ``values`` of ``TrainConfig``, of which lists are sweeps. Messages
-    call a setting by its flag, or by its words in ``places``.
-
-    Raises:
-        InputError: an unknown rule; a value out of range; a setting that has no effect beside the others.
-    """
-    from training.rules import idle_options, option_owners
-
-    configs = each_of(TrainConfig, values, places=places)
-    for option in idle_options(configs[0], values):
-        name, rule = place(TrainConfig, option, places), configs[0].rule
-        raise InputError(f"{name} belongs to --rule {', '.join(option_owners(option))}; {rule} does not use it")
-    return configs
 
 
 def config_text(configs: list[TrainConfig]) -> str:

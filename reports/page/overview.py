@@ -6,7 +6,7 @@ from pathlib import PurePath
 import pandas as pd
 from pandas import DataFrame
 
-from reports.analyses import ANALYSES, known_tables
+from reports.analyses import all_analyses, known_tables
 from reports.figures.series import place_of, rule_name, short_names
 
 
@@ -41,7 +41,7 @@ def quantities(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
 
 def _measured(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     """Return ``rule, angle, seed`` and the quantities of every network, indexed by network, ordered by rule."""
-    merits = {"metrics": _metrics, **{kind: analysis.merits for kind, analysis in ANALYSES.items()}}
+    merits = {"metrics": _metrics, **{kind: analysis.merits for kind, analysis in all_analyses().items()}}
     known = known_tables()
     frames = {
         kind: frame

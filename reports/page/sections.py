@@ -2,7 +2,7 @@
 
 from pandas import DataFrame
 
-from reports.analyses import ANALYSES
+from reports.analyses import all_analyses
 from reports.analyses.section import Drawing, Section
 
 
@@ -39,9 +39,10 @@ TRAINING = Section(
 
 def sections() -> dict[str, Section]:
     """Return the sections by the kind of table that each is about, in their order on the page."""
-    return {"metrics": TRAINING, **{name: analysis.section for name, analysis in ANALYSES.items()}}
+    return {"metrics": TRAINING, **{name: analysis.section for name, analysis in all_analyses().items()}}
 
 
 def companions(kind: str) -> list[str]:
     """Return the kinds of tables that are shown in the section of ``kind``, beside its own."""
-    return [table.name for table in ANALYSES[kind].tables[1:]] if kind in ANALYSES else []
+    analysis = all_analyses().get(kind)
+    return [] if analysis is None else [table.name for table in analysis.tables[1:]]

@@ -1,0 +1,149 @@
+"""Which attacks are made, at which eps, with which parameters: settings that ``attack`` and ``compare`` share."""
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from alignscape import plugins
+from alignscape.errors import InputError
+from alignscape.settings import Only, at_least, setting
+
+if TYPE_CHECKING:
+    from robustness.attacks import Attack as AnyAttack
+
+PAPER_EPS = tuple(round(0.005 * k, 3) for k in range(11))
+OURS = ("fgsm", "bim", "pgd", "square")
+ITERATED = ("bim", "pgd")
+
+
+def pixels(text: str) -> float:
+    """Parse a number of pixel units, or a fraction such as ``8/255``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    top, slash, bottom = text.partition("/")
+    value = float(top) / (float(bottom) or math.nan) if slash else float(top)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def _when(words: str, *names: str) -> Only:
+    """Return the condition that one of the attacks ``names`` is made."""
+    return Only(words, lambda one: any(name in names or name.partition(":")[0] in names for name in one.attacks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacks:
+    """Which attacks are made at which eps, with their parameters; ``Attack`` and ``compare`` have these settings."""
+
+    attacks: tuple[str, ...] = setting(
+        ("fgsm", "pgd"),
+        "fgsm, bim, pgd, square (gradient-free), torchattacks:NAME for any attack of that package, or "
+        "package.module:function of your own",
+        metavar="NAME",
+        flags=("--attack",),
+        empty=True,
+        group="attack",
+    )
+    eps: tuple[float, ...] = setting(
+        PAPER_EPS,
+        "radii in pixel units of [0, 1] images; fractions such as 8/255 are read",
+        metavar="E",
+        parse=pixels,
+        default_text="0 .005 ... .05",
+        group="attack",
+    )
+    norm: Literal["linf", "l2"] = setting("linf", "norm of the ball", group="attack")
+    steps: int | None = setting(
+        None,
+        "steps an image",
+        metavar="N",
+        check=at_least(1),
+        default_text="10; theirs",
+        only=Only("--attack bim, pgd or torchattacks:NAME, or --audit", lambda one: _uses_steps(one)),
+        group="attack",
+    )
+    step_size: float | None = setting(
+        None,
+        "step in pixel units at every eps",
+        metavar="A",
+        parse=pixels,
+        default_text="eps / steps for bim, 2.5 eps / steps for pgd",
+        only=_when("--attack bim or pgd", *ITERATED),
+        group="attack",
+    )
+    restarts: int = setting(
+        1,
+        "random starts",
+        metavar="N",
+        check=at_least(1),
+        only=_when("--attack pgd or square", "pgd", "square"),
+        group="attack",
+    )
+    queries: int = setting(
+        1000,
+        "forward passes an image",
+        metavar="N",
+        check=at_least(1),
+        only=_when("--attack square", "square"),
+        group="attack",
+    )
+    loss: Literal["ce", "dlr", "ce-saturating"] = setting(
+        "ce",
+        "what is climbed: ce, the cross-entropy as log-odds, which do not saturate; dlr, the scale-free "
+        "margin of AutoAttack; ce-saturating, the cross-entropy as other tools compute it",
+        only=Only("--attack fgsm, bim or pgd, or --audit", lambda one: _uses_loss(one)),
+        group="attack",
+    )
+
+    @classmethod
+    def details(cls) -> Mapping[str, str]:
+        """Return the attacks that installed packages add, and which those are."""
+        added = plugins.installed("alignscape.attacks", OURS)
+        texts = [f"{name}: from {plugins.source(entry)}" for name, entry in added.items()]
+        return {"attacks": "Installed: " + "; ".join(texts)} if texts else {}
+
+    def check_attacks(self) -> None:
+        """Sort ``eps`` and check it, and check the names of the attacks.
+
+        Raises:
+            InputError: an eps outside [0, 1], or an unknown attack.
+        """
+        if self.norm == "linf":
+            check_epsilons(self.eps)
+        object.__setattr__(self, "eps", tuple(sorted(set(self.eps))))
+        object.__setattr__(self, "attacks", tuple(dict.fromkeys(self.attacks)))
+
+    def made(self) -> "list[AnyAttack]":
+        """Return the attacks.
+
+        Raises:
+            InputError: an unknown attack, or parameters that it cannot have.
+        """
+        from reports.analyses.attack_names import make_attack
+
+        return [make_attack(name, self) for name in self.attacks]
+
+
+def _uses_steps(one: Any) -> bool:
+    iterates = any(name in ITERATED or ":" in name for name in one.attacks)
+    return iterates or getattr(one, "audit", False)
+
+
+def _uses_loss(one: Any) -> bool:
+    return bool({"fgsm", *ITERATED} & set(one.attacks)) or getattr(one, "audit", False)
+
+
+def check_epsilons(values: tuple[float, ...]) -> None:
+    """Check radii of linf balls.
+
+    Raises:
+        InputError: one lies outside [0, 1].
+    """
+    for value in values:
+        if not 0 <= value <= 1:
+            raise InputError(f"eps {value:g} is outside [0, 1]: it is in units of pixels in [0, 1] (8/255 = 0.0314)")
