@@ -22,6 +22,7 @@ from pandas import DataFrame
 from alignscape.errors import InputError
 from alignscape.files import write_text
 from reports.figures import against_angle
+from reports.latex import short_number
 from reports.page.collect import Batch, Table, batches, find_tables
 from reports.page.overview import overview, quantities
 from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture, short_provenance
@@ -243,8 +244,7 @@ def _cell(value: Any) -> dict[str, Any]:
         return {"text": "", "value": ""}
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)
-        text = f"{int(number)}" if number.is_integer() and abs(number) < 1e6 else f"{number:.4g}"
-        return {"text": text, "value": repr(number)}
+        return {"text": short_number(number), "value": repr(number)}
     return {"text": str(value), "value": str(value)}
 
 
