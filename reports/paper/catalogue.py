@@ -139,6 +139,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target(
             name="fig1",
+            version=2,
             title="Alignment, learning and cost of BP, FA and IFA",
             sources=_only_metrics(runs.three),
             draw=f"{DRAWINGS}.training:learning",
@@ -222,6 +223,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS6",
+            version=2,
             title="Test accuracy against depth",
             sources=_only_metrics(runs.depths),
             draw=f"{DRAWINGS}.trainability:depths",
@@ -229,6 +231,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS7",
+            version=2,
             title="Test accuracy against the size of the training set",
             sources=_only_metrics(runs.sizes),
             draw=f"{DRAWINGS}.trainability:sizes",
