@@ -290,7 +290,7 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
     rho = float(stats.spearmanr(angle, value).statistic)
     least = _least_trend_p(angle)
     p = max(_permutation_p(angle, value), least)
-    half = 1.96 * 1.03 / math.sqrt(len(value) - 3) if len(value) > 3 else math.inf  # Bonett and Wright 2000
+    half = 1.96 * 1.03 / math.sqrt(len(value) - 3) if len(value) > 3 else math.inf  # Fieller et al. 1957
     centre = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
     verdict = UNDECIDED if max(least, p) >= LEVEL else HOLDS if sign * rho > 0 else FAILS
     return Finding(
