@@ -87,18 +87,22 @@ def latex_table(frame: "DataFrame", *, caption: str, label: str) -> str:
     """Return ``frame`` as a table: numbers to four digits and right-aligned, blanks where there is none."""
     from pandas.api.types import is_numeric_dtype
 
-    columns = "".join("r" if is_numeric_dtype(frame[name]) else "l" for name in frame)
-    heads = " & ".join(rf"\textbf{{{escape(str(name).replace('_', ' '))}}}" for name in frame)
-    rows = [" & ".join(_cell(value) for value in row) + r" \\" for row in frame.itertuples(index=False, name=None)]
-    title = rf"\caption{{{escape(caption)}}}\label{{{label}}}"
-    rule = [r"\toprule", heads + r" \\", r"\midrule"]
-    if len(frame) > LONG_ROWS:
-        lines = [rf"\begin{{longtable}}{{{columns}}}", title + r" \\", *rule, r"\endhead", *rows, r"\bottomrule",
-                 r"\end{longtable}"]  # fmt: skip
-    else:
-        lines = [r"\begin{table}[htbp]", r"\centering\small", title, rf"\begin{{tabular}}{{{columns}}}", *rule, *rows,
-                 r"\bottomrule", r"\end{tabular}", r"\end{table}"]  # fmt: skip
-    return "\n".join(["% needs \\usepackage{booktabs,longtable}", *lines, ""])
+    breaks = len(frame) > LONG_ROWS
+    style = frame.reset_index(drop=True).style.hide(axis="index").format(_cell).format_index(_head, axis="columns")
+    text = style.to_latex(
+        column_format="".join("r" if is_numeric_dtype(frame[name]) else "l" for name in frame),
+        environment="longtable" if breaks else "table",
+        position=None if breaks else "htbp",
+        position_float=None if breaks else "centering",
+        caption=escape(caption),
+        label=label,
+        hrules=True,
+    )
+    return "% needs \\usepackage{booktabs,longtable}\n" + text.replace("\n\\centering\n", "\n\\centering\\small\n")
+
+
+def _head(name: Any) -> str:
+    return rf"\textbf{{{escape(str(name).replace('_', ' '))}}}"
 
 
 def _cell(value: Any) -> str:
@@ -109,10 +113,15 @@ def _cell(value: Any) -> str:
     return escape(str(value))
 
 
+def short_number(value: float) -> str:
+    """Return whole numbers below a million in full, others to four digits."""
+    return f"{int(value)}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
+
+
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return r"$\infty$" if value > 0 else r"$-\infty$"
-    text = f"{int(value)}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
+    text = short_number(value)
     mantissa, exponent, power = text.partition("e")
     if exponent:
         return rf"${mantissa} \times 10^{{{int(power)}}}$"

@@ -62,8 +62,16 @@ def test_comparable_means_the_whole_interval():
 def test_the_interval_is_welchs():
     rng = np.random.default_rng(0)
     first, second = rng.normal(3, 1, 7), rng.normal(1, 4, 12)
-    theirs = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
-    assert welch(first, second) == pytest.approx((first.mean() - second.mean(), theirs.low, theirs.high))
+    difference, parts = first.mean() - second.mean(), [first.var(ddof=1) / 7, second.var(ddof=1) / 12]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 6 + parts[1] ** 2 / 11)  # Welch 1947; Satterthwaite 1946
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
+    assert welch(first, second) == pytest.approx((difference, difference - half, difference + half))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_interval_of_equal_values_is_a_point():
+    assert welch(np.full(3, 2.0), np.full(4, 1.5)) == (0.5, 0.5, 0.5)
+    assert np.isnan(welch(np.array([2.0]), np.array([1.0, 3.0]))[1:]).all()
 
 
 def runs(values_by_angle):

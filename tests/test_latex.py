@@ -33,6 +33,9 @@ def test_rows_have_the_columns_of_the_head():
 def test_a_long_table_breaks_over_pages():
     frame = pd.DataFrame({"x": range(LONG_ROWS + 1)})
     assert r"\begin{longtable}" in latex_table(frame, caption="", label="t")
+    text = latex_table(frame, caption="Once", label="tab:once")
+    assert text.count(r"\caption{Once}") == text.count(r"\label{tab:once}") == 1  # later pages count no further table
+    assert text.index(r"\endfirsthead") < text.index(r"\caption[]{Once}") < text.index(r"\endhead")
     assert r"\begin{tabular}" in latex_table(frame[:-1], caption="", label="t")
 
 

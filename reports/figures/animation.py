@@ -22,7 +22,7 @@ from reports.figures import layout
 from reports.figures.paths import name_components
 from reports.figures.planes import draw_ground
 from reports.figures.series import Series, require, series_of
-from reports.page.raster import palette_of, picture
+from reports.raster import palette_of, picture
 
 Array = NDArray[np.float64]
 _SIZE = (style.DOUBLE, 3.0)  # inches

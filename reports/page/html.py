@@ -1,8 +1,6 @@
 """One page for a folder of results: every figure and table in a single HTML file that opens without a network."""
 
-import base64
 import functools
-import io
 import math
 import numbers
 import re
@@ -23,12 +21,13 @@ from alignscape.errors import InputError
 from alignscape.files import write_text
 from reports.analyses.section import Drawing, Section
 from reports.figures import against_angle
+from reports.latex import short_number
 from reports.page.collect import Batch, Table, batches, find_tables
 from reports.page.overview import overview, quantities
 from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture, short_provenance
-from reports.page.raster import palette_of, rasterise
 from reports.page.sections import companions, sections
 from reports.page.surface3d import plotly_source, surface_payload
+from reports.raster import PAGE_DPI, SHOWN_DPI, data_uri, png_uri, rasterise
 from reports.style import save
 
 Progress = Callable[[int, int], None]
@@ -36,8 +35,6 @@ Progress = Callable[[int, int], None]
 MOST_ROWS = 200  # of a table that are shown on the page; the CSV file has all
 OPEN_ROWS = 40  # a section's only table is unfolded if it has no more rows
 CURVE_ANGLES = 3  # angles from which quantities are drawn against the angle
-_DPI = 200
-_SHOWN_DPI = 132  # pixels of the page per inch of a figure: its 7 point text is read as 13 pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,16 +201,16 @@ def _picture(title: str, caption: str, draw: Callable[[], Figure], stem: Path | 
         title=title,
         caption=caption,
         alt=f"{title}: {_legend_names(figure)}. {caption}",
-        uri=_png_uri(figure),
-        width=round(figure.get_size_inches()[0] * _SHOWN_DPI),
-        height=round(figure.get_size_inches()[1] * _SHOWN_DPI),
+        uri=png_uri(rasterise(figure, PAGE_DPI)),
+        width=round(figure.get_size_inches()[0] * SHOWN_DPI),
+        height=round(figure.get_size_inches()[1] * SHOWN_DPI),
         files=() if stem is None else tuple(path.name for path in save(figure, stem)),
     )
 
 
 def _film(path: Path) -> dict[str, str]:
     """Return an animation beside a table; a reader opens it, since not everyone likes things that move."""
-    return {"name": path.name, "uri": "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()}
+    return {"name": path.name, "uri": data_uri("gif", path.read_bytes())}
 
 
 def _legend_names(figure: Figure) -> str:
@@ -222,12 +219,6 @@ def _legend_names(figure: Figure) -> str:
     if not names:
         names = [re.sub(r"\$.*?\$\s*", "", axes.get_title(loc="left")) for axes in figure.axes]
     return ", ".join(dict.fromkeys(name.replace("\n", ", ").replace("\\$", "$") for name in names if name))
-
-
-def _png_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    palette_of(rasterise(figure, _DPI)).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _grid(table: Table, folder: Path, *, unfolded: bool = False, rows: int = MOST_ROWS) -> Grid:
@@ -255,8 +246,7 @@ def _cell(value: Any) -> dict[str, Any]:
         return {"text": "", "value": ""}
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)
-        text = f"{int(number)}" if number.is_integer() and abs(number) < 1e6 else f"{number:.4g}"
-        return {"text": text, "value": repr(number)}
+        return {"text": short_number(number), "value": repr(number)}
     return {"text": str(value), "value": str(value)}
 
 

@@ -1,7 +1,5 @@
 """What ``analyze figures`` made, on the page: each target with its figure as it was saved, its table, its files."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,10 @@ from pandas import DataFrame
 from PIL import Image
 
 from reports.page.collect import Table
-from reports.page.raster import palette_of
 from reports.paper import TARGETS
+from reports.raster import PAGE_DPI, SHOWN_DPI, png_uri
 
 SAVED_DPI = 300  # of the PNG files
-PAGE_DPI = 200  # of the same pictures inside the page
-SHOWN_DPI = 132  # pixels of the page per inch of a figure
 DATA_ROWS = 30  # of the numbers behind a figure that are shown
 _COUNTED = ("runs", "analyses", "files", "profile")
 
@@ -39,15 +35,13 @@ def saved_picture(table: Table, folder: Path) -> dict[str, Any] | None:
         width, height = saved.size
         size = (round(width * PAGE_DPI / SAVED_DPI), round(height * PAGE_DPI / SAVED_DPI))
         image = saved.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    palette_of(image).save(buffer, format="PNG", optimize=True)
     about = table.provenance
     pdf = path.with_suffix(".pdf")
     return {
         "title": about.get("title", table.kind),
         "caption": about.get("caption", ""),
         "alt": f"{about.get('title', table.kind)}. {about.get('caption', '')}",
-        "uri": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        "uri": png_uri(image),
         "width": round(width / SAVED_DPI * SHOWN_DPI),
         "height": round(height / SAVED_DPI * SHOWN_DPI),
         "files": [quote(one.relative_to(folder).as_posix()) for one in (pdf, path) if one.is_file()],

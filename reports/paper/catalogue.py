@@ -142,6 +142,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target(
             name="fig1",
+            version=2,
             title="Alignment, learning and cost of BP, FA and IFA",
             sources=_only_metrics(runs.three),
             draw=f"{DRAWINGS}.training:learning",
@@ -225,6 +226,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS6",
+            version=2,
             title="Test accuracy against depth",
             sources=_only_metrics(runs.depths),
             draw=f"{DRAWINGS}.trainability:depths",
@@ -232,6 +234,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="figS7",
+            version=2,
             title="Test accuracy against the size of the training set",
             sources=_only_metrics(runs.sizes),
             draw=f"{DRAWINGS}.trainability:sizes",

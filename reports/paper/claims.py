@@ -5,6 +5,7 @@ number comes from the tables of the runs. The rules of the verdict are in ``docs
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -36,15 +37,15 @@ class Finding:
     section: str
     statistic: str
     groups: str
-    value: float  # difference of means (first minus second), or rank correlation
-    effect_size: float  # chance that a run of the first exceeds one of the second, or the correlation itself
-    ci_low: float
-    ci_high: float
+    value: float = math.nan  # difference of means (first minus second), or rank correlation
+    effect_size: float = math.nan  # chance that a run of the first exceeds one of the second, or the correlation
+    ci_low: float = math.nan
+    ci_high: float = math.nan
     p: float = math.nan
     smallest_p: float = math.nan  # the least p that so many runs can give
     n: str
     decided_by: str  # rank-sum test, permutation test, interval or count
-    verdict: str
+    verdict: str = UNDECIDED
 
 
 def claims_table(tables: Tables, *, accesses: Mapping[str, float]) -> DataFrame:
@@ -235,11 +236,9 @@ def greater(
     It holds if p < 0.05 and the first is the larger; it does not if p < 0.05 and it is the smaller, or if the whole
     interval lies below ``relevant``. Groups so small that no p below 0.05 is possible leave it undecided.
     """
-    about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": groups}
-    if not min(len(first), len(second)):
-        return _unknown({**about, "decided_by": "rank-sum test"}, first, second)
-    found = _compared({**about, "decided_by": "rank-sum test"}, first, second)
-    if found.smallest_p >= LEVEL:
+    found = _compared(first, second, claim=claim, section=section, statistic=statistic, groups=groups,
+                      decided_by="rank-sum test")  # fmt: skip
+    if not found.smallest_p < LEVEL:
         verdict = UNDECIDED
     elif found.p < LEVEL:
         verdict = HOLDS if found.value > 0 else FAILS
@@ -253,18 +252,18 @@ def equal(
 ) -> Finding:
     """Judge the claim that two groups are comparable: Welch's 95 % interval of their difference lies within
     ``margin`` (it holds), outside of it (it does not), or on both sides (undecided). The p is that of a difference."""
-    about: dict[str, Any] = {"claim": claim, "section": section, "groups": groups}
-    statistic = f"{statistic} (within ±{margin:g})"
-    if not min(len(first), len(second)):
-        return _unknown({**about, "statistic": statistic, "decided_by": "interval"}, first, second)
-    found = _compared({**about, "statistic": statistic, "decided_by": "interval"}, first, second)
+    found = _compared(first, second, claim=claim, section=section, statistic=f"{statistic} (within ±{margin:g})",
+                      groups=groups, decided_by="interval")  # fmt: skip
     low, high = found.ci_low, found.ci_high
     verdict = HOLDS if -margin < low and high < margin else FAILS if high < -margin or low > margin else UNDECIDED
     return replace(found, verdict=verdict)
 
 
-def _compared(about: dict[str, Any], first: Values, second: Values) -> Finding:
-    """Return the numbers of two groups beside each other, still undecided."""
+def _compared(first: Values, second: Values, **about: Any) -> Finding:
+    """Return the numbers of two groups beside each other, still undecided; no numbers if one is empty."""
+    counts = f"{len(first)}, {len(second)}"
+    if not min(len(first), len(second)):
+        return Finding(**about, n=counts)
     difference, low, high = welch(first, second)
     test = rank_sum(first, second)
     return Finding(
@@ -275,8 +274,7 @@ def _compared(about: dict[str, Any], first: Values, second: Values) -> Finding:
         ci_high=high,
         p=test.p_value,
         smallest_p=test.smallest_p,
-        n=_counts(first, second),
-        verdict=UNDECIDED,
+        n=counts,
     )
 
 
@@ -286,12 +284,13 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
     rows = values[(values["rule"] == "ifa") & np.isfinite(values["value"])]
     angle, value = rows["angle"].to_numpy(float), rows["value"].to_numpy(float)
     about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": "IFA, all angles"}
+    about["decided_by"] = "permutation test"
     if len(np.unique(angle)) < 3 or len(np.unique(value)) < 2:
-        return _unknown({**about, "decided_by": "permutation test"}, value, value)
+        return Finding(**about, n=f"{len(value)}, {len(value)}")
     rho = float(stats.spearmanr(angle, value).statistic)
     least = _least_trend_p(angle)
     p = max(_permutation_p(angle, value), least)
-    half = 1.96 * 1.03 / math.sqrt(len(value) - 3) if len(value) > 3 else math.inf  # Bonett and Wright 2000
+    half = 1.96 * 1.03 / math.sqrt(len(value) - 3) if len(value) > 3 else math.inf  # Fieller et al. 1957
     centre = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
     verdict = UNDECIDED if max(least, p) >= LEVEL else HOLDS if sign * rho > 0 else FAILS
     return Finding(
@@ -303,7 +302,6 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
         p=p,
         smallest_p=least,
         n=str(len(value)),
-        decided_by="permutation test",
         verdict=verdict,
     )
 
@@ -333,31 +331,10 @@ def welch(first: Values, second: Values) -> tuple[float, float, float]:
     difference = float(first.mean() - second.mean())
     if min(len(first), len(second)) < 2:
         return difference, math.nan, math.nan
-    parts = [group.var(ddof=1) / len(group) for group in (first, second)]
-    error = math.sqrt(sum(parts))
-    if error == 0:
-        return difference, difference, difference
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(group) - 1) for part, group in zip(parts, (first, second), strict=True)
-    )
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    return difference, difference - half, difference + half
-
-
-def _unknown(about: dict[str, Any], first: Values, second: Values) -> Finding:
-    return Finding(
-        **about,
-        value=math.nan,
-        effect_size=math.nan,
-        ci_low=math.nan,
-        ci_high=math.nan,
-        n=_counts(first, second),
-        verdict=UNDECIDED,
-    )
-
-
-def _counts(first: Values, second: Values) -> str:
-    return f"{len(first)}, {len(second)}"
+    with warnings.catch_warnings():  # SciPy warns where all values of a group are equal
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    return difference, float(interval.low), float(interval.high)
 
 
 # Where the numbers are

@@ -9,20 +9,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from reports.figures import layout
+from reports.figures import layout, planes
 from reports.figures.curvature import choose_scale, draw_over_epochs
 from reports.figures.density import INVISIBLE, Spectrum, eigenvalue_axis, eigenvalue_range
 from reports.figures.paths import draw_path, name_components
-from reports.figures.planes import (
-    GROUND,
-    Plane,
-    colour_bar,
-    common_scale,
-    draw_contours,
-    draw_planes,
-    grid_of,
-    planes_of,
-)
 from reports.figures.series import Series, series_of
 from reports.paper.figures import panels
 from reports.paper.target import Drawn, Tables
@@ -43,15 +33,15 @@ def trajectories(tables: Tables) -> list[Drawn]:
 
     figure, axes = panels.mosaic("aabbcc;dddeee", 4.5, height_ratios=[1.15, 1])
     followed = series_of(path, along="epoch")
-    grids = [grid_of(plane[plane["checkpoint"] == one.frame["checkpoint"].iloc[0]]) for one in followed]
-    scale = common_scale(grids)
+    grids = [planes.grid_of(plane[plane["checkpoint"] == one.frame["checkpoint"].iloc[0]]) for one in followed]
+    scale = planes.common_scale(grids)
     for letter, one, grid in zip("abc", followed, grids, strict=False):
-        contours = draw_contours(axes[letter], grid, scale, colours=GROUND)
+        contours = planes.draw_contours(axes[letter], grid, scale, colours=planes.GROUND)
         draw_path(axes[letter], one)
         name_components(axes[letter], one.frame)
         layout.title(axes[letter], one.label, letter)
         drawn[letter] = one.frame
-    colour_bar(figure, contours, [axes[letter] for letter in "abc"])
+    planes.colour_bar(figure, contours, [axes[letter] for letter in "abc"])
     for letter, rows, label in (("d", trace, "Hessian trace"), ("e", top, "top Hessian eigenvalue")):
         followed = series_of(rows, along="epoch")
         draw_over_epochs(axes[letter], followed, label)
@@ -77,8 +67,8 @@ def curvature(tables: Tables) -> list[Drawn]:
 
     figure, axes = panels.mosaic("aabbcc;ddeeff", 4.5, height_ratios=[1.1, 1])
     upper = [axes[letter] for letter in "abc"]
-    shown = planes_of(surface)
-    colour_bar(figure, _surfaces(upper, shown, wide=3), upper)
+    shown = planes.planes_of(surface)
+    planes.colour_bar(figure, _surfaces(upper, shown, wide=3), upper)
     drawn.update({letter: one.frame for letter, (one, _) in zip("abc", shown, strict=True)})
     three = spectrum[(spectrum["rule"] != "ifa") | (spectrum["angle"] == 0)]
     drawn["d"] = _density_panel(axes["d"], series_of(three))
@@ -99,12 +89,12 @@ def curvature(tables: Tables) -> list[Drawn]:
     )
 
 
-def _surfaces(axes: list[Axes], shown: list[Plane], *, wide: int) -> ScalarMappable:
+def _surfaces(axes: list[Axes], shown: list[planes.Plane], *, wide: int) -> ScalarMappable:
     """Draw the surfaces, ``wide`` panels a row; return what a colour bar is of."""
     for place, (panel, (one, _)) in enumerate(zip(axes, shown, strict=True)):
         layout.title(panel, one.label, place)
         panel.set(xlabel="along v₁", ylabel="along v₂" if place % wide == 0 else "")
-    return draw_planes(axes, shown)
+    return planes.draw_planes(axes, shown)
 
 
 def _density_panel(axes: Axes, shown: list[Series], *, label: bool = True) -> DataFrame:
@@ -127,7 +117,7 @@ def _density_panel(axes: Axes, shown: list[Series], *, label: bool = True) -> Da
 @settings()
 def surfaces_and_spectra(tables: Tables) -> list[Drawn]:
     """Draw figure S10: the surface and, below it, the spectrum of BP, IFA at every angle and FA."""
-    shown, spectra = planes_of(tables["surface"]), series_of(tables["spectrum"])
+    shown, spectra = planes.planes_of(tables["surface"]), series_of(tables["spectrum"])
 
     rows, wide = layout.panel_grid(len(shown), most_columns=4)
     figure = Figure(figsize=(DOUBLE, 0.5 + 2.75 * rows))
@@ -135,7 +125,7 @@ def surfaces_and_spectra(tables: Tables) -> list[Drawn]:
     upper, lower = grid[::2].ravel().tolist(), grid[1::2].ravel().tolist()
     for axes in upper[len(shown) :] + lower[len(shown) :]:
         axes.set_visible(False)
-    colour_bar(figure, _surfaces(upper[: len(shown)], shown, wide=wide), upper[: len(shown)])
+    planes.colour_bar(figure, _surfaces(upper[: len(shown)], shown, wide=wide), upper[: len(shown)])
     for place, (axes, one) in enumerate(zip(lower, spectra, strict=False)):
         _density_panel(axes, [one], label=place % wide == 0)
     layout.note(figure, "Above: training loss over the plane of the top two eigenvectors, one colour scale; cross: "
