@@ -35,6 +35,7 @@ def add_flags(
     on settings by name.
     """
     headings = {str(one.title): one for one in parser._action_groups}
+    others = set(headings)
     chosen = [one for name, one in givable(cls).items() if names is None or name in names]
     for one in sorted(chosen, key=lambda one: (bool(one.group), one.group == last)):
         heading = one.group or group
@@ -42,7 +43,7 @@ def add_flags(
             headings[heading] = parser.add_argument_group(heading)
         text = explained(one, details).replace("%", "%%")
         headings[heading].add_argument(*one.flags, dest=one.name, default=argparse.SUPPRESS, help=text, **_options(one))
-    return headings
+    return {title: one for title, one in headings.items() if title not in others}
 
 
 def givable(cls: type) -> dict[str, Setting]:

@@ -59,7 +59,7 @@ def test_flags_give_what_is_given_and_nothing_else():
 def test_help_says_effect_sweep_and_default_under_its_heading():
     parser = argparse.ArgumentParser()
     headings = add_flags(parser, Brew, group="water", details={"leaf": "Of one bush."})
-    assert list(headings) == ["leaves", "water"]
+    assert list(headings) == ["water", "leaves"]
     text = " ".join(parser.format_help().split())
     assert "the leaf (default: green). Of one bush." in text
     assert "100% of the leaf; one run each (default: 2.5)" in text

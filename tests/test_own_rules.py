@@ -18,8 +18,8 @@ from alignscape.errors import InputError
 from reports import style
 from reports.cli import main
 from reports.commands.parser import build_parser
-from reports.commands.train import run_name
 from reports.figures.series import rule_name, series_of
+from reports.trainer import run_name
 from training import clock, stack_size
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig

@@ -84,6 +84,7 @@ class Checkpoint:
         epoch: finished epochs.
         step: finished steps of the optimiser.
         metrics: of the epoch, as in ``metrics.csv``, and whether the run has diverged.
+        rule_origin: where a rule that is not ours came from, see :func:`training.rules.others.origin`.
 
     Example:
         >>> from training import Checkpoint, DataInfo, TrainConfig, build_model, load_dataset
@@ -101,7 +102,7 @@ class Checkpoint:
     epoch: int
     step: int
     metrics: dict[str, float | bool]
-    rule_origin: dict[str, str] = field(default_factory=dict)  # of a rule that is not ours; see `rules.others.origin`
+    rule_origin: dict[str, str] = field(default_factory=dict)
 
     def rule(self) -> Rule:
         """Return the run's learning rule.
