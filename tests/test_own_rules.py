@@ -261,8 +261,8 @@ def test_help_says_that_a_rule_may_be_yours():
 # Stacks
 
 TRAPS = """
-    from torch.nn import functional as F
-    from training.rules import Rule, Step
+    import torch
+    from training.rules.base import wrapped_layers
     from training.rules.fa import FeedbackAlignment
     from training.rules.feedback import FixedFeedback
 
@@ -310,6 +310,28 @@ TRAPS = """
             made.factor = 1 + self.config.seed
             return made
 
+    class Moves(FeedbackAlignment):
+        moves_feedback = True
+        factor = 1.0
+        def before_step(self, twin, step):
+            self.factor = 1 + step % 3
+        def objective(self, twin, inputs, labels):
+            step = super().objective(twin, inputs, labels)
+            return step._replace(objective=step.objective * self.factor)
+
+    class MovesApart(Moves):
+        def before_step(self, twin, step):
+            self.factor = 1 + self.config.seed * (step > 3)
+
+    class MovesLayersApart(Moves):
+        def layer(self, layer):
+            made = Scaled(layer, self.feedback(layer.name, layer.plain))
+            made.factor = torch.ones(())
+            return made
+        def before_step(self, twin, step):
+            for layer in wrapped_layers(twin).values():
+                layer.factor.fill_(1 + self.config.angle)
+
     class Initial(FeedbackAlignment):
         '''Only where it starts.'''
         options = initial_options = ("angle",)
@@ -331,6 +353,7 @@ TRAPS = """
         ("KeepsAtStart", 2),  # those of one angle
         ("KeepsInLayer", 2),  # those of one seed
         ("Initial", 4),
+        ("Moves", 4),
     ],
 )
 def test_each_network_goes_by_its_own_settings_in_a_stack(digits, tmp_path, here, monkeypatch, name, together):
@@ -364,6 +387,15 @@ def test_a_rule_that_reads_such_a_setting_later_ends_with_a_line(digits, tmp_pat
     configs = [config("own_late:LatelyReads", angle=angle) for angle in (10.0, 60.0)]
     with pytest.raises(InputError, match=r"own_late:LatelyReads reads angle while it trains.*--stack 1"):
         train_many([(cfg, tmp_path / str(i)) for i, cfg in enumerate(configs)], digits, stack=2)
+
+
+@pytest.mark.parametrize(("name", "what"), [("MovesApart", "factor of the rule"), ("MovesLayersApart", "factor of")])
+def test_a_rule_that_moves_more_than_tensors_ends_with_a_line(digits, tmp_path, here, name, what):
+    here("own_moves", TRAPS)
+    configs = [config(f"own_moves:{name}", seed=i, angle=10.0 * i) for i in range(2)]
+    with pytest.raises(InputError, match=rf"before_step of rule own_moves:{name} sets {what}.*--stack 1"):
+        train_many([(cfg, tmp_path / str(i)) for i, cfg in enumerate(configs)], digits, stack=2)
+    assert len(train_many([(cfg, tmp_path / f"{i}") for i, cfg in enumerate(configs)], digits, stack=1)) == 2
 
 
 def test_options_keep_networks_apart_unless_the_start_alone_reads_them(here):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from alignscape.errors import InputError
 from alignscape.seeding import derive_seed, generator
 from training.captured import CapturedStep
 from training.data import Dataset, Normalise
@@ -22,9 +23,9 @@ from training.network import Network
 from training.optimiser import StackOptimiser
 from training.precision import autocast
 from training.rules import Rule, Step
-from training.rules.others import explained
+from training.rules.others import explained, is_ours
 from training.rules.wrapping import decayed
-from training.shared_rule import differing, shared_rule
+from training.shared_rule import differing, shared_rule, unlike
 from training.stacked_layers import StackedLayers
 
 
@@ -38,8 +39,9 @@ class Stack:
         self.normalise = Normalise(data.mean, data.std).to(self.device)
         first = networks[0]
         self.config, self.twin = first.config, first.twin
-        self.rule = shared_rule(first.rule, differing([network.config for network in networks]))
         self.stacked = len(networks) > 1
+        differences = differing([network.config for network in networks])
+        self.rule = shared_rule(first.rule, differences) if self.stacked else first.rule
         self.tensors = self._join()
         self.parameters = {name: self.tensors[name] for name, p in self.twin.named_parameters() if p.requires_grad}
         self.objective = Objective(self.rule, self.twin)
@@ -77,10 +79,28 @@ class Stack:
             for network in self.networks:
                 with explained(network.rule, "before_step"):
                     network.rule.before_step(network.twin, network.step)
+            self._share_what_moved()
         with self._randomness():
             self._step(batch if self.stacked else batch[0])
         for network in self.networks:
             network.step += 1
+
+    def _share_what_moved(self) -> None:
+        """Let the shared rule see what ``before_step`` has set on the rule of each network.
+
+        Raises:
+            InputError: it is not the same for all: only tensors of the twin are each network's own.
+        """
+        first = self.networks[0]
+        if not self.stacked or is_ours(type(first.rule)):
+            return
+        vars(self.rule).update({name: value for name, value in vars(first.rule).items() if name != "config"})
+        for network in self.networks[1:]:
+            if what := unlike(first, network):
+                raise InputError(
+                    f"before_step of rule {self.config.rule} sets {what} differently for the networks of a stack: keep "
+                    "it in a buffer of the twin, or give --stack 1 (docs/adding-a-rule.md)"
+                )
 
     def start_epoch(self, epoch: int) -> None:
         """Set the schedule of ``epoch``, and the training mode."""
