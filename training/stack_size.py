@@ -97,10 +97,7 @@ def stack_key(config: TrainConfig) -> str:
 
 def free_fields(config: TrainConfig) -> set[str]:
     """Return the settings that networks of one stack may differ in, with the rule of ``config``."""
-    try:
-        rule = find_rule(config.rule)
-    except InputError:  # a network by itself, which says so when it is made
-        return set()
+    rule = find_rule(config.rule)
     return FREE_FIELDS - (set(rule.options) - set(rule.initial_options))
 
 

@@ -132,11 +132,10 @@ class Alignment(Analysis):
 
         from training.angles import alignment
         from training.gradient_angles import gradient_alignment
-        from training.rules import make_rule
 
         checkpoint = subject.checkpoint
         assert checkpoint is not None
-        rule, twin = make_rule(checkpoint.config), checkpoint.training_twin().to(subject.device)
+        rule, twin = checkpoint.rule(), checkpoint.training_twin().to(subject.device)
         weights = {layer: alignment(*pair) for layer, pair in rule.backward_weights(twin).items()}
         size = self.batch_size or checkpoint.config.batch_size
         data = subject.inputs(), subject.labels
