@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from alignscape.errors import DivergedError, InputError
-from alignscape.settings import NON_NEGATIVE, at_least, check_settings, idle_settings, setting, settings_of
+from alignscape.errors import DivergedError
+from alignscape.settings import NON_NEGATIVE, at_least, check_settings, setting
 from reports.analyses.section import Section
 from reports.schema import Table
 
@@ -143,7 +143,7 @@ class Analysis:
 
         from reports.tables import render
 
-        return render(pd.DataFrame(list(found.checks)) if found.checks else found.tables[self.name])
+        return render(pd.DataFrame(list(found.checks)) if found.checks else found.tables[self.tables[0].name])
 
     @classmethod
     def merits(cls, table: "DataFrame") -> "DataFrame | None":
@@ -220,14 +220,3 @@ def together(parts: Sequence[Found]) -> Found:
         files={name: write for part in parts for name, write in part.files.items()},
         text="\n\n".join(part.text for part in parts if part.text),
     )
-
-
-def refuse_idle(analysis: Analysis) -> None:
-    """Refuse settings that are not at their default and have no effect, for an analysis that is made in Python.
-
-    Raises:
-        InputError: there is one; the message says when it would have an effect.
-    """
-    changed = [name for name, one in settings_of(type(analysis)).items() if getattr(analysis, name) != one.default]
-    for one, only in idle_settings(analysis, changed):
-        raise InputError(f"{one.flags[0]} has an effect with {only.words} only: leave it out")

@@ -6,10 +6,12 @@ which click-based parsers do not.
 
 import argparse
 import importlib
+import warnings
 from typing import Any, NoReturn
 
+from alignscape.errors import InputError
 from alignscape.plugins import source
-from reports.analyses import ANALYSES, find_analysis, installed_analyses
+from reports.analyses import ANALYSES, Analysis, find_analysis, installed_analyses
 from reports.commands.analysis import AnalysisCommand
 
 COMMANDS = (
@@ -56,13 +58,23 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     for name, entry in installed_analyses().items():
+        if name in COMMANDS:
+            warnings.warn(f"{name} of {source(entry)} is no command: alignscape has a {name} of its own", stacklevel=2)
+            continue
         command = commands.add_parser(name, help=f"an analysis from {source(entry)}")
         if name == chosen:
-            added = AnalysisCommand(find_analysis(name))
-            command.description = added.HELP
-            added.add_arguments(command)
-            command.set_defaults(run=added.run)
+            _add_analysis(command, find_analysis(name), source(entry))
     return parser
+
+
+def _add_analysis(command: argparse.ArgumentParser, analysis: type[Analysis], package: str) -> None:
+    added = AnalysisCommand(analysis)
+    command.description = added.HELP
+    try:
+        added.add_arguments(command)
+    except argparse.ArgumentError as error:
+        raise InputError(f"{analysis.name} of {package} has a setting whose flag is taken: {error}") from error
+    command.set_defaults(run=added.run)
 
 
 def command_named(name: str) -> Any:
