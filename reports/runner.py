@@ -137,6 +137,8 @@ def run_analysis(
     Raises:
         InputError: a checkpoint that cannot be loaded or analysed; no network but diverged ones.
     """
+    if analysis.against_first and len(given) < 2:
+        raise InputError(f"{analysis.name} needs at least two checkpoints; the first is the baseline")
     subjects = Subjects(
         [(path, analysis.paths(path)) for path in given], lambda path, of: analysis.load(loading, path, of)
     )
@@ -149,8 +151,6 @@ def run_analysis(
 
 
 def _check_baseline(analysis: Analysis, given: Sequence[Path], there: Sequence[Subject]) -> None:
-    if len(given) < 2:
-        raise InputError(f"{analysis.name} needs at least two checkpoints; the first is the baseline")
     if there[0].name != str(given[0]):
         raise InputError(f"{given[0]} has diverged: give another network first, as the baseline")
     if len(there) < 2:

@@ -65,7 +65,10 @@ class Subject:
             InputError: it cannot be loaded.
         """
         assert self.load is not None
-        return self.load(path)
+        try:
+            return self.load(path)
+        except DivergedError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
 def load_subject(
