@@ -71,6 +71,12 @@ class Found:
         sources: networks that were used beside those analysed.
         files: further files to write, by name.
         text: what else the terminal shows.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import Found
+        >>> Found(tables={"mine": DataFrame({"value": [1.0]})}).tables["mine"]["value"].tolist()
+        [1.0]
     """
 
     tables: "Mapping[str, DataFrame]"
@@ -85,8 +91,19 @@ class Found:
 class Analysis:
     """An analysis with its settings, and the base of all.
 
+    Attributes:
+        split: which samples to analyse, ``train`` or ``test``.
+        samples: how many, drawn by the seed; None is all.
+        batch_size: samples per pass; None is what fits in memory.
+        seed: of every random choice.
+
     Raises:
-        InputError: a setting is out of its range, or has no effect beside the others.
+        InputError: a setting is out of its range.
+
+    Example:
+        >>> from reports import Analysis, Spectrum
+        >>> isinstance(Spectrum(steps=20), Analysis), Spectrum.tables[0].names()
+        (True, ['probe', 'node', 'weight', 'n_parameters'])
     """
 
     name: ClassVar[str]

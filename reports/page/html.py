@@ -79,6 +79,15 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     Returns:
         The path of the page.
 
+    Example:
+        >>> import tempfile
+        >>> from alignscape import train
+        >>> from reports import write_page
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = train(folder, hidden=(8,), epochs=1)
+        ...     write_page(folder).name
+        'index.html'
+
     Raises:
         InputError: the folder does not exist or holds no table.
     """
