@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from alignscape.errors import DivergedError, InputError
-from alignscape.settings import NON_NEGATIVE, at_least, check_settings, idle_settings, setting, settings_of
+from alignscape.errors import DivergedError
+from alignscape.settings import NON_NEGATIVE, at_least, changed_settings, check_settings, setting
 from reports.analyses.section import Section
 from reports.schema import Table
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from reports.subjects import Subject
+    from training.store.jobs import AnalysisJob, JobFile
 
 Progress = Callable[[int, int], None]  # (done, total)
 Show = Callable[[str, str], Progress | None]  # (what is done, its unit) -> where its progress goes
@@ -178,6 +179,19 @@ class Analysis:
 
         return {table.name: pd.DataFrame(columns=table.usual) for table in cls.tables if not table.optional}
 
+    def job(self, **inputs: "JobFile") -> "AnalysisJob":
+        """Return the analysis as a job for a store; ``inputs`` has the ``checkpoint`` and what else it reads."""
+        from training.store.jobs import AnalysisJob
+
+        cls = type(self)
+        return AnalysisJob(
+            name=self.name,
+            version=self.version,
+            function=f"{cls.__module__}:{cls.__qualname__}.stored",
+            inputs=inputs,
+            parameters=changed_settings(self),
+        )
+
     @classmethod
     def stored(
         cls, folder: Path, inputs: Mapping[str, Path], *, device: str, data_root: Path | None, **settings: Any
@@ -237,14 +251,3 @@ def together(parts: Sequence[Found]) -> Found:
         files={name: write for part in parts for name, write in part.files.items()},
         text="\n\n".join(part.text for part in parts if part.text),
     )
-
-
-def refuse_idle(analysis: Analysis) -> None:
-    """Refuse settings that are not at their default and have no effect, for an analysis that is made in Python.
-
-    Raises:
-        InputError: there is one; the message says when it would have an effect.
-    """
-    changed = [name for name, one in settings_of(type(analysis)).items() if getattr(analysis, name) != one.default]
-    for one, only in idle_settings(analysis, changed):
-        raise InputError(f"{one.flags[0]} has an effect with {only.words} only: leave it out")
