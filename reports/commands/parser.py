@@ -37,10 +37,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"analyze: error: {message} (see {self.prog} --help)\n")
 
 
-def build_parser(chosen: str = "") -> argparse.ArgumentParser:
+def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Return the parser with every command; nothing heavy is imported.
 
-    A package that adds an analysis is imported if that is the command ``chosen``.
+    Only the command ``chosen`` gets its flags, all if None: there are some three hundred. A package that adds an
+    analysis is imported if that is the one.
 
     Raises:
         InputError: it cannot be.
@@ -50,23 +51,19 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
         description="Loss landscapes and robustness of networks trained without weight transport.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = command_named(name)
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    for name, entry in installed_analyses().items():
-        command = commands.add_parser(name, help=f"an analysis from {source(entry)}")
-        if name == chosen:
-            added = AnalysisCommand(find_analysis(name))
-            command.description = added.HELP
-            added.add_arguments(command)
-            command.set_defaults(run=added.run)
+    others = {name: f"an analysis from {source(entry)}" for name, entry in installed_analyses().items()}
+    for name in (*COMMANDS, *others):
+        known = command_named(name) if name in COMMANDS or name == chosen else None
+        text = others[name] if known is None else known.HELP
+        command = commands.add_parser(name, help=others.get(name, text), description=text)
+        if known is not None and chosen in (None, name):
+            known.add_arguments(command)
+            command.set_defaults(run=known.run)
     return parser
 
 
 def command_named(name: str) -> Any:
     """Return what a command is: its ``HELP``, ``add_arguments`` and ``run``."""
-    if name in ANALYSES:
-        return AnalysisCommand(ANALYSES[name])
+    if name in ANALYSES or name not in COMMANDS:
+        return AnalysisCommand(find_analysis(name))
     return importlib.import_module(f"reports.commands.{name.replace('-', '_')}")
