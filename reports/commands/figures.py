@@ -145,21 +145,19 @@ def _write_page(out: Path) -> None:
 
 def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") -> None:
     """Print what each target needs and what of it is there, and the profile's numbers."""
-    from reports.paper.reproduction import Census, missing_jobs
+    from reports.paper.reproduction import count, distinct_jobs
 
-    census = Census(store)
+    every = {key: (job, job.is_done(store)) for key, job in distinct_jobs(plans, store).items()}
     print(f"profile {profile.name}: " + " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items()))
     print(f"\n{'':10}{'runs':>24}{'analyses':>24}\n{'target':10}" + f"{'needed':>8}{'present':>8}{'missing':>8}" * 2)
     for one in plans:
-        needs = census.of([one])
-        cells = "".join(f"{number:8d}" for number in needs.row().values())
+        cells = "".join(f"{number:8d}" for number in count(every[key] for key in distinct_jobs([one], store)))
         state = ": ".join(part for part in (one.state, one.problem or one.left_out) if part)
         print(f"{one.target.name:10}{cells}  {state}")
-    print(f"{'together':10}" + "".join(f"{number:8d}" for number in census.of(plans).row().values()))
-    if missing := missing_jobs(plans, store):
-        shown = [f"  {label}" for label in missing[:LISTED]]
+    print(f"{'together':10}" + "".join(f"{number:8d}" for number in count(every.values())))
+    if missing := [f"  {job.label}" for job, there in every.values() if not there]:
         more = [f"  and {len(missing) - LISTED} more"] if len(missing) > LISTED else []
-        print("\nmissing:", *shown, *more, sep="\n")
+        print("\nmissing:", *missing[:LISTED], *more, sep="\n")
 
 
 def _setting(value: object) -> str:
