@@ -19,7 +19,7 @@ GRADIENTS = {
     "transfer": "transferred",
     "none": "gradient-free",
 }
-_EPSILON = ("ε (pixel units, images in [0, 1])", "ε (L2 distance, images in [0, 1])")
+EPSILON = ("ε (pixel units, images in [0, 1])", "ε (L2 distance, images in [0, 1])")
 _ACCURACY = ["accuracy", "ci_low", "ci_high"]
 CATEGORIES = ("noise", "blur", "weather", "digital")
 
@@ -53,7 +53,7 @@ def attack(frame: DataFrame) -> Figure:
     ceiling = float(np.nanmax(table[["accuracy", "ci_high"]].to_numpy(float)))
     for index, (kind, axes) in enumerate(zip(kinds.to_dict("records"), panels, strict=True)):
         layout.title(axes, kind["panel"], index if len(kinds) > 1 else None)
-        axes.set_xlabel(_EPSILON[kind.get("norm") == "l2"])
+        axes.set_xlabel(EPSILON[kind.get("norm") == "l2"])
         for one in series:
             rows_of = one.frame[one.frame["panel"] == kind["panel"]]
             if len(rows_of):
@@ -62,7 +62,7 @@ def attack(frame: DataFrame) -> Figure:
         if index % wide == 0:
             axes.set_ylabel("accuracy (%)")
     layout.legend_above(figure, layout.handles(series))
-    layout.note(figure, layout.seeds_note(series, single="95 % interval of the test sample", noun="Bands"))
+    layout.note(figure, layout.seeds_note(series, "95 % interval of the test sample", "Bands"))
     return figure
 
 
@@ -109,7 +109,7 @@ def corruptions(frame: DataFrame) -> Figure:
     layout.whole_numbers(right)
     layout.legend_above(figure, layout.handles(series))
     single = "mean 95 % interval of the cells (the test images are the same, so means are no more certain)"
-    layout.note(figure, layout.seeds_note(series, single=single))
+    layout.note(figure, layout.seeds_note(series, single, "Bars"))
     return figure
 
 

@@ -53,7 +53,7 @@ def _over_epochs(series: list[Series], present: list[str]) -> Figure:
         chosen = [replace(one, frame=found) for one, found in zip(series, rows, strict=True)]
         draw_over_epochs(axes, chosen, "top Hessian eigenvalue" if top else "Hessian trace")
     layout.legend_above(figure, layout.handles(series))
-    layout.note(figure, layout.seeds_note(series, single="95 % interval"))
+    layout.note(figure, layout.seeds_note(series, "95 % interval", "Bars"))
     return figure
 
 
@@ -86,8 +86,7 @@ def _dots(series: list[Series], present: list[str]) -> Figure:
     panels[0].set_yticks(range(len(series)), layout.names(series))
     panels[0].set_ylim(len(series) - 0.4, -0.6)
     single = "95 % interval of the trace, residual bound of the eigenvalues (unseen where smaller than the dot)"
-    explained = layout.seeds_note(series, single=single)
-    layout.note(figure, explained)
+    layout.note(figure, layout.seeds_note(series, single, "Bars"))
     return figure
 
 

@@ -66,7 +66,7 @@ def metrics(frame: DataFrame) -> Figure:
         if lost:
             entry.set_label(f"{entry.get_label()}, {lost}")
     layout.legend_above(figure, handles)
-    explained = layout.seeds_note(series, single="", noun="Bands")
+    explained = layout.seeds_note(series, noun="Bands")
     if any(_diverged(one.frame) for one in series):
         explained += " A cross marks the last epoch with a finite loss."
     layout.note(figure, explained)
