@@ -108,7 +108,8 @@ class Profile:
             try:
                 changes[name] = _parsed(known[name], text)
             except ValueError as error:
-                raise InputError(f"--set {words}: the value must be {known[name].kind.__name__}") from error
+                kind = known[name].kind.__name__ + (", or all" if known[name].optional else "")
+                raise InputError(f"--set {words}: the value must be {kind}") from error
         return replace(self, **changes)
 
 
