@@ -12,12 +12,8 @@ CORRUPTION_SEED = 0
 
 def hessian(profile: Profile, network: Trained, checkpoint: str = "ckpt.pt") -> AnalysisJob:
     """Trace and top eigenvalues."""
-    analysis = Hessian(
-        k=profile.eigenvalues,
-        samples=profile.curvature_samples,
-        probes=profile.trace_probes,
-        trace_tol=profile.trace_tol,
-    )
+    samples, probes, tolerance = profile.curvature_samples, profile.trace_probes, profile.trace_tol
+    analysis = Hessian(k=profile.eigenvalues, samples=samples, probes=probes, trace_tol=tolerance)
     return analysis.job(checkpoint=network.train.file(checkpoint))
 
 
@@ -29,10 +25,8 @@ def spectrum(profile: Profile, network: Trained) -> AnalysisJob:
 
 def surface(profile: Profile, network: Trained) -> AnalysisJob:
     """Loss over the plane of the top two eigenvectors."""
-    analysis = Surface(
-        points=(profile.surface_points,), extent=(profile.surface_extent,), samples=profile.curvature_samples
-    )
-    return analysis.job(checkpoint=network.train.file())
+    points, extent = (profile.surface_points,), (profile.surface_extent,)
+    return Surface(points=points, extent=extent, samples=profile.curvature_samples).job(checkpoint=network.train.file())
 
 
 def trajectory(profile: Profile, network: Trained) -> AnalysisJob:
@@ -44,13 +38,9 @@ def trajectory(profile: Profile, network: Trained) -> AnalysisJob:
 
 def attack(profile: Profile, network: Trained, name: str) -> AnalysisJob:
     """Accuracy against epsilon, with the true gradient and with the feedback gradient."""
-    analysis = Attack(
-        attacks=(name,),
-        eps=profile.eps,
-        gradients=("true", "feedback"),
-        samples=profile.attack_samples,
-        steps=None if name == "fgsm" else profile.attack_steps,
-    )
+    steps = None if name == "fgsm" else profile.attack_steps
+    eps, samples = profile.eps, profile.attack_samples
+    analysis = Attack(attacks=(name,), eps=eps, gradients=("true", "feedback"), samples=samples, steps=steps)
     return analysis.job(checkpoint=network.train.file())
 
 
@@ -64,13 +54,8 @@ def corrupted_set(profile: Profile, root: Path | None, severity: int) -> Analysi
         "seed": CORRUPTION_SEED,
         "frost": "data root" if frost else "default",
     }
-    return AnalysisJob(
-        name="corrupted-set",
-        version=1,
-        function="reports.paper.corrupted_set:corrupted_set",
-        inputs={"data": DataFiles(profile.dataset, root)},
-        parameters=parameters,
-    )
+    function, inputs = "reports.paper.corrupted_set:corrupted_set", {"data": DataFiles(profile.dataset, root)}
+    return AnalysisJob(name="corrupted-set", version=1, function=function, inputs=inputs, parameters=parameters)
 
 
 def corruptions(profile: Profile, network: Trained, root: Path | None, severity: int) -> AnalysisJob:
