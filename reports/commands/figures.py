@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
         write_page(out)
     if args.latex and out.is_dir():
-        from reports.latex import write_stale
+        from reports.page.latex import write_stale
 
         write_stale(out)
     show_made(made, args.quiet)

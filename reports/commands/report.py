@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
 
     print(write_page(args.folder, progress=progress_bar(args, "report", "section")))
     if args.latex:
-        from reports.latex import write_all
+        from reports.page.latex import write_all
 
         for path in write_all(args.folder):
             print(path)

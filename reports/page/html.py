@@ -18,8 +18,8 @@ from alignscape.errors import InputError
 from alignscape.files import write_text
 from reports.analyses.section import Drawing, Section
 from reports.figures import against_angle
-from reports.latex import cell_text, short_number
 from reports.page.collect import Batch, Table, batches, find_tables
+from reports.page.latex import cell_text, short_number
 from reports.page.overview import overview, quantities
 from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture, short_provenance
 from reports.page.sections import companions, sections
