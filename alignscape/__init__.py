@@ -15,13 +15,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from alignscape.errors import DivergedError, InputError
-from alignscape.version import distribution_version
 
 if TYPE_CHECKING:
     from reports.python import Networks, Runs, load, train
     from reports.runner import Result
 
-__version__ = distribution_version()
 _PLACES = {
     **dict.fromkeys(("Networks", "Runs", "load", "train"), "reports.python"),
     "Result": "reports.runner",
@@ -30,6 +28,10 @@ __all__ = ["DivergedError", "InputError", "Networks", "Result", "Runs", "load", 
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from alignscape.version import distribution_version
+
+        return distribution_version()
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from alignscape.imports import protect

@@ -5,8 +5,22 @@ class InputError(ValueError):
     """Bad input: the message is one line that says what is wrong and what to do.
 
     Libraries raise it; the command line prints it as ``analyze: error: ...`` and exits with status 2.
+
+    Example:
+        >>> from alignscape import InputError, train
+        >>> try:
+        ...     train(rule="hebb")
+        ... except InputError as error:
+        ...     print(str(error)[:20])
+        unknown rule 'hebb';
     """
 
 
 class DivergedError(InputError):
-    """The weights are not finite: there is nothing to analyse."""
+    """The weights are not finite: there is nothing to analyse.
+
+    Example:
+        >>> from alignscape import DivergedError, InputError
+        >>> issubclass(DivergedError, InputError)
+        True
+    """

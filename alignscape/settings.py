@@ -195,8 +195,8 @@ _KNOWN: dict[type, dict[str, Setting]] = {}
 def settings_of(cls: type) -> dict[str, Setting]:
     """Return the settings of a dataclass by name, in the order of its fields."""
     if cls not in _KNOWN:
-        hints = typing.get_type_hints(cls)
         fields = [field for field in dataclasses.fields(cls) if _KEY in field.metadata]
+        hints = typing.get_type_hints(cls) if fields else {}
         _KNOWN[cls] = {field.name: _described(field, hints[field.name]) for field in fields}
     return _KNOWN[cls]
 

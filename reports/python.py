@@ -71,6 +71,16 @@ class Networks(Sequence["Networks"]):
     """One network or several, with every analysis as a method; made by :func:`load` and :func:`train`.
 
     An index or a slice gives some of them. What other packages add to the analyses is here too, by its name.
+
+    Example:
+        >>> import torch
+        >>> from alignscape import load
+        >>> heads = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)) for name in ("a", "b")}
+        >>> networks = load(heads, dataset="digits", device="cpu")
+        >>> len(networks), networks[1:]
+        (2, load('b'))
+        >>> networks.attack(attacks=["fgsm"], eps=[0, 0.1], samples=50).frame()["checkpoint"].tolist()
+        ['a', 'a', 'b', 'b']
     """
 
     def __init__(self, given: Sequence[Path], loading: Loading | InMemory, *, progress: bool = False) -> None:
@@ -134,7 +144,16 @@ class Networks(Sequence["Networks"]):
 
 
 class Runs(Networks):
-    """Runs of ours: what :func:`train` returns."""
+    """Runs of ours: what :func:`train` returns.
+
+    Example:
+        >>> import tempfile
+        >>> from alignscape import train
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     runs = train(folder, rule="ifa", angle=[0, 90], hidden=(8,), epochs=1)
+        ...     [config.angle for config in runs.configs], type(runs.plot()).__name__
+        ([0.0, 90.0], 'Figure')
+    """
 
     def frame(self) -> "DataFrame":
         """Return the learning curves: one row an epoch of each run, the columns of ``metrics.csv`` with the run's."""
@@ -180,12 +199,14 @@ def train(
 ) -> Runs:
     """Train networks with a learning rule and return the runs.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     runs = train(folder, rule="fa", seed=[0, 1], hidden=(16,), epochs=2)
-    ...     last = runs.frame().groupby("seed")["epoch"].max().tolist()
-    ...     last, runs.hessian(k=1, samples=200).frame()["quantity"].tolist()
-    ([2, 2], ['trace', 'eigenvalue', 'trace', 'eigenvalue'])
+    Example:
+        >>> import tempfile
+        >>> from alignscape import train
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     runs = train(folder, rule="fa", seed=[0, 1], hidden=(16,), epochs=2)
+        ...     last = runs.frame().groupby("seed")["epoch"].max().tolist()
+        ...     last, runs.hessian(k=1, samples=200).frame()["quantity"].tolist()
+        ([2, 2], ['trace', 'eigenvalue', 'trace', 'eigenvalue'])
 
     A run that was interrupted goes on, and one that is complete is left alone, as on the command line.
 
@@ -241,18 +262,21 @@ def load(
 ) -> Networks:
     """Return networks to analyse.
 
-    >>> import torch
-    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    >>> found = load(net, dataset="digits").hessian(k=2, samples=100)
-    >>> found.frame()["quantity"].tolist()
-    ['trace', 'eigenvalue', 'eigenvalue']
+    Example:
+        >>> import torch
+        >>> from alignscape import load
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> found = load(net, dataset="digits").hessian(k=2, samples=100)
+        >>> found.frame()["quantity"].tolist()
+        ['trace', 'eigenvalue', 'eigenvalue']
 
     Args:
         networks: run folders, checkpoints or state dicts (with ``model`` and ``dataset``); or modules, with ``dataset``
             or ``data``, where a dictionary gives them names.
         data: inputs (N, ...) and labels (N,) for modules: uint8 images (N, C, H, W), or floats as they are.
         dataset: name of a data set, for state dicts and modules.
-        mean, std: of each channel of pixels in [0, 1] (default: the data set's, or none of ``data``).
+        mean: of each channel of pixels in [0, 1] (default: the data set's, or none of ``data``).
+        std: standard deviation, likewise.
         model: for state dicts, what they belong to, such as ``torchvision:resnet18``.
         data_root: folder of the data sets (default: ``$ALIGNSCAPE_DATA``, else where a run was trained from).
         download: fetch a missing data set first.

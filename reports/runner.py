@@ -72,6 +72,14 @@ class Result:
         analysis: with its settings.
         found: tables, checks, text.
         origin: what the sidecars say.
+
+    Example:
+        >>> import torch
+        >>> from alignscape import load
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> found = load({"net": net}, dataset="digits", device="cpu").spectrum(samples=50, steps=5, probes=2)
+        >>> found.frame().groupby("probe")["weight"].sum().round(6).tolist()
+        [1.0, 1.0]
     """
 
     analysis: Analysis

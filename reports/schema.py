@@ -19,6 +19,11 @@ class Column:
         unit: of its numbers; empty for counts, shares and ratios.
         role: see :data:`Role`.
         optional: there only where it was asked for.
+
+    Example:
+        >>> from reports import Column
+        >>> Column("eps", "float", "radius of the ball", "pixels in [0, 1]", role="key").role
+        'key'
     """
 
     name: str
@@ -38,6 +43,12 @@ class Table:
         columns: in order, after ``checkpoint`` and before the columns that identify a run.
         optional: written only where it was asked for.
         open: may have columns besides (``angle_LAYER`` in ``metrics.csv``).
+
+    Example:
+        >>> from reports import Column, Table
+        >>> columns = Column("layer", "text", "its name", role="key"), Column("value", "float", "a norm")
+        >>> Table("mine", columns).names("key")
+        ['layer']
     """
 
     name: str

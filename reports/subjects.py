@@ -24,22 +24,47 @@ DATA_ROOT_VARIABLE = "ALIGNSCAPE_DATA"
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One network on one device with the samples to analyse it on."""
+    """One network on one device with the samples to analyse it on: what an analysis is given.
 
-    name: str  # the `checkpoint` column of every table: the path as the user gave it
-    path: Path  # the file
-    digest: str  # SHA-256 of the file
-    model: nn.Module  # the plain network in eval mode; takes normalised images
-    normalise: nn.Module  # uint8 or [0, 1] pixels -> normalised images
-    images: Tensor  # (N, C, H, W) uint8; of data in memory (N, ...) of any type
-    labels: Tensor  # (N,) int64
+    Attributes:
+        name: the ``checkpoint`` column of every table: the path as the user gave it.
+        path: the file.
+        digest: SHA-256 of the file.
+        model: the plain network in evaluation mode; takes normalised images and returns logits (N, classes).
+        normalise: maps uint8 images, or pixels in [0, 1], to normalised images.
+        images: (N, C, H, W) uint8; of data in memory (N, ...) of any type.
+        labels: (N,) int64.
+        dataset: name of the data set.
+        split: ``train`` or ``test``.
+        data_digest: SHA-256 of the samples.
+        data_root: folder of the data sets.
+        checkpoint: ours, with config and feedback; None for a network that is no run of ours.
+        columns: ``rule, angle, seed, epoch`` of a checkpoint of ours.
+        load: loads another network in the same way.
+
+    Example:
+        >>> import torch
+        >>> from alignscape import load
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> subject = load(net, dataset="digits", device="cpu").subject(samples=5)
+        >>> subject.model(subject.inputs()).shape, subject.labels.shape
+        (torch.Size([5, 10]), torch.Size([5]))
+    """
+
+    name: str
+    path: Path
+    digest: str
+    model: nn.Module
+    normalise: nn.Module
+    images: Tensor
+    labels: Tensor
     dataset: str
     split: str
-    data_digest: str  # SHA-256 of the samples
+    data_digest: str
     data_root: Path | None
-    checkpoint: Checkpoint | None  # ours, with config and feedback; None for a foreign state dict
-    columns: dict[str, Any] = field(default_factory=dict)  # rule, angle, seed, epoch of a checkpoint of ours
-    load: "Callable[[Path], Subject] | None" = None  # loads another one in the same way
+    checkpoint: Checkpoint | None
+    columns: dict[str, Any] = field(default_factory=dict)
+    load: "Callable[[Path], Subject] | None" = None
 
     @property
     def device(self) -> torch.device:

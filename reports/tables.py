@@ -64,10 +64,21 @@ def read_table(path: Path, table: Table | None = None, *, needed: Collection[str
     ``true`` is no truth value). Without a ``table`` to say so, a column is of numbers where all its cells are.
 
     Args:
+        path: the file.
+        table: what is known of its columns.
         needed: columns that must be there; all that ``table`` requires if None.
 
     Raises:
         InputError: no such file, no CSV table, a column is missing, or a cell is no number.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from reports import read_table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "attack.csv"
+        ...     _ = path.write_text("gradient,eps,steps\\ntrue,0.1,10\\n")
+        ...     read_table(path).to_dict("records")
+        [{'gradient': 'true', 'eps': 0.1, 'steps': 10}]
     """
     if not path.is_file():
         raise InputError(f"no such table: {path}")

@@ -7,7 +7,7 @@ import inspect
 import re
 from types import ModuleType
 
-PACKAGES = ("landscape", "robustness", "training", "training.store")
+PACKAGES = ("alignscape", "landscape", "robustness", "training", "training.store", "reports")
 
 
 def public(package: str) -> dict[str, object]:

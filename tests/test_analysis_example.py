@@ -102,23 +102,13 @@ def test_as_one_of_ours_it_is_stored_and_a_lost_network_is_an_empty_table(folder
     monkeypatch.setattr(sys, "path", [*sys.path, str(folder / "site")])
     from calibration import Calibration
 
-    from alignscape.settings import changed_settings
-    from training.store import AnalysisJob, RunStore, TrainJob, execute
+    from training.store import RunStore, TrainJob, execute
 
     config = {"hidden": (8,), "epochs": 1, "train_size": 100, "optimiser": "sgd"}
     store, runs = RunStore(tmp_path / "store"), []
     for lr in (0.1, 1e20):
         runs.append(TrainJob(config=TrainConfig(lr=lr, **config)))
-    jobs = [
-        AnalysisJob(
-            name="calibration",
-            version=Calibration.version,
-            function="calibration:Calibration.stored",
-            inputs={"checkpoint": one.file()},
-            parameters=changed_settings(Calibration(bins=4)),
-        )
-        for one in runs
-    ]
+    jobs = [Calibration(bins=4).job(checkpoint=one.file()) for one in runs]
     assert "analyses: 2 computed" in str(execute(jobs, store, device="cpu"))
     whole, lost = (pd.read_csv(job.entry(store).file("calibration.csv")) for job in jobs)
     assert list(whole) == list(lost) == Calibration.tables[0].names()

@@ -7,7 +7,7 @@ import pkgutil
 
 import pytest
 
-PACKAGES = ("landscape", "robustness", "training")
+PACKAGES = ("alignscape", "landscape", "robustness", "training", "reports")
 
 
 def _with_examples():

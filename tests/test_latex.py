@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.latex import LONG_ROWS, escape, latex_table
+from reports.page.latex import LONG_ROWS, escape, latex_table
 
 NASTY = r"50 % of $x_1 & \frac{a}{b} # ~ ^ < > | 30° ±ε √2"
 

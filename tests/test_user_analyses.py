@@ -81,7 +81,7 @@ class Empty(Analysis):
         ("empty", "own_bad:Empty of own_bad-package 0.1 declares no name, version, summary, tables, section"),
         ("number", "own_bad:number of own_bad-package 0.1 is no analysis called number"),
         ("undecorated", "own_bad:Undecorated of own_bad-package 0.1 must be a @dataclass"),
-        ("taken", "taken of own_bad-package 0.1 has a setting whose flag is taken: argument --model: conflicting"),
+        ("taken", "taken has a setting whose flag is taken: argument --model: conflicting"),
     ],
 )
 def test_what_is_declared_wrong_is_one_line(installed, run, tmp_path, capsys, name, message):
@@ -103,5 +103,5 @@ def test_a_command_of_ours_stays_ours(installed, run, tmp_path, capsys):
     assert end.value.code == 0
     found = capsys.readouterr()
     assert "--latex" in found.out
-    assert "report of own_command-package 0.1 is no command: alignscape has a report of its own" in found.err
+    assert "report of own_command-package 0.1 is no command: alignscape has one" in found.err
     assert "own_command" not in sys.modules

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from alignscape.errors import InputError
 from alignscape.settings import at_least, setting
@@ -140,29 +140,14 @@ class Alignment(Analysis):
         size = self.batch_size or checkpoint.config.batch_size
         data = subject.inputs(), subject.labels
         found = gradient_alignment(subject.model, twin, rule, data, batch_size=size, seed=self.seed)
-        rows: list[dict[str, Any]] = []
-        for layer, update in found.items():
-            pair = weights.get(layer)
-            rows.append(
-                {
-                    "layer": layer,
-                    "row_angle": math.nan if pair is None else pair.row_angle,
-                    "flat_angle": math.nan if pair is None else pair.flat_angle,
-                    "norm_ratio": math.nan if pair is None else pair.norm_ratio,
-                    "gradient_cosine": update.cosine,
-                    "gradient_cosine_low": update.cosine_low,
-                    "gradient_cosine_high": update.cosine_high,
-                    "gradient_angle": update.angle,
-                    "gradient_angle_low": update.angle_low,
-                    "gradient_angle_high": update.angle_high,
-                    "sample_cosine": update.sample_cosine,
-                    "n_samples": update.n_samples,
-                    "n_batches": update.n_batches,
-                    "batch_size": update.batch_size,
-                    "step": checkpoint.step,
-                }
-            )
-        return pd.DataFrame(rows)
+        none = dict.fromkeys(("row_angle", "flat_angle", "norm_ratio"), math.nan)
+        rows = [
+            {"layer": layer, **(weights[layer]._asdict() if layer in weights else none), **vars(update)}
+            for layer, update in found.items()
+        ]
+        ends = ("", "_low", "_high")
+        names = {f"{name}{end}": f"gradient_{name}{end}" for name in ("cosine", "angle") for end in ends}
+        return pd.DataFrame(rows).rename(columns=names).assign(step=checkpoint.step)[self.tables[0].names()]
 
     def text(self, found: Found) -> str:
         """Return the last epochs."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from alignscape.errors import DivergedError
-from alignscape.settings import NON_NEGATIVE, at_least, check_settings, setting
+from alignscape.settings import NON_NEGATIVE, at_least, changed_settings, check_settings, setting
 from reports.analyses.section import Section
 from reports.schema import Table
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from reports.subjects import Subject
+    from training.store.jobs import AnalysisJob, JobFile
 
 Progress = Callable[[int, int], None]  # (done, total)
 Show = Callable[[str, str], Progress | None]  # (what is done, its unit) -> where its progress goes
@@ -71,6 +72,12 @@ class Found:
         sources: networks that were used beside those analysed.
         files: further files to write, by name.
         text: what else the terminal shows.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import Found
+        >>> Found(tables={"mine": DataFrame({"value": [1.0]})}).tables["mine"]["value"].tolist()
+        [1.0]
     """
 
     tables: "Mapping[str, DataFrame]"
@@ -85,8 +92,19 @@ class Found:
 class Analysis:
     """An analysis with its settings, and the base of all.
 
+    Attributes:
+        split: which samples to analyse, ``train`` or ``test``.
+        samples: how many, drawn by the seed; None is all.
+        batch_size: samples per pass; None is what fits in memory.
+        seed: of every random choice.
+
     Raises:
-        InputError: a setting is out of its range, or has no effect beside the others.
+        InputError: a setting is out of its range.
+
+    Example:
+        >>> from reports import Analysis, Spectrum
+        >>> isinstance(Spectrum(steps=20), Analysis), Spectrum.tables[0].names()
+        (True, ['probe', 'node', 'weight', 'n_parameters'])
     """
 
     name: ClassVar[str]
@@ -160,6 +178,19 @@ class Analysis:
         import pandas as pd
 
         return {table.name: pd.DataFrame(columns=table.usual) for table in cls.tables if not table.optional}
+
+    def job(self, **inputs: "JobFile") -> "AnalysisJob":
+        """Return the analysis as a job for a store; ``inputs`` has the ``checkpoint`` and what else it reads."""
+        from training.store.jobs import AnalysisJob
+
+        cls = type(self)
+        return AnalysisJob(
+            name=self.name,
+            version=self.version,
+            function=f"{cls.__module__}:{cls.__qualname__}.stored",
+            inputs=inputs,
+            parameters=changed_settings(self),
+        )
 
     @classmethod
     def stored(

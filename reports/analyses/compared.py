@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +57,17 @@ def paired_rows(results: Mapping[str, Outcomes], baseline: str, seed: int) -> li
         for quantity, right in other.items() if name != baseline else ():
             reference = results[baseline][quantity]
             test = mcnemar(right, reference, seed=seed)
-            rows.append(
-                {
-                    "quantity": quantity,
-                    "test": "mcnemar",
-                    "first": name,
-                    "second": baseline,
-                    "value_first": float(right.mean()),
-                    "value_second": float(reference.mean()),
-                    "difference": test.difference,
-                    "ci_low": test.ci_low,
-                    "ci_high": test.ci_high,
-                    "p_value": test.p_value,
-                    "n_first": test.n,
-                    "n_second": test.n,
-                }
-            )
+            found = {**asdict(test), "n_first": test.n, "n_second": test.n}
+            rows.append(_row(quantity, "mcnemar", name, baseline, right.mean(), reference.mean(), **found))
     return rows
+
+
+def _row(
+    quantity: object, test: str, first: object, second: object, value_first: float, value_second: float, **found: Any
+) -> dict[str, Any]:
+    """Return a row of the comparison; ``found`` is what the test found, or the difference alone."""
+    values = {"value_first": float(value_first), "value_second": float(value_second)}
+    return {"quantity": quantity, "test": test, "first": first, "second": second, **values, **found}
 
 
 def group_label(columns: Mapping[str, Any]) -> str | None:
@@ -96,22 +91,8 @@ def seed_rows(values: pd.DataFrame, baseline: str | None) -> list[dict[str, Any]
         groups = {label: group.value.to_numpy() for label, group in part.groupby("group", sort=False) if len(group) > 1}
         reference = groups.pop(baseline, None)
         for label, group in groups.items() if reference is not None else ():
-            test = rank_sum(group, reference)
-            rows.append(
-                {
-                    "quantity": quantity,
-                    "test": "rank-sum",
-                    "first": label,
-                    "second": baseline,
-                    "value_first": float(np.median(group)),
-                    "value_second": float(np.median(reference)),
-                    "difference": test.difference,
-                    "p_value": test.p_value,
-                    "smallest_p": test.smallest_p,
-                    "n_first": test.n_first,
-                    "n_second": test.n_second,
-                }
-            )
+            medians = np.median(group), np.median(reference)
+            rows.append(_row(quantity, "rank-sum", label, baseline, *medians, **asdict(rank_sum(group, reference))))
     return rows
 
 
@@ -181,24 +162,14 @@ def _part(key: str, value: Any) -> str:
 def value_rows(values: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
     """Return the plain differences from ``baseline`` of quantities that one network has one number of."""
     wide = values.pivot_table(index="quantity", columns="checkpoint", values="value", sort=False)
-    rows = []
-    for quantity, row in wide.iterrows():
-        for name in wide.columns.drop(baseline, errors="ignore") if baseline in wide else ():
-            pair = {"value_first": float(row[name]), "value_second": float(row[baseline])}
-            difference = pair["value_first"] - pair["value_second"]
-            rows.append(
-                {
-                    "quantity": quantity,
-                    "test": "none",
-                    "first": name,
-                    "second": baseline,
-                    **pair,
-                    "difference": difference,
-                    "n_first": 1,
-                    "n_second": 1,
-                }
-            )
-    return rows
+    if baseline not in wide:
+        return []
+    return [
+        _row(quantity, "none", name, baseline, row[name], row[baseline], difference=row[name] - row[baseline],
+             n_first=1, n_second=1)
+        for quantity, row in wide.iterrows()
+        for name in wide.columns.drop(baseline)
+    ]  # fmt: skip
 
 
 def comparison_frame(rows: Sequence[Mapping[str, Any]], table: Table) -> pd.DataFrame:

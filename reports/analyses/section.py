@@ -22,6 +22,11 @@ class Drawing:
         stem: name of its PDF and PNG.
         applies: whether a table has what it shows.
         derived: no analysis writes it: the page does.
+
+    Example:
+        >>> from reports import Drawing
+        >>> Drawing(title="Spectrum", caption="", draw="reports.figures:spectrum", stem="spectrum").stem
+        'spectrum'
     """
 
     title: str
@@ -45,7 +50,18 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What the page says of one kind of table."""
+    """What the page says of one kind of table.
+
+    Attributes:
+        heading: of the section.
+        text: how to read it.
+        drawings: its figures; the first is what ``Result.plot()`` draws.
+
+    Example:
+        >>> from reports import Section
+        >>> Section(heading="Mine", text="What it is.", drawings=()).heading
+        'Mine'
+    """
 
     heading: str
     text: str

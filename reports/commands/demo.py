@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reports.commands.common import add_device_argument, one_thread
+
 HELP = "train six networks on the bundled digits, run every analysis on them and write one page (offline)"
 
 EPOCHS = 30
@@ -26,32 +28,18 @@ RUNS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder of everything it makes (default: demo)"
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=EPOCHS, help=f"passes over the 1,437 training digits (default: {EPOCHS})"
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        help="where to compute; auto takes CUDA where there is one (default: auto)",
-    )
+    text = "folder of everything it makes (default: demo)"
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help=text)
+    text = f"passes over the 1,437 training digits (default: {EPOCHS})"
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=text)
+    add_device_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run every command of the chain in turn, showing each, and print the path of the page."""
-    import torch
-
     start = time.monotonic()
-    threads = torch.get_num_threads()
-    # Products of 64 x 64 gain nothing from a second thread, and on a machine with other work they wait for it.
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         page = make(args)
-    finally:
-        torch.set_num_threads(threads)
     print(f"\nAll of it took {time.monotonic() - start:.0f} s. Open this page in a browser:\n{page.resolve()}")
 
 
@@ -119,5 +107,5 @@ def _make_digits_c(folder: Path) -> None:
     print(f"\n# corrupting the test digits into {folder}", flush=True)
     test = load_split("digits", "test")
     images = test.images.permute(0, 2, 3, 1).contiguous().numpy()
-    definition = small_images()
-    make_corrupted_set(images, test.labels.numpy(), folder, definition=definition, workers=1, source="digits test")
+    labels, definition = test.labels.numpy(), small_images()
+    make_corrupted_set(images, labels, folder, definition=definition, workers=1, source="digits test")

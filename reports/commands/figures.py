@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from reports.commands.common import (
     add_executor_arguments,
     add_run_arguments,
     add_store_argument,
+    one_thread,
     progress_bar,
 )
 
@@ -30,35 +32,17 @@ LISTED = 30  # missing jobs that a dry run names
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="NAME",
-        help="make these only, such as fig5 figS10 tableS1 claims; --dry-run lists the names (default: all)",
-    )
-    parser.add_argument(
-        "--profile",
-        choices=PROFILE_NAMES,
-        default="smoke",
-        help="how much to compute. smoke: digits, minutes on a CPU; small: CIFAR-10, one seed, few epochs; paper: as "
-        "published, meant for a GPU (default: smoke)",
-    )
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change numbers of the profile, such as epochs=5 angles=0,30,60; --dry-run lists them all (default: none)",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="only say what would be trained and analysed, and what is there already (default: no)",
-    )
-    parser.add_argument(
-        "--latex", action="store_true", help="also write each table of up to 400 rows as NAME.tex (default: no)"
-    )
+    text = "make these only, such as fig5 figS10 tableS1 claims; --dry-run lists the names (default: all)"
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=text)
+    text = "how much to compute. smoke: digits, minutes on a CPU; small: CIFAR-10, one seed, few epochs; paper: as "
+    text += "published, meant for a GPU (default: smoke)"
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="smoke", help=text)
+    text = "change numbers of the profile, such as epochs=5 angles=0,30,60; --dry-run lists them all (default: none)"
+    parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help=text)
+    text = "only say what would be trained and analysed, and what is there already (default: no)"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+    text = "also write each table of up to 400 rows as NAME.tex (default: no)"
+    parser.add_argument("--latex", action="store_true", help=text)
     add_store_argument(parser)
     add_data_root_argument(parser)
     add_executor_arguments(parser.add_argument_group("where to compute"))
@@ -87,24 +71,17 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         show_plan(plans, profile, store)
         return
-    if args.executor == "serial" and profile.dataset == "digits" and _to_make(plans):
-        _use_one_thread()
-    made, summary = regenerate(
-        plans,
-        profile,
-        store,
-        out,
-        record={"command": shlex.join(["analyze", *sys.argv[1:]])},
-        progress=progress_bar(args, "figures", "job"),
-        executor=args.executor,
-        ray_address=args.ray_address,
-        workers=args.workers,
-        device=args.device,
-    )
+    progress, record = progress_bar(args, "figures", "job"), {"command": shlex.join(["analyze", *sys.argv[1:]])}
+    where = {name: getattr(args, name) for name in ("executor", "ray_address", "workers", "device")}
+    small = args.executor == "serial" and profile.dataset == "digits" and any(one.state == "to make" for one in plans)
+    with one_thread() if small else nullcontext():
+        made, summary = regenerate(plans, profile, store, out, record=record, progress=progress, **where)
     if any(one.state == "made" for one in made):
-        _write_page(out)
+        from reports.page.html import write_page
+
+        write_page(out)
     if args.latex and out.is_dir():
-        from reports.latex import write_stale
+        from reports.page.latex import write_stale
 
         write_stale(out)
     show_made(made, args.quiet)
@@ -126,40 +103,21 @@ def choose(names: Sequence[str] | None) -> "list[Target]":
     return [target for name, target in TARGETS.items() if names is None or name in names]
 
 
-def _to_make(plans: "Sequence[Plan]") -> bool:
-    return any(one.state == "to make" for one in plans)
-
-
-def _use_one_thread() -> None:
-    """Products of 64 x 64 gain nothing from a second thread, and on a machine with other work they wait for it."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _write_page(out: Path) -> None:
-    from reports.page.html import write_page
-
-    write_page(out)
-
-
 def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") -> None:
     """Print what each target needs and what of it is there, and the profile's numbers."""
-    from reports.paper.reproduction import Census, missing_jobs
+    from reports.paper.reproduction import count, distinct_jobs
 
-    census = Census(store)
+    every = {key: (job, job.is_done(store)) for key, job in distinct_jobs(plans, store).items()}
     print(f"profile {profile.name}: " + " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items()))
     print(f"\n{'':10}{'runs':>24}{'analyses':>24}\n{'target':10}" + f"{'needed':>8}{'present':>8}{'missing':>8}" * 2)
     for one in plans:
-        needs = census.of([one])
-        cells = "".join(f"{number:8d}" for number in needs.row().values())
+        cells = "".join(f"{number:8d}" for number in count(every[key] for key in distinct_jobs([one], store)))
         state = ": ".join(part for part in (one.state, one.problem or one.left_out) if part)
         print(f"{one.target.name:10}{cells}  {state}")
-    print(f"{'together':10}" + "".join(f"{number:8d}" for number in census.of(plans).row().values()))
-    if missing := missing_jobs(plans, store):
-        shown = [f"  {label}" for label in missing[:LISTED]]
+    print(f"{'together':10}" + "".join(f"{number:8d}" for number in count(every.values())))
+    if missing := [f"  {job.label}" for job, there in every.values() if not there]:
         more = [f"  and {len(missing) - LISTED} more"] if len(missing) > LISTED else []
-        print("\nmissing:", *shown, *more, sep="\n")
+        print("\nmissing:", *missing[:LISTED], *more, sep="\n")
 
 
 def _setting(value: object) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignscape.errors import InputError
-from reports.commands.common import add_seed_argument, positive_int, progress_bar
+from reports.commands.common import add_quiet_argument, add_seed_argument, positive_int, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,47 +23,24 @@ FOLDERS = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="folder that holds the clean data set in torchvision's layout (default: $ALIGNSCAPE_DATA, else ./data)",
-    )
+    text = "folder that holds the clean data set in torchvision's layout (default: $ALIGNSCAPE_DATA, else ./data)"
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help=text)
     parser.add_argument("--download", action="store_true", help="fetch a missing data set into --data-root first")
-    parser.add_argument(
-        "--dataset",
-        default="cifar10",
-        metavar="NAME",
-        help="data set of 32 x 32 RGB images to corrupt: cifar10, cifar100, svhn (default: cifar10)",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="FILE.npy",
-        help="corrupt these images instead: uint8 (N, 32, 32, 3), with --labels",
-    )
+    text = "data set of 32 x 32 RGB images to corrupt: cifar10, cifar100, svhn (default: cifar10)"
+    parser.add_argument("--dataset", default="cifar10", metavar="NAME", help=text)
+    text = "corrupt these images instead: uint8 (N, 32, 32, 3), with --labels"
+    parser.add_argument("--images", type=Path, metavar="FILE.npy", help=text)
     parser.add_argument("--labels", type=Path, metavar="FILE.npy", help="integer labels (N,) of --images")
-    parser.add_argument(
-        "--frost-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder with frost1.png frost2.png frost3.png frost4.jpg frost5.jpg (default: those of an installed "
-        "imagecorruptions, else a stand-in that is labelled approximate)",
-    )
-    parser.add_argument(
-        "--corruptions", nargs="+", metavar="NAME", help="make only these corruptions (default: all 15)"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="where to make the folder CIFAR-10-C (2.3 GB; default: the current folder)",
-    )
-    parser.add_argument(
-        "--workers", type=positive_int, metavar="N", help="processes; the result does not depend on it (default: cores)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
+    text = "folder with frost1.png frost2.png frost3.png frost4.jpg frost5.jpg (default: those of an installed "
+    text += "imagecorruptions, else a stand-in that is labelled approximate)"
+    parser.add_argument("--frost-dir", type=Path, metavar="DIR", help=text)
+    text = "make only these corruptions (default: all 15)"
+    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help=text)
+    text = "where to make the folder CIFAR-10-C (2.3 GB; default: the current folder)"
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=text)
+    text = "processes; the result does not depend on it (default: cores)"
+    parser.add_argument("--workers", type=positive_int, metavar="N", help=text)
+    add_quiet_argument(parser)
     add_seed_argument(parser)
 
 

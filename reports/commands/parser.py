@@ -7,11 +7,12 @@ which click-based parsers do not.
 import argparse
 import importlib
 import warnings
+from importlib.metadata import EntryPoint
 from typing import Any, NoReturn
 
 from alignscape.errors import InputError
 from alignscape.plugins import source
-from reports.analyses import ANALYSES, Analysis, find_analysis, installed_analyses
+from reports.analyses import ANALYSES, find_analysis, installed_analyses
 from reports.commands.analysis import AnalysisCommand
 
 COMMANDS = (
@@ -39,10 +40,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"analyze: error: {message} (see {self.prog} --help)\n")
 
 
-def build_parser(chosen: str = "") -> argparse.ArgumentParser:
+def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Return the parser with every command; nothing heavy is imported.
 
-    A package that adds an analysis is imported if that is the command ``chosen``.
+    Only the command ``chosen`` gets its flags, all if None: there are some three hundred. A package that adds an
+    analysis is imported if that is the one.
 
     Raises:
         InputError: it cannot be.
@@ -52,33 +54,30 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
         description="Loss landscapes and robustness of networks trained without weight transport.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = command_named(name)
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    for name, entry in installed_analyses().items():
-        if name in COMMANDS:
-            warnings.warn(f"{name} of {source(entry)} is no command: alignscape has a {name} of its own", stacklevel=2)
-            continue
-        command = commands.add_parser(name, help=f"an analysis from {source(entry)}")
-        if name == chosen:
-            _add_analysis(command, find_analysis(name), source(entry))
+    others = {name: f"an analysis from {source(entry)}" for name, entry in added_commands().items()}
+    for name in (*COMMANDS, *others):
+        known = command_named(name) if name in COMMANDS or name == chosen else None
+        text = others[name] if known is None else known.HELP
+        command = commands.add_parser(name, help=others.get(name, text), description=text)
+        if known is not None and chosen in (None, name):
+            try:
+                known.add_arguments(command)
+            except argparse.ArgumentError as error:
+                raise InputError(f"{name} has a setting whose flag is taken: {error}") from error
+            command.set_defaults(run=known.run)
     return parser
 
 
-def _add_analysis(command: argparse.ArgumentParser, analysis: type[Analysis], package: str) -> None:
-    added = AnalysisCommand(analysis)
-    command.description = added.HELP
-    try:
-        added.add_arguments(command)
-    except argparse.ArgumentError as error:
-        raise InputError(f"{analysis.name} of {package} has a setting whose flag is taken: {error}") from error
-    command.set_defaults(run=added.run)
+def added_commands() -> dict[str, EntryPoint]:
+    """Return the analyses that installed packages add as commands; a command of ours stays ours, with a warning."""
+    found = installed_analyses()
+    for name in set(found) & set(COMMANDS):
+        warnings.warn(f"{name} of {source(found.pop(name))} is no command: alignscape has one", stacklevel=2)
+    return found
 
 
 def command_named(name: str) -> Any:
     """Return what a command is: its ``HELP``, ``add_arguments`` and ``run``."""
-    if name in ANALYSES:
-        return AnalysisCommand(ANALYSES[name])
+    if name in ANALYSES or name not in COMMANDS:
+        return AnalysisCommand(find_analysis(name))
     return importlib.import_module(f"reports.commands.{name.replace('-', '_')}")

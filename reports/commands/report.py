@@ -10,17 +10,10 @@ HELP = "one self-contained HTML page with the figures and tables of a folder"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
-        "folder",
-        type=Path,
-        metavar="DIR",
-        help="folder with tables of analyses and run folders, at any depth; gets index.html",
-    )
-    parser.add_argument(
-        "--latex",
-        action="store_true",
-        help="also write each table of up to 400 rows as NAME.tex beside its CSV (default: no)",
-    )
+    text = "folder with tables of analyses and run folders, at any depth; gets index.html"
+    parser.add_argument("folder", type=Path, metavar="DIR", help=text)
+    text = "also write each table of up to 400 rows as NAME.tex beside its CSV (default: no)"
+    parser.add_argument("--latex", action="store_true", help=text)
     parser.add_argument("--quiet", action="store_true", help="print the page's path only, no progress")
 
 
@@ -30,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
 
     print(write_page(args.folder, progress=progress_bar(args, "report", "section")))
     if args.latex:
-        from reports.latex import write_all
+        from reports.page.latex import write_all
 
         for path in write_all(args.folder):
             print(path)

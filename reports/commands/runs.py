@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignscape.errors import InputError
-from reports.commands.common import add_store_argument, progress_bar
+from reports.commands.common import add_quiet_argument, add_store_argument, progress_bar
 
 if TYPE_CHECKING:
     from training.store.inventory import Inventory, Item
@@ -20,21 +20,15 @@ FILTERS = ("rule", "dataset", "angle", "seed", "state")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
-    actions = parser.add_subparsers(
-        metavar="ACTION", required=True, help="what to do; ACTION --help explains its flags"
-    )
+    text = "what to do; ACTION --help explains its flags"
+    actions = parser.add_subparsers(metavar="ACTION", required=True, help=text)
     _add_ls(_action(actions, "ls", ls, "one line for each run"))
     show_parser = _action(actions, "show", show, "everything about one run or analysis")
-    show_parser.add_argument(
-        "key",
-        metavar="KEY",
-        help="its key, or enough of the beginning to tell it; `analyze runs ls` lists the keys of runs",
-    )
+    text = "its key, or enough of the beginning to tell it; `analyze runs ls` lists the keys of runs"
+    show_parser.add_argument("key", metavar="KEY", help=text)
     show_parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    verify_parser = _action(
-        actions, "verify", verify, "compare every file with its recorded digest; exit status 1 if any is damaged"
-    )
-    verify_parser.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
+    text = "compare every file with its recorded digest; exit status 1 if any is damaged"
+    add_quiet_argument(_action(actions, "verify", verify, text))
     _add_rm(_action(actions, "rm", rm, "remove runs, with the analyses made from them, or analyses"))
 
 
@@ -58,31 +52,25 @@ def _action(
 def _add_ls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rule", metavar="NAME", help="only runs of this learning rule (default: all)")
     parser.add_argument("--dataset", metavar="NAME", help="only runs on this data set (default: all)")
-    parser.add_argument(
-        "--angle", type=float, metavar="DEG", help="only ifa runs of this angle in degrees (default: all)"
-    )
+    text = "only ifa runs of this angle in degrees (default: all)"
+    parser.add_argument("--angle", type=float, metavar="DEG", help=text)
     parser.add_argument("--seed", type=int, metavar="S", help="only runs of this seed (default: all)")
-    parser.add_argument(
-        "--state",
-        choices=("complete", "in progress", "interrupted", "diverged", "damaged"),
-        help="only runs in this state; interrupted: begun, and no process at work on it (default: all)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON list instead of a table; sizes in bytes, ages in s"
-    )
+    states = ("complete", "in progress", "interrupted", "diverged", "damaged")
+    text = "only runs in this state; interrupted: begun, and no process at work on it (default: all)"
+    parser.add_argument("--state", choices=states, help=text)
+    text = "print a JSON list instead of a table; sizes in bytes, ages in s"
+    parser.add_argument("--json", action="store_true", help=text)
 
 
 def _add_rm(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "keys", nargs="*", metavar="KEY", help="key of a run or an analysis, or enough of the beginning to tell it"
-    )
+    text = "key of a run or an analysis, or enough of the beginning to tell it"
+    parser.add_argument("keys", nargs="*", metavar="KEY", help=text)
     parser.add_argument("--incomplete", action="store_true", help="also runs that were interrupted")
     parser.add_argument("--damaged", action="store_true", help="also what `analyze runs verify` finds damaged")
-    parser.add_argument(
-        "--unused", action="store_true", help="also analyses of checkpoints that are no longer in the store"
-    )
+    text = "also analyses of checkpoints that are no longer in the store"
+    parser.add_argument("--unused", action="store_true", help=text)
     parser.add_argument("--yes", action="store_true", help="do not ask before removing")
-    parser.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
+    add_quiet_argument(parser)
 
 
 def ls(args: argparse.Namespace, inventory: "Inventory") -> None:
@@ -130,16 +118,18 @@ def show(args: argparse.Namespace, inventory: "Inventory") -> None:
     from training.run_folder import RunFolder
 
     item = inventory.find(args.key)
-    description = _describe_run(item, inventory) if isinstance(item, RunFolder) else _describe_analysis(item, inventory)
+    description = {
+        **(_describe_run(item, inventory) if isinstance(item, RunFolder) else _describe_analysis(item, inventory)),
+        "files": _files(item.path),
+        "analyses": {e.path.name: e.definition.get("analysis", "damaged") for e in inventory.dependants([item])},
+    }
     if args.json:
         print(json.dumps(description, indent=2))
         return
     for heading, value in description.items():
         if isinstance(value, dict):
-            print(f"{heading}:")
             width = max(map(len, value), default=0)
-            for name, entry in value.items():
-                print(f"  {name.ljust(width)}  {_text(entry)}")
+            print(f"{heading}:", *(f"  {name.ljust(width)}  {_text(entry)}" for name, entry in value.items()), sep="\n")
         else:
             print(f"{heading}: {_text(value)}")
 
@@ -157,28 +147,21 @@ def _describe_run(run: Any, inventory: "Inventory") -> dict[str, Any]:
         "data": {name: recorded["data"][name] for name in ("name", "digest")} | {"root": recorded.get("data_root")},
         "trained with": {**recorded.get("versions", {}), "device": recorded.get("device")},
         "last metrics": last_metrics(run),
-        "files": _files(run.path),
-        "analyses": {e.path.name: e.definition.get("analysis", "damaged") for e in inventory.dependants([run])},
     }
 
 
 def _describe_analysis(entry: Any, inventory: "Inventory") -> dict[str, Any]:
-    meta = entry.meta()
+    meta, definition = entry.meta(), entry.definition
+    inputs = definition.get("inputs", {}).items()
     return {
         "analysis": entry.path.name,
         "folder": str(entry.path),
         "problems": inventory.problems(entry, hashed=False),
-        "name": entry.definition.get("analysis"),
-        "version": entry.definition.get("version"),
-        "parameters": entry.definition.get("parameters", {}),
-        "inputs": {
-            name: f"{meta.get('sources', {}).get(name, 'unknown')}, sha256 {digest[:16]}"
-            for name, digest in entry.definition.get("inputs", {}).items()
-        },
-        "created": meta.get("created"),
-        "seconds": meta.get("seconds"),
-        "files": _files(entry.path),
-        "analyses": {e.path.name: e.definition.get("analysis", "damaged") for e in inventory.dependants([entry])},
+        "name": definition.get("analysis"),
+        "version": definition.get("version"),
+        "parameters": definition.get("parameters", {}),
+        "inputs": {n: f"{meta.get('sources', {}).get(n, 'unknown')}, sha256 {digest[:16]}" for n, digest in inputs},
+        **{name: meta.get(name) for name in ("created", "seconds")},
     }
 
 

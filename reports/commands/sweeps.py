@@ -47,15 +47,7 @@ def train_in_store(
     store = RunStore(args.store)
     jobs = [TrainJob(config=config, data_root=None if root is None else root.resolve()) for config in configs]
     runs = [job.folder(store) for job in jobs]  # fails at once where the data cannot be read
-    summary = execute(
-        jobs,
-        store,
-        executor=args.executor,
-        ray_address=args.ray_address,
-        workers=args.workers,
-        device=args.device,
-        stack=args.stack,
-        progress=progress_bar(args, "train", "run") if args.executor != "serial" else None,
-        training_progress=training_progress,
-    )
+    where = {name: getattr(args, name) for name in ("executor", "ray_address", "workers", "device", "stack")}
+    progress = progress_bar(args, "train", "run") if args.executor != "serial" else None
+    summary = execute(jobs, store, progress=progress, training_progress=training_progress, **where)
     return [run for run in runs if run.is_done], summary

@@ -9,7 +9,6 @@ from alignscape.errors import InputError
 from alignscape.files import write_text
 from reports.commands.sweeps import refuse_idle_ray_flags, train_in_store
 from reports.commands.train_flags import add_arguments, config_text, make_configs
-from reports.progress import TrainingDisplay
 from reports.trainer import train_configs
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     if args.dump_config is not None:
         dump_config(configs, args.dump_config)
         return
+    from reports.progress import TrainingDisplay
     from reports.subjects import find_data_root
     from training.tensorboard import EventFiles
 

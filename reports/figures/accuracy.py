@@ -1,5 +1,6 @@
 """Accuracy that drops: under attack against epsilon, and under corruption against its kind and severity."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,9 @@ from reports.figures import layout, marks
 from reports.figures.series import Series, over_seeds, require, series_of
 from reports.style import DOUBLE, styled
 
-GRADIENTS = {
-    "true": "true gradient",
-    "feedback": "feedback gradient",
-    "transfer": "transferred",
-    "none": "gradient-free",
-}
-_EPSILON = ("ε (pixel units, images in [0, 1])", "ε (L2 distance, images in [0, 1])")
+GRADIENTS = {"true": "true gradient", "feedback": "feedback gradient", "transfer": "transferred",
+             "none": "gradient-free"}  # fmt: skip
+EPSILON = ("ε (pixel units, images in [0, 1])", "ε (L2 distance, images in [0, 1])")
 _ACCURACY = ["accuracy", "ci_low", "ci_high"]
 CATEGORIES = ("noise", "blur", "weather", "digital")
 
@@ -43,26 +40,21 @@ def attack(frame: DataFrame) -> Figure:
     table = frame.assign(gradient=frame["gradient"].fillna("none").astype(str).str.lower())
     table["panel"] = [_panel_title(row) for row in table.to_dict("records")]
     series = series_of(table)
-    kinds = table.drop_duplicates("panel")
-    places = kinds["gradient"].map(lambda mode: list(GRADIENTS).index(mode) if mode in GRADIENTS else len(GRADIENTS))
-    kinds = kinds.assign(place=places).sort_values("place", kind="stable")
+    kinds = _sorted(table.drop_duplicates("panel"), "gradient", GRADIENTS)
     rows, wide = layout.panel_grid(len(kinds), most_columns=3)
-    width = DOUBLE if len(kinds) > 1 else DOUBLE * 0.6
-    figure = Figure(figsize=(width, 0.65 + 2.0 * rows))
+    figure = Figure(figsize=(DOUBLE if len(kinds) > 1 else DOUBLE * 0.6, 0.65 + 2.0 * rows))
     panels = layout.panels(figure, len(kinds), rows, wide, sharey=True)
     ceiling = float(np.nanmax(table[["accuracy", "ci_high"]].to_numpy(float)))
     for index, (kind, axes) in enumerate(zip(kinds.to_dict("records"), panels, strict=True)):
         layout.title(axes, kind["panel"], index if len(kinds) > 1 else None)
-        axes.set_xlabel(_EPSILON[kind.get("norm") == "l2"])
+        axes.set_xlabel(EPSILON[kind.get("norm") == "l2"])
         for one in series:
-            rows_of = one.frame[one.frame["panel"] == kind["panel"]]
-            if len(rows_of):
-                _line(axes, one, rows_of, "eps")
+            _line(axes, one, one.frame[one.frame["panel"] == kind["panel"]], "eps")
         axes.set_ylim(0, min(102.0, 100 * ceiling * 1.08 + 1))
         if index % wide == 0:
             axes.set_ylabel("accuracy (%)")
     layout.legend_above(figure, layout.handles(series))
-    layout.note(figure, layout.seeds_note(series, single="95 % interval of the test sample", noun="Bands"))
+    layout.note(figure, layout.seeds_note(series, "95 % interval of the test sample", "Bands"))
     return figure
 
 
@@ -92,8 +84,7 @@ def corruptions(frame: DataFrame) -> Figure:
     cells = _cells(frame)
     series = series_of(frame)
     names = in_order(cells)
-    per_row = max(0.16, 0.036 * len(series))
-    figure = Figure(figsize=(DOUBLE, max(2.6, 1.1 + per_row * len(names))))
+    figure = Figure(figsize=(DOUBLE, max(2.6, 1.1 + max(0.16, 0.036 * len(series)) * len(names))))
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
     layout.title(left, "mean over severities", 0)
     layout.title(right, "mean over corruptions", 1)
@@ -105,11 +96,12 @@ def corruptions(frame: DataFrame) -> Figure:
     left.grid(axis="y", visible=False)
     for edge in range(len(names) - 1):
         left.axhline(edge + 0.5, color="#ececec", linewidth=0.5)
-    right.set(xlabel="severity (0: clean)" if _has_clean(frame) else "severity", ylabel="accuracy (%)")
+    has_clean = bool((pd.to_numeric(frame["severity"]) == 0).any())
+    right.set(xlabel="severity (0: clean)" if has_clean else "severity", ylabel="accuracy (%)")
     layout.whole_numbers(right)
     layout.legend_above(figure, layout.handles(series))
     single = "mean 95 % interval of the cells (the test images are the same, so means are no more certain)"
-    layout.note(figure, layout.seeds_note(series, single=single))
+    layout.note(figure, layout.seeds_note(series, single, "Bars"))
     return figure
 
 
@@ -128,10 +120,6 @@ def _means(rows: DataFrame, along: str) -> DataFrame:
     return rows.groupby(["checkpoint", along], sort=False)[_ACCURACY].mean().reset_index()
 
 
-def _has_clean(frame: DataFrame) -> bool:
-    return bool((pd.to_numeric(frame["severity"]) == 0).any())
-
-
 def _cells(frame: DataFrame) -> DataFrame:
     require(frame, ["checkpoint", "corruption", "category", "severity", *_ACCURACY], table="corruptions")
     cells = frame[pd.to_numeric(frame["severity"]) >= 1]
@@ -142,10 +130,13 @@ def _cells(frame: DataFrame) -> DataFrame:
 
 def in_order(cells: DataFrame) -> list[str]:
     """Return the corruptions by category as the literature lists them, in the table's order within one."""
-    pairs = cells[["corruption", "category"]].drop_duplicates("corruption")
-    rank = {name: place for place, name in enumerate(CATEGORIES)}
-    places = pairs["category"].map(lambda category: rank.get(str(category), len(rank)))
-    return pairs.assign(place=places).sort_values("place", kind="stable")["corruption"].astype(str).tolist()
+    return _sorted(cells.drop_duplicates("corruption"), "category", CATEGORIES)["corruption"].astype(str).tolist()
+
+
+def _sorted(rows: DataFrame, column: str, order: Iterable[str]) -> DataFrame:
+    """Return rows in the order of what ``column`` has, those that ``order`` does not know last."""
+    rank = {name: place for place, name in enumerate(order)}
+    return rows.sort_values(column, key=lambda cells: cells.map(rank).fillna(len(rank)), kind="stable")
 
 
 @styled

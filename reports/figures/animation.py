@@ -1,11 +1,10 @@
 """The training trajectory as a moving picture: the path grows over the loss while the loss falls beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from reports import style
 from reports.figures import layout
 from reports.figures.paths import name_components
 from reports.figures.planes import draw_ground
-from reports.figures.series import Series, require, series_of
+from reports.figures.series import require, series_of
 from reports.raster import palette_of, picture
 
 Array = NDArray[np.float64]
@@ -29,28 +28,23 @@ _SIZE = (style.DOUBLE, 3.0)  # inches
 _DPI = 110
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Runner:
-    """One run on its way: its numbers and the lines that follow it."""
+@dataclass(frozen=True)
+class _Growing:
+    """Numbers of one run over its steps, and the artists that show them up to a step: all so far, and the last."""
 
     steps: Array
-    alpha: Array
-    beta: Array
-    loss: Array | None
-    path: Line2D
-    head: Line2D
-    curve: Line2D | None
+    x: Array
+    y: Array
+    line: Line2D
+    head: Line2D | None = None
 
     def move(self, step: float) -> None:
         """Show the run up to ``step``, between snapshots on the straight line."""
         seen = self.steps <= step
-        here = [float(np.interp(step, self.steps, values)) for values in (self.alpha, self.beta)]
-        self.path.set_data(np.append(self.alpha[seen], here[0]), np.append(self.beta[seen], here[1]))
-        self.head.set_data([here[0]], [here[1]])
-        if self.curve is not None and self.loss is not None:
-            now = min(step, float(self.steps[-1]))
-            level = float(np.interp(now, self.steps, self.loss))
-            self.curve.set_data(np.append(self.steps[seen], now), np.append(self.loss[seen], level))
+        x, y = (float(np.interp(step, self.steps, values)) for values in (self.x, self.y))
+        self.line.set_data(np.append(self.x[seen], x), np.append(self.y[seen], y))
+        if self.head is not None:
+            self.head.set_data([x], [y])
 
 
 def trajectory_gif(
@@ -79,21 +73,20 @@ def trajectory_gif(
     if frames < 2 or not seconds > 0:
         raise InputError("an animation needs at least 2 frames and a positive duration")
     with style.settings():
-        figure, runners, clock = _stage(path, surface)
+        figure, growing, clock = _stage(path, surface)
         canvas = FigureCanvasAgg(figure)
         figure.set_dpi(_DPI)
         canvas.draw()
-        moving: list[Artist] = [artist for runner in runners for artist in _artists(runner)]
-        moving.append(clock)
+        moving = [artist for one in growing for artist in (one.line, one.head) if artist is not None]
         background = canvas.copy_from_bbox(figure.bbox)
         pictures = []
         steps = np.linspace(path["step"].min(), path["step"].max(), frames)
         for done, step in enumerate(steps):
             canvas.restore_region(background)
-            for runner in runners:
-                runner.move(float(step))
+            for one in growing:
+                one.move(float(step))
             clock.set_text(f"step {step:.0f}")
-            for artist in moving:
+            for artist in (*moving, clock):
                 figure.draw_artist(artist)
             pictures.append(picture(canvas))
             if progress is not None:
@@ -101,31 +94,26 @@ def trajectory_gif(
     return _write(pictures, Path(file), seconds)
 
 
-def _stage(path: DataFrame, surface: DataFrame | None) -> tuple[Figure, list[_Runner], Text]:
-    """Return the figure without what moves, the runs, and the text of the clock."""
+def _stage(path: DataFrame, surface: DataFrame | None) -> tuple[Figure, list[_Growing], Text]:
+    """Return the figure without what moves, what grows, and the text of the clock."""
     series = series_of(path, along="epoch")
     has_loss = "loss" in path and bool(path["loss"].notna().any())
     figure = Figure(figsize=_SIZE if has_loss else (3.6, _SIZE[1]))
-    axes = figure.subplots(1, 1 + has_loss, squeeze=False)[0]
-    plane = axes[0]
+    plane, *beside = figure.subplots(1, 1 + has_loss, squeeze=False)[0]
     if surface is None:
         plane.set(xlim=_ends(path["alpha"]), ylim=_ends(path["beta"]))
     else:
         draw_ground(plane, surface)
     name_components(plane, path)
     layout.title(plane, "PCA plane", 0 if has_loss else None)
-    if has_loss:
-        axes[1].set(xlabel="optimiser step", ylabel="loss", xlim=_ends(path["step"]), ylim=_ends(path["loss"]))
-        layout.title(axes[1], "loss", 1)
+    for axes in beside:
+        axes.set(xlabel="optimiser step", ylabel="loss", xlim=_ends(path["step"]), ylim=_ends(path["loss"]))
+        layout.title(axes, "loss", 1)
     layout.legend_above(figure, layout.handles(series, marker=False))
     clock = plane.text(0.98, 0.02, "", transform=plane.transAxes, ha="right", va="bottom", animated=True)
     clock.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2})
-    runners = [
-        _runner(one, rows, plane, axes[1] if has_loss else None)
-        for one in series
-        for _, rows in one.frame.groupby("checkpoint", sort=False)
-    ]
-    return figure, runners, clock
+    runs = [(one.look, rows) for one in series for _, rows in one.frame.groupby("checkpoint", sort=False)]
+    return figure, [one for look, rows in runs for one in _growing(look, rows, plane, beside)], clock
 
 
 def _ends(values: ArrayLike) -> tuple[float, float]:
@@ -135,21 +123,15 @@ def _ends(values: ArrayLike) -> tuple[float, float]:
     return float(finite.min() - room), float(finite.max() + room)
 
 
-def _runner(one: Series, rows: DataFrame, plane: Axes, beside: Axes | None) -> _Runner:
+def _growing(look: style.Look, rows: DataFrame, plane: Axes, beside: list[Axes]) -> Iterator[_Growing]:
     rows = rows.sort_values("step", kind="stable")
-    look = one.look
+    steps, alpha, beta = (rows[name].to_numpy(float) for name in ("step", "alpha", "beta"))
     (path,) = plane.plot([], [], color=look.colour, linewidth=1.6, animated=True)
     (head,) = plane.plot([], [], "o", color=look.colour, markeredgecolor="white", markersize=6, animated=True)
-    curve = None
-    if beside is not None:
-        (curve,) = beside.plot([], [], **look.keywords(marker="", animated=True))
-    steps, alpha, beta = (rows[name].to_numpy(float) for name in ("step", "alpha", "beta"))
-    loss = rows["loss"].to_numpy(float) if beside is not None else None
-    return _Runner(steps=steps, alpha=alpha, beta=beta, loss=loss, path=path, head=head, curve=curve)
-
-
-def _artists(runner: _Runner) -> list[Artist]:
-    return [artist for artist in (runner.path, runner.head, runner.curve) if artist is not None]
+    yield _Growing(steps, alpha, beta, path, head)
+    for axes in beside:
+        (curve,) = axes.plot([], [], **look.keywords(marker="", animated=True))
+        yield _Growing(steps, steps, rows["loss"].to_numpy(float), curve)
 
 
 def _write(pictures: list[Image.Image], file: Path, seconds: float) -> Path:

@@ -1,5 +1,6 @@
 """One image under every corruption and severity, side by side."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -67,8 +68,6 @@ def _grid(rows: int, columns: int) -> tuple[Figure, NDArray[np.object_]]:
 
 def _group(bottom: NDArray[np.object_], categories: Sequence[str]) -> None:
     """Write each category once, under the middle of the columns that have it."""
-    start = 0
-    for end in range(1, len(categories) + 1):
-        if end == len(categories) or categories[end] != categories[start]:
-            bottom[(start + end - 1) // 2].set_xlabel(layout.plain(categories[start]))
-            start = end
+    for category, columns in itertools.groupby(range(len(categories)), key=categories.__getitem__):
+        alike = list(columns)
+        bottom[alike[(len(alike) - 1) // 2]].set_xlabel(layout.plain(category))

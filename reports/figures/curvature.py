@@ -48,12 +48,11 @@ def _over_epochs(series: list[Series], present: list[str]) -> Figure:
         top = quantity == "eigenvalue"
         layout.title(axes, "top eigenvalue" if top else "trace", index if len(present) > 1 else None)
         rows = [one.frame[one.frame["quantity"] == quantity] for one in series]
-        if top:
-            rows = [found[found["index"] == found["index"].min()] for found in rows]
-        chosen = [replace(one, frame=found) for one, found in zip(series, rows, strict=True)]
+        first = [found[found["index"] == found["index"].min()] for found in rows]  # a trace has one index only
+        chosen = [replace(one, frame=found) for one, found in zip(series, first, strict=True)]
         draw_over_epochs(axes, chosen, "top Hessian eigenvalue" if top else "Hessian trace")
     layout.legend_above(figure, layout.handles(series))
-    layout.note(figure, layout.seeds_note(series, single="95 % interval"))
+    layout.note(figure, layout.seeds_note(series, "95 % interval", "Bars"))
     return figure
 
 
@@ -74,20 +73,17 @@ def _dots(series: list[Series], present: list[str]) -> Figure:
     panels = figure.subplots(1, len(present), squeeze=False, sharey=True)[0]
     for index, (axes, quantity) in enumerate(zip(panels, present, strict=True)):
         top = quantity == "eigenvalue"
-        name = "top eigenvalues" if top else "trace"
-        layout.title(axes, name, index if len(present) > 1 else None)
+        layout.title(axes, "top eigenvalues" if top else "trace", index if len(present) > 1 else None)
         axes.set_xlabel("eigenvalue of the Hessian (largest marked large)" if top else "trace of the Hessian")
         values: list[float] = []
         for row, one in enumerate(series):
-            rows = one.frame[one.frame["quantity"] == quantity]
-            values += _row(axes, row, one, rows, large_first=top)
+            values += _row(axes, row, one, one.frame[one.frame["quantity"] == quantity], large_first=top)
         choose_scale(axes, values, vertical=False)
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(series)), layout.names(series))
     panels[0].set_ylim(len(series) - 0.4, -0.6)
     single = "95 % interval of the trace, residual bound of the eigenvalues (unseen where smaller than the dot)"
-    explained = layout.seeds_note(series, single=single)
-    layout.note(figure, explained)
+    layout.note(figure, layout.seeds_note(series, single, "Bars"))
     return figure
 
 
@@ -111,13 +107,12 @@ def choose_scale(axes: Axes, values: ArrayLike, *, vertical: bool) -> None:
     known = np.asarray(values, dtype=float)
     known = known[np.isfinite(known)]
     sizes = np.abs(known[known != 0])
-    which = axes.yaxis if vertical else axes.xaxis
     set_scale = axes.set_yscale if vertical else axes.set_xscale
-    if len(sizes) and sizes.max() / sizes.min() > _WIDE:
-        if known.min() > 0:
-            set_scale("log")
-        else:
-            set_scale("symlog", linthresh=float(10 ** np.floor(np.log10(np.quantile(sizes, 0.2)))))
-            which.grid(True)
+    wide = len(sizes) and sizes.max() / sizes.min() > _WIDE
+    if wide and known.min() > 0:
+        set_scale("log")
+    elif wide:
+        set_scale("symlog", linthresh=float(10 ** np.floor(np.log10(np.quantile(sizes, 0.2)))))
+        (axes.yaxis if vertical else axes.xaxis).grid(True)
     if (known < 0).any():
         (axes.axhline if vertical else axes.axvline)(0, color=GREY, linewidth=0.6)

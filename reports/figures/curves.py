@@ -61,15 +61,12 @@ def metrics(frame: DataFrame) -> Figure:
         layout.whole_numbers(axes)
         axes.margins(x=0.03)
     handles = layout.handles(series)
-    for one, entry in zip(series, handles, strict=True):
-        lost = _diverged(one.frame)
-        if lost:
-            entry.set_label(f"{entry.get_label()}, {lost}")
+    lost = [_diverged(one.frame) for one in series]
+    for entry, when in zip(handles, lost, strict=True):
+        entry.set_label(", ".join(filter(None, [str(entry.get_label()), when])))
     layout.legend_above(figure, handles)
-    explained = layout.seeds_note(series, single="", noun="Bands")
-    if any(_diverged(one.frame) for one in series):
-        explained += " A cross marks the last epoch with a finite loss."
-    layout.note(figure, explained)
+    crosses = " A cross marks the last epoch with a finite loss." if any(lost) else ""
+    layout.note(figure, layout.seeds_note(series, noun="Bands") + crosses)
     return figure
 
 
@@ -89,10 +86,9 @@ def _curve(axes: Axes, one: Series, points: DataFrame) -> None:
 
 def _diverged(rows: DataFrame) -> str:
     """Say which part of a series diverged, by its losses or by a ``diverged`` column; empty if none did."""
-    losses = [name for name in ("train_loss", "test_loss") if name in rows]
     bad = pd.Series(False, index=rows.index)
-    for name in losses[:1]:
-        bad |= ~np.isfinite(pd.to_numeric(rows[name]).fillna(np.nan)) & (rows["epoch"] > 0)
+    if loss := next((name for name in ("train_loss", "test_loss") if name in rows), None):
+        bad |= ~np.isfinite(pd.to_numeric(rows[loss]).fillna(np.nan)) & (rows["epoch"] > 0)
     if "diverged" in rows:
         bad |= rows["diverged"].fillna(False).astype(bool)
     if not bad.any():
@@ -119,23 +115,22 @@ def alignment(frame: DataFrame) -> Figure:
     """
     require(frame, ["checkpoint", "epoch"], table="alignment")
     table, hidden = _spread(_long(frame))
+    quantities = table["quantity"].drop_duplicates().tolist()
     panels = list(table[["quantity", "layer"]].drop_duplicates().itertuples(index=False, name=None))
-    series = series_of(table, along="epoch")
-    quantities = list(dict.fromkeys(quantity for quantity, _ in panels))
     panels.sort(key=lambda panel: quantities.index(panel[0]))
+    series = series_of(table, along="epoch")
     rows, wide = layout.panel_grid(len(panels), most_columns=3)
+    places = [divmod(index, wide) for index in range(len(panels))]
     if len(quantities) > 1:
         columns = list(dict.fromkeys(layer for _, layer in panels))
         if "layer" in frame:  # the first layer has no angle, and would come last
             columns.sort(key=frame["layer"].astype(str).drop_duplicates().tolist().index)
         rows, wide = len(quantities), len(columns)
+        places = [(quantities.index(quantity), columns.index(layer)) for quantity, layer in panels]
     figure = Figure(figsize=(DOUBLE, 0.5 + 1.75 * rows))
     grid = figure.subplots(rows, wide, squeeze=False, sharex=True)
-    places = grid.ravel().tolist()
-    if len(quantities) > 1:
-        places = [grid[quantities.index(q), columns.index(layer)] for q, layer in panels]
-    for index, ((quantity, layer), axes) in enumerate(zip(panels, places, strict=False)):
-        _alignment_panel(axes, series, quantity, layer, index if len(panels) > 1 else None)
+    for index, ((quantity, layer), place) in enumerate(zip(panels, places, strict=True)):
+        _alignment_panel(grid[place], series, quantity, layer, index if len(panels) > 1 else None)
     for axes in grid.ravel():
         axes.set_visible(bool(axes.get_title(loc="left")))
     if len(quantities) > 1:
@@ -143,13 +138,11 @@ def alignment(frame: DataFrame) -> Figure:
             _share_scale([axes for axes in row if axes.get_visible()])
     layout.legend_above(figure, layout.handles(series))
     measured = "low" in table and table["low"].notna().any()
-    explained = layout.seeds_note(
-        series, single="95 % intervals over mini-batches, of the gradients" if measured else "", noun="Bands"
-    )
-    dotted = " Dotted: 90°, independent weights." if any("angle" in quantity for quantity in quantities) else ""
-    if hidden:
-        dotted += f" {hidden} of the layers between are not shown; the table has them."
-    layout.note(figure, explained + dotted)
+    single = "95 % intervals over mini-batches, of the gradients" if measured else ""
+    text = layout.seeds_note(series, single, "Bands")
+    text += " Dotted: 90°, independent weights." if any("angle" in quantity for quantity in quantities) else ""
+    text += f" {hidden} of the layers between are not shown; the table has them." if hidden else ""
+    layout.note(figure, text)
     return figure
 
 

@@ -98,7 +98,7 @@ def note(figure: Figure, text: str) -> None:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6, color=GREY)
 
 
-def seeds_note(series: Sequence[Series], *, single: str, noun: str = "Bars") -> str:
+def seeds_note(series: Sequence[Series], single: str = "", noun: str = "Bands and bars") -> str:
     """Say what the error bars (or bands) of these series are."""
     several = any(one.checkpoints > 1 for one in series)
     alone = any(one.checkpoints == 1 for one in series)

@@ -51,7 +51,7 @@ def trajectory(path: DataFrame, surface: DataFrame | None = None) -> Figure:
         colour_bar(figure if bar_at == "bottom" else upper[0].figure, drawn, upper, where=bar_at)
     for index, (column, axes) in enumerate(zip(extra, lower, strict=True)):
         _over_steps(axes, series, column)
-        text = {"off_plane": "distance from the plane", "loss": "loss on and off the plane"}[column]
+        text = "distance from the plane" if column == "off_plane" else "loss on and off the plane"
         layout.title(axes, text, len(planes) + index)
     layout.legend_above(figure, layout.handles(series, marker=False))
     layout.note(figure, "Circle: start; star: end." + _plane_note(path, extra))
@@ -114,8 +114,7 @@ def name_components(axes: Axes, rows: DataFrame) -> None:
 
 def _over_steps(axes: Axes, series: list[Series], column: str) -> None:
     x = "epoch" if all("epoch" in one.frame and one.frame["epoch"].notna().all() for one in series) else "step"
-    axes.set(xlabel=x if x == "epoch" else "optimiser step")
-    axes.set_ylabel(_OFF_PLANE if column == "off_plane" else "loss")
+    axes.set(xlabel=x if x == "epoch" else "optimiser step", ylabel=_OFF_PLANE if column == "off_plane" else "loss")
     for one in series:
         for _, rows in one.frame.groupby("checkpoint", sort=False):
             rows = rows.sort_values("step", kind="stable")

@@ -86,22 +86,15 @@ def surface_3d(frame: DataFrame) -> Figure:
     scale = common_scale([grid for _, grid in planes])
     logarithmic = isinstance(scale, LogNorm)
     rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
-    cell = (DOUBLE / wide if wide > 1 else 3.35, 1.8 if wide > 3 else 2.3)
-    figure = Figure(figsize=(cell[0] * wide, cell[1] * rows))
+    figure = Figure(figsize=(DOUBLE if wide > 1 else 3.35, (1.8 if wide > 3 else 2.3) * rows))
     figure.set_layout_engine("none")
     heights = np.concatenate([grid[2].ravel() for _, grid in planes])
-    ends = np.nanmin(heights), np.nanmax(heights)
-    if logarithmic:
-        ends = np.log10(ends[0]), np.log10(ends[1])
+    low, high = np.nanmin(heights), np.nanmax(heights)
+    ends = (np.log10(low), np.log10(high)) if logarithmic else (low, high)
     for index, (one, (alpha, beta, loss)) in enumerate(planes):
         left, bottom = index % wide / wide, 1 - (index // wide + 1) / rows
-        place = (
-            left,
-            bottom - 0.02 / rows,
-            (0.9 if wide < 4 else 0.84) / wide,
-            0.98 / rows,
-        )  # room on the right for the label of the height
-        axes: Axes3D = figure.add_axes(place, projection="3d")
+        size = (0.9 if wide < 4 else 0.84) / wide, 0.98 / rows  # room on the right for the label of the height
+        axes: Axes3D = figure.add_axes((left, bottom - 0.02 / rows, *size), projection="3d")
         across, up = np.meshgrid(alpha, beta)
         height = np.log10(loss) if logarithmic else loss
         if min(loss.shape) > 1:

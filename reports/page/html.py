@@ -1,11 +1,8 @@
 """One page for a folder of results: every figure and table in a single HTML file that opens without a network."""
 
 import functools
-import math
-import numbers
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +18,8 @@ from alignscape.errors import InputError
 from alignscape.files import write_text
 from reports.analyses.section import Drawing, Section
 from reports.figures import against_angle
-from reports.latex import short_number
 from reports.page.collect import Batch, Table, batches, find_tables
+from reports.page.latex import cell_text, short_number
 from reports.page.overview import overview, quantities
 from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture, short_provenance
 from reports.page.sections import companions, sections
@@ -35,34 +32,6 @@ Progress = Callable[[int, int], None]
 MOST_ROWS = 200  # of a table that are shown on the page; the CSV file has all
 OPEN_ROWS = 40  # a section's only table is unfolded if it has no more rows
 CURVE_ANGLES = 3  # angles from which quantities are drawn against the angle
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure as it is put on the page, or why there is none."""
-
-    title: str
-    caption: str
-    alt: str = ""
-    uri: str = ""
-    width: int = 0
-    height: int = 0
-    files: tuple[str, ...] = ()
-    problem: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """A table as it is put on the page."""
-
-    name: str
-    link: str
-    rows_in_all: int
-    columns: list[dict[str, Any]]
-    rows: list[list[dict[str, Any]]]
-    files: list[dict[str, str]] = field(default_factory=list)
-    provenance: list[tuple[str, str]] = field(default_factory=list)
-    unfolded: bool = False
 
 
 def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
@@ -79,6 +48,15 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     Returns:
         The path of the page.
 
+    Example:
+        >>> import tempfile
+        >>> from alignscape import train
+        >>> from reports import write_page
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = train(folder, hidden=(8,), epochs=1)
+        ...     write_page(folder).name
+        'index.html'
+
     Raises:
         InputError: the folder does not exist or holds no table.
     """
@@ -88,19 +66,18 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
     tables = [table for table in tables if "target" not in table.provenance]
     analyses = {table.kind: batches(tables, table.kind) for table in tables}
     present = {kind: section for kind, section in sections().items() if analyses.get(kind)}
+    report = progress or (lambda done, total: None)
     written = []
     for done, (kind, section) in enumerate(present.items()):
-        if progress is not None:
-            progress(done, len(present))
+        report(done, len(present))
         written.append(_section(kind, section, tables, analyses[kind], folder))
     shown = {name for kind in present for name in (kind, *companions(kind))}
     others = [_grid(table, folder) for table in tables if table.kind not in shown]
     first = {kind: found[0].frame for kind, found in analyses.items() if found}
     summary = overview(first)
     surfaces = [one for batch in analyses.get("surface", []) for one in surface_payload(batch.frame)]
-    turned = next((table for table in reversed(paper) if not surfaces and "surface" in planes_of(table)), None)
-    if turned is not None:
-        surfaces = surface_payload(planes_of(turned)["surface"])
+    turned = next((table for table in reversed(paper) if not surfaces and planes_of(table) is not None), None)
+    surfaces = surfaces if turned is None else surface_payload(planes_of(turned))
     page = _environment().get_template("page.html.j2").render(
         title=f"Analysis of {folder.resolve().name}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -114,8 +91,7 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
         plotly=plotly_source() if surfaces else None,
     )  # fmt: skip
     write_text(folder / "index.html", page)
-    if progress is not None:
-        progress(len(present), len(present))
+    report(len(present), len(present))
     return folder / "index.html"
 
 
@@ -166,12 +142,9 @@ def _target(name: str, tables: list[Table], folder: Path, turned: Table | None) 
     """Return a figure or table of the paper: heading, figures, the table itself or the numbers behind the figure."""
     pictures = [picture for table in tables if (picture := saved_picture(table, folder)) is not None]
     drawn = {table.name for table in tables if table.path.with_suffix(".png").is_file()}
-    grids = []
-    for table in tables:
-        is_table = not pictures and table is tables[0]
-        rows = MOST_ROWS if is_table else DATA_ROWS
-        grids.append(_grid(table, folder, unfolded=is_table and len(table.frame) <= OPEN_ROWS, rows=rows))
-    about = tables[0].provenance
+    about, main = tables[0].provenance, None if pictures else tables[0]
+    grids = [_grid(table, folder, unfolded=table is main and len(table.frame) <= OPEN_ROWS,
+                   rows=MOST_ROWS if table is main else DATA_ROWS) for table in tables]  # fmt: skip
     return {
         "id": f"target-{name}",
         "name": name,
@@ -184,7 +157,7 @@ def _target(name: str, tables: list[Table], folder: Path, turned: Table | None) 
     }
 
 
-def _by_angle(table: DataFrame | None, folder: Path) -> Picture | None:
+def _by_angle(table: DataFrame | None, folder: Path) -> dict[str, Any] | None:
     """Return the figure of all quantities against the angle, if there are enough angles to see a curve."""
     if table is None or len(table.loc[table["rule"] == "ifa", "angle"].unique()) < CURVE_ANGLES:
         return None
@@ -192,20 +165,18 @@ def _by_angle(table: DataFrame | None, folder: Path) -> Picture | None:
     return _picture("Against the initial angle", caption, lambda: against_angle(table), folder / "angle")
 
 
-def _picture(title: str, caption: str, draw: Callable[[], Figure], stem: Path | None = None) -> Picture:
+def _picture(title: str, caption: str, draw: Callable[[], Figure], stem: Path | None = None) -> dict[str, Any]:
+    """Return a figure as it is put on the page, or why there is none."""
+    shown: dict[str, Any] = {"title": title, "caption": caption, "files": (), "problem": ""}
     try:
         figure = draw()
     except InputError as error:
-        return Picture(title=title, caption=caption, problem=str(error))
-    return Picture(
-        title=title,
-        caption=caption,
-        alt=f"{title}: {_legend_names(figure)}. {caption}",
-        uri=png_uri(rasterise(figure, PAGE_DPI)),
-        width=round(figure.get_size_inches()[0] * SHOWN_DPI),
-        height=round(figure.get_size_inches()[1] * SHOWN_DPI),
-        files=() if stem is None else tuple(path.name for path in save(figure, stem)),
-    )
+        return {**shown, "problem": str(error)}
+    width, height = (round(inches * SHOWN_DPI) for inches in figure.get_size_inches())
+    alt = f"{title}: {_legend_names(figure)}. {caption}"
+    uri = png_uri(rasterise(figure, PAGE_DPI))
+    files = () if stem is None else tuple(path.name for path in save(figure, stem))
+    return {**shown, "alt": alt, "uri": uri, "width": width, "height": height, "files": files}
 
 
 def _film(path: Path) -> dict[str, str]:
@@ -221,33 +192,28 @@ def _legend_names(figure: Figure) -> str:
     return ", ".join(dict.fromkeys(name.replace("\n", ", ").replace("\\$", "$") for name in names if name))
 
 
-def _grid(table: Table, folder: Path, *, unfolded: bool = False, rows: int = MOST_ROWS) -> Grid:
+def _grid(table: Table, folder: Path, *, unfolded: bool = False, rows: int = MOST_ROWS) -> dict[str, Any]:
+    """Return a table as it is put on the page."""
     files = [table.path, *table.companions]
-    return Grid(
-        name=table.name,
-        link=quote(table.name),
-        rows_in_all=len(table.frame),
-        unfolded=unfolded,
-        files=[{"name": p.name, "link": quote(p.relative_to(folder).as_posix())} for p in files],
-        provenance=_flat(short_provenance(table.provenance)),
+    return {
+        "name": table.name,
+        "link": quote(table.name),
+        "rows_in_all": len(table.frame),
+        "unfolded": unfolded,
+        "files": [{"name": p.name, "link": quote(p.relative_to(folder).as_posix())} for p in files],
+        "provenance": _flat(short_provenance(table.provenance)),
         **_rendered(table.frame.head(rows)),
-    )
+    }
 
 
 def _rendered(frame: DataFrame) -> dict[str, Any]:
     """Return columns and cells as the template needs them: text to read and value to sort by."""
     columns = [{"name": str(name), "numeric": pd.api.types.is_numeric_dtype(frame[name])} for name in frame.columns]
-    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    rows = [
+        [{"text": cell_text(value, short_number), "value": cell_text(value, repr)} for value in row]
+        for row in frame.itertuples(index=False, name=None)
+    ]
     return {"columns": columns, "rows": rows}
-
-
-def _cell(value: Any) -> dict[str, Any]:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return {"text": "", "value": ""}
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = float(value)
-        return {"text": short_number(number), "value": repr(number)}
-    return {"text": str(value), "value": str(value)}
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:

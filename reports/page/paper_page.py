@@ -35,27 +35,21 @@ def saved_picture(table: Table, folder: Path) -> dict[str, Any] | None:
         width, height = saved.size
         size = (round(width * PAGE_DPI / SAVED_DPI), round(height * PAGE_DPI / SAVED_DPI))
         image = saved.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    about = table.provenance
-    pdf = path.with_suffix(".pdf")
-    return {
-        "title": about.get("title", table.kind),
-        "caption": about.get("caption", ""),
-        "alt": f"{about.get('title', table.kind)}. {about.get('caption', '')}",
-        "uri": png_uri(image),
-        "width": round(width / SAVED_DPI * SHOWN_DPI),
-        "height": round(height / SAVED_DPI * SHOWN_DPI),
-        "files": [quote(one.relative_to(folder).as_posix()) for one in (pdf, path) if one.is_file()],
-        "problem": "",
-    }
+    title, caption = table.provenance.get("title", table.kind), table.provenance.get("caption", "")
+    shown = {"title": title, "caption": caption, "alt": f"{title}. {caption}", "uri": png_uri(image), "problem": ""}
+    width, height = (round(pixels / SAVED_DPI * SHOWN_DPI) for pixels in (width, height))
+    saved_as = [one for one in (path.with_suffix(".pdf"), path) if one.is_file()]
+    files = [quote(one.relative_to(folder).as_posix()) for one in saved_as]
+    return {**shown, "width": width, "height": height, "files": files}
 
 
-def planes_of(table: Table) -> dict[str, DataFrame]:
-    """Return ``surface``: the loss surfaces among the numbers behind a figure, if it is of surfaces and no paths."""
+def planes_of(table: Table) -> DataFrame | None:
+    """Return the loss surfaces among the numbers behind a figure, if it is of surfaces and no paths."""
     columns = {"checkpoint", "alpha", "beta", "loss"}
     if not columns <= set(table.frame.columns) or "step" in table.frame.columns:
-        return {}
+        return None
     rows = table.frame[table.frame[["alpha", "beta", "loss"]].notna().all(axis=1)]
-    return {"surface": rows.drop(columns="panel", errors="ignore")} if len(rows) else {}
+    return rows.drop(columns="panel", errors="ignore") if len(rows) else None
 
 
 def short_provenance(record: Mapping[str, Any]) -> dict[str, Any]:

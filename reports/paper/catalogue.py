@@ -1,307 +1,170 @@
 """Every figure and table of the paper: which networks and analyses it needs, and what draws it."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from alignscape.settings import as_json
 from reports.paper import measurements
 from reports.paper import networks as runs
 from reports.paper.networks import Trained
 from reports.paper.profile import Profile
-from reports.paper.target import Source, Sources, Target
+from reports.paper.target import Declare, Options, Source, Sources, Target
 from training.store.jobs import AnalysisJob
 
-Make = Callable[[Profile, Path | None], list[Trained]]
-DRAWINGS = "reports.paper.figures"
+Networks = Callable[[Profile, Path | None], list[Trained]]
+Measure = Callable[[Profile, Trained], AnalysisJob]
 
 
-def _metrics(networks: Iterable[Trained]) -> list[Source]:
-    return [Source(network.train, "metrics.csv", network.columns) for network in networks]
+def _metrics(**networks: Networks) -> Declare:
+    """Return tables of the metrics of these networks."""
+
+    def table(trained: Iterable[Trained]) -> list[Source]:
+        return [Source(one.train.file("metrics.csv"), one.columns) for one in trained]
+
+    return lambda profile, root: {name: table(made(profile, root)) for name, made in networks.items()}
 
 
-def _only_metrics(networks: Make) -> Callable[[Profile, Path | None], Sources]:
-    return lambda profile, root: {"metrics": _metrics(networks(profile, root))}
+def _tables(jobs: Iterable[tuple[AnalysisJob, Trained]], file: str = "") -> list[Source]:
+    """Return a table of each analysis, its main one if ``file`` does not say which."""
+    return [Source(job.file(file or f"{job.name}.csv"), network.columns) for job, network in jobs]
 
 
-def _final(networks: Iterable[Trained], analysis: Callable[[Trained], AnalysisJob]) -> list[Source]:
+def _final(measure: Measure, profile: Profile, networks: Iterable[Trained]) -> list[Source]:
     """Return an analysis of every network at the end of its training."""
-    return [_main(analysis(network), network) for network in networks]
-
-
-def _main(job: AnalysisJob, network: Trained, **columns: Any) -> Source:
-    """Return the main table of an analysis of a network."""
-    return Source(job, f"{job.name}.csv", {**network.columns, **columns})
+    return _tables((measure(profile, network), network) for network in networks)
 
 
 def _first_seed(networks: Iterable[Trained], profile: Profile) -> list[Trained]:
     return [network for network in networks if network.columns["seed"] == profile.seeds[0]]
 
 
-def _fig2(profile: Profile, root: Path | None) -> Sources:
+def _followed(profile: Profile, root: Path | None) -> Sources:
+    """Return the paths of the first seed, and curvature over the training of every seed."""
     networks = runs.three(profile, root)
-    followed = _first_seed(networks, profile)
-    paths = [(network, measurements.trajectory(profile, network)) for network in followed]
-    curvature = [
-        _main(measurements.hessian(profile, network, file), network, epoch=epoch)
+    paths = [(measurements.trajectory(profile, network), network) for network in _first_seed(networks, profile)]
+    curvature = (
+        (measurements.hessian(profile, network, file), network._replace(columns={**network.columns, "epoch": epoch}))
         for network in networks
         for epoch, file in runs.checkpoints(profile, network)
-    ]
-    return {
-        "path": [Source(job, "trajectory.csv", network.columns) for network, job in paths],
-        "plane": [Source(job, "trajectory_plane.csv", network.columns) for network, job in paths],
-        "hessian": curvature,
-    }
+    )
+    return {"path": _tables(paths), "plane": _tables(paths, "trajectory_plane.csv"), "hessian": _tables(curvature)}
 
 
-def _fig3(profile: Profile, root: Path | None) -> Sources:
-    return {
-        "variances": _metrics(runs.variances(profile, root)),
-        "depths": _metrics(runs.depths(profile, root)),
-        "sizes": _metrics(runs.sizes(profile, root)),
-    }
+def _landscapes(shown: Networks, **analyses: Measure) -> Declare:
+    """Return the surfaces of the first seed of the networks ``shown``, and analyses of the whole sweep."""
+
+    def sources(profile: Profile, root: Path | None) -> Sources:
+        networks, seen = runs.sweep(profile, root), _first_seed(shown(profile, root), profile)
+        tables = {name: _final(measure, profile, networks) for name, measure in analyses.items()}
+        return {"surface": _final(measurements.surface, profile, seen), **tables}
+
+    return sources
 
 
-def _fig5(profile: Profile, root: Path | None) -> Sources:
-    networks = runs.sweep(profile, root)
-    shown = _first_seed(runs.three(profile, root), profile)
-    return {
-        "surface": _final(shown, lambda network: measurements.surface(profile, network)),
-        "spectrum": _final(networks, lambda network: measurements.spectrum(profile, network)),
-        "hessian": _final(networks, lambda network: measurements.hessian(profile, network)),
-    }
-
-
-def _figs10(profile: Profile, root: Path | None) -> Sources:
-    networks = runs.sweep(profile, root)
-    shown = _first_seed(networks, profile)
-    return {
-        "surface": _final(shown, lambda network: measurements.surface(profile, network)),
-        "spectrum": _final(networks, lambda network: measurements.spectrum(profile, network)),
-    }
-
-
-def _corruptions(severities: tuple[int, ...]) -> Callable[[Profile, Path | None], Sources]:
+def _corruptions(*severities: int) -> Declare:
     def sources(profile: Profile, root: Path | None) -> Sources:
         networks = runs.sweep(profile, root)
-        made = {severity: measurements.corrupted_set(profile, root, severity) for severity in severities}
         jobs = [
             (measurements.corruptions(profile, network, root, severity), network)
             for severity in severities
             for network in networks
         ]
-        tables = {
-            "corruptions": [_main(job, network) for job, network in jobs],
-            "summary": [Source(job, "corruptions_summary.csv", network.columns) for job, network in jobs],
-        }
+        tables = {"corruptions": _tables(jobs), "summary": _tables(jobs, "corruptions_summary.csv")}
         if severities == (1,):
-            tables["images"] = [Source(made[1], "samples.npz")]
+            tables["images"] = [Source(measurements.corrupted_set(profile, root, 1).file("samples.npz"))]
         return tables
 
     return sources
 
 
-def _attacks(name: str) -> Callable[[Profile, Path | None], Sources]:
-    def sources(profile: Profile, root: Path | None) -> Sources:
-        networks = runs.sweep(profile, root)
-        return {"attack": _final(networks, lambda network: measurements.attack(profile, network, name))}
+def _attacks(name: str) -> Declare:
+    attack = partial(measurements.attack, name=name)
+    return lambda profile, root: {"attack": _final(attack, profile, runs.sweep(profile, root))}
 
-    return sources
+
+_TRAINABILITY = _metrics(variances=runs.variances, depths=runs.depths, sizes=runs.sizes)
+_LANDSCAPES = _landscapes(runs.three, spectrum=measurements.spectrum, hessian=measurements.hessian)
 
 
 def _claims(profile: Profile, root: Path | None) -> Sources:
     """Return everything that a claim is about; figures 3, S3 and S4 as far as the profile says."""
-    followed = _fig2(profile, root)
-    final = _fig5(profile, root)
+    final = _LANDSCAPES(profile, root)
     tables = {
-        "sweep": _metrics(runs.sweep(profile, root)),
-        "curvature": followed["hessian"],
+        **_metrics(sweep=runs.sweep)(profile, root),
+        "curvature": _followed(profile, root)["hessian"],
         "hessian": final["hessian"],
         "spectrum": final["spectrum"],
-        "corruptions": _corruptions((1,))(profile, root)["summary"],
+        "corruptions": _corruptions(1)(profile, root)["summary"],
+        **{f"attack-{name}": _attacks(name)(profile, root)["attack"] for name in ("fgsm", "bim", "pgd")},
     }
-    tables |= {f"attack-{name}": _attacks(name)(profile, root)["attack"] for name in ("fgsm", "bim", "pgd")}
-    if "trainability" in profile.claimed:
-        tables |= _fig3(profile, root)
-    if "networks" in profile.claimed:
-        tables["networks"] = _metrics(runs.architectures(profile, root))
-    if "datasets" in profile.claimed:
-        tables["datasets"] = _metrics(runs.data_sets(profile, root))
+    more = {
+        "trainability": _TRAINABILITY,
+        "networks": _metrics(networks=runs.architectures),
+        "datasets": _metrics(datasets=runs.data_sets),
+    }
+    for name, declare in more.items():
+        tables |= declare(profile, root) if name in profile.claimed else {}
     return tables
 
 
-def _memory(profile: Profile) -> dict[str, Any]:
-    return {"hidden": list(profile.hidden), "dataset": profile.dataset, "batch_size": profile.batch_size}
+def _of_profile(**names: str) -> Options:
+    """Return options that are numbers of the profile, under the names that these have there."""
+    return lambda profile: {option: as_json(getattr(profile, name)) for option, name in names.items()}
 
 
-def _eps(profile: Profile) -> dict[str, Any]:
-    return {"shown_eps": list(profile.shown_eps)}
+_MEMORY = {name: name for name in ("hidden", "dataset", "batch_size")}
+_EPS, _PATIENCE = _of_profile(shown_eps="shown_eps"), _of_profile(patience="patience")
+_THREE, _SWEEP = _metrics(metrics=runs.three), _metrics(metrics=runs.sweep)
+_NETWORKS, _DATA_SETS = _metrics(metrics=runs.architectures), _metrics(metrics=runs.data_sets)
+DRAWINGS = "reports.paper.figures"
 
-
-TARGETS: dict[str, Target] = {
-    target.name: target
-    for target in (
-        Target(
-            name="fig1",
-            version=2,
-            title="Alignment, learning and cost of BP, FA and IFA",
-            sources=_only_metrics(runs.three),
-            draw=f"{DRAWINGS}.training:learning",
-            options=_memory,
-        ),
-        Target(
-            name="fig2",
-            version=2,
-            title="Trajectories on loss surfaces, curvature over training",
-            sources=_fig2,
-            draw=f"{DRAWINGS}.landscapes:trajectories",
-        ),
-        Target(
-            name="fig3",
-            version=2,
-            title="Trainability: initial variances, depth, size of the training set",
-            sources=_fig3,
-            draw=f"{DRAWINGS}.trainability:trainability",
-        ),
-        Target(
-            name="fig4",
-            version=2,
-            title="Soft alignment: learning against the initial angle",
-            sources=_only_metrics(runs.sweep),
-            draw=f"{DRAWINGS}.training:soft_alignment",
-        ),
-        Target(
-            name="fig5",
-            version=3,
-            title="Loss surfaces, Hessian spectra and curvature against the angle",
-            sources=_fig5,
-            draw=f"{DRAWINGS}.landscapes:curvature",
-        ),
-        Target(
-            name="fig6",
-            version=3,
-            title="Corrupted images, severity 1",
-            sources=_corruptions((1,)),
-            draw=f"{DRAWINGS}.robustness:corruptions",
-        ),
-        Target(
-            name="fig7",
-            version=2,
-            title="FGSM",
-            sources=_attacks("fgsm"),
-            draw=f"{DRAWINGS}.robustness:attack",
-            options=lambda profile: {**_eps(profile), "compared": True},
-        ),
-        Target(
-            name="figS1",
-            title="Alignment of every layer, FA and IFA",
-            sources=_only_metrics(runs.three),
-            draw=f"{DRAWINGS}.training:every_layer",
-        ),
-        Target(
-            name="figS2",
-            title="Accuracy and loss of BP, FA and IFA",
-            sources=_only_metrics(runs.three),
-            draw=f"{DRAWINGS}.training:accuracy_and_loss",
-        ),
-        Target(
-            name="figS3",
-            title="Convolutional networks",
-            sources=_only_metrics(runs.architectures),
-            draw=f"{DRAWINGS}.generality:networks",
-        ),
-        Target(
-            name="figS4",
-            title="Other data sets",
-            sources=_only_metrics(runs.data_sets),
-            draw=f"{DRAWINGS}.generality:data_sets",
-            options=lambda profile: {"patience": profile.patience},
-        ),
-        Target(
-            name="figS5",
-            version=2,
-            title="Test accuracy over initial variances",
-            sources=_only_metrics(runs.variances),
-            draw=f"{DRAWINGS}.trainability:variances",
-            options=lambda profile: {"large": profile.large_scale},
-        ),
-        Target(
-            name="figS6",
-            version=2,
-            title="Test accuracy against depth",
-            sources=_only_metrics(runs.depths),
-            draw=f"{DRAWINGS}.trainability:depths",
-            options=lambda profile: {"shown": list(profile.shown_depths)},
-        ),
-        Target(
-            name="figS7",
-            version=2,
-            title="Test accuracy against the size of the training set",
-            sources=_only_metrics(runs.sizes),
-            draw=f"{DRAWINGS}.trainability:sizes",
-            options=lambda profile: {"shown": list(profile.shown_sizes)},
-        ),
-        Target(
-            name="figS8",
-            title="Alignment of every layer, every angle",
-            sources=_only_metrics(runs.sweep),
-            draw=f"{DRAWINGS}.training:every_layer",
-        ),
-        Target(
-            name="figS9",
-            title="Accuracy and loss, every angle",
-            sources=_only_metrics(runs.sweep),
-            draw=f"{DRAWINGS}.training:accuracy_and_loss",
-        ),
-        Target(
-            name="figS10",
-            version=2,
-            title="Loss surface and spectrum of every rule and angle",
-            sources=_figs10,
-            draw=f"{DRAWINGS}.landscapes:surfaces_and_spectra",
-        ),
-        Target(
-            name="figS11",
-            version=3,
-            title="Corrupted images, severities 2 to 5",
-            sources=_corruptions((2, 3, 4, 5)),
-            draw=f"{DRAWINGS}.robustness:severities",
-        ),
-        Target(
-            name="figS12",
-            version=2,
-            title="BIM",
-            sources=_attacks("bim"),
-            draw=f"{DRAWINGS}.robustness:attack",
-            options=_eps,
-        ),
-        Target(
-            name="figS13",
-            version=2,
-            title="PGD",
-            sources=_attacks("pgd"),
-            draw=f"{DRAWINGS}.robustness:attack",
-            options=_eps,
-        ),
-        Target(
-            name="tableS1",
-            title="Accuracy of convolutional networks",
-            sources=_only_metrics(runs.architectures),
-            draw=f"{DRAWINGS}.tables:networks",
-        ),
-        Target(
-            name="tableS2",
-            title="Accuracy on other data sets",
-            sources=_only_metrics(runs.data_sets),
-            draw=f"{DRAWINGS}.tables:data_sets",
-            options=lambda profile: {"patience": profile.patience},
-        ),
-        Target(
-            name="claims",
-            title="The paper's claims",
-            sources=_claims,
-            draw=f"{DRAWINGS}.tables:claims",
-            optional=("datasets",),
-            options=lambda profile: {**_memory(profile), "patience": profile.patience},
-        ),
-    )
-}
+_IN_ORDER = (
+    Target("fig1", 2, _THREE, f"{DRAWINGS}.training:learning", _of_profile(**_MEMORY)),
+    Target("fig2", 2, _followed, f"{DRAWINGS}.landscapes:trajectories"),
+    Target("fig3", 2, _TRAINABILITY, f"{DRAWINGS}.trainability:trainability"),
+    Target("fig4", 2, _SWEEP, f"{DRAWINGS}.training:soft_alignment"),
+    Target("fig5", 3, _LANDSCAPES, f"{DRAWINGS}.landscapes:curvature"),
+    Target("fig6", 3, _corruptions(1), f"{DRAWINGS}.robustness:corruptions"),
+    Target(
+        "fig7",
+        2,
+        _attacks("fgsm"),
+        f"{DRAWINGS}.robustness:attack",
+        lambda profile: {**_EPS(profile), "compared": True},
+    ),
+    Target("figS1", 1, _THREE, f"{DRAWINGS}.training:every_layer"),
+    Target("figS2", 1, _THREE, f"{DRAWINGS}.training:accuracy_and_loss"),
+    Target("figS3", 1, _NETWORKS, f"{DRAWINGS}.generality:networks"),
+    Target("figS4", 1, _DATA_SETS, f"{DRAWINGS}.generality:data_sets", _PATIENCE),
+    Target(
+        "figS5",
+        2,
+        _metrics(metrics=runs.variances),
+        f"{DRAWINGS}.trainability:variances",
+        _of_profile(large="large_scale"),
+    ),
+    Target(
+        "figS6", 2, _metrics(metrics=runs.depths), f"{DRAWINGS}.trainability:depths", _of_profile(shown="shown_depths")
+    ),
+    Target(
+        "figS7", 2, _metrics(metrics=runs.sizes), f"{DRAWINGS}.trainability:sizes", _of_profile(shown="shown_sizes")
+    ),
+    Target("figS8", 1, _SWEEP, f"{DRAWINGS}.training:every_layer"),
+    Target("figS9", 1, _SWEEP, f"{DRAWINGS}.training:accuracy_and_loss"),
+    Target(
+        "figS10",
+        2,
+        _landscapes(runs.sweep, spectrum=measurements.spectrum),
+        f"{DRAWINGS}.landscapes:surfaces_and_spectra",
+    ),
+    Target("figS11", 3, _corruptions(2, 3, 4, 5), f"{DRAWINGS}.robustness:severities"),
+    Target("figS12", 2, _attacks("bim"), f"{DRAWINGS}.robustness:attack", _EPS),
+    Target("figS13", 2, _attacks("pgd"), f"{DRAWINGS}.robustness:attack", _EPS),
+    Target("tableS1", 1, _NETWORKS, f"{DRAWINGS}.tables:networks"),
+    Target("tableS2", 1, _DATA_SETS, f"{DRAWINGS}.tables:data_sets", _PATIENCE),
+    Target(
+        "claims", 1, _claims, f"{DRAWINGS}.tables:claims", _of_profile(**_MEMORY, patience="patience"), ("datasets",)
+    ),
+)
+TARGETS: dict[str, Target] = {target.name: target for target in _IN_ORDER}

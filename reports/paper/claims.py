@@ -4,11 +4,14 @@ The wording is ours, after the abstract and sections 4.1 to 4.4 of arXiv 2505.20
 number comes from the tables of the runs. The rules of the verdict are in ``docs/reproduction.md``.
 """
 
+import itertools
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,9 @@ from pandas import DataFrame
 from scipy import stats
 
 from robustness.comparison import holm, rank_sum
+
+if TYPE_CHECKING:
+    from pandas.core.groupby import DataFrameGroupBy
 
 LEVEL = 0.05
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -64,49 +70,46 @@ def claims_table(tables: Tables, *, accesses: Mapping[str, float]) -> DataFrame:
 
 
 def _findings(tables: Tables, accesses: Mapping[str, float]) -> Iterator[Finding]:
-    sweep = _last(tables["sweep"])
-    yield from _learning(sweep)
+    sweep = tables["sweep"].loc[_by_run(tables["sweep"])["epoch"].idxmax()]  # each run's last epoch
+    yield from _learning(_percent(sweep, "test_accuracy"))
     yield from _alignment(tables["sweep"], sweep)
     yield _fewer_accesses(accesses)
-    yield _smoother(tables["curvature"])
+    yield from _smoother(tables["curvature"])
     if "variances" in tables:
         yield from _trainability(tables)
-    yield from _angles(sweep)
+    yield trend("Accuracy falls with the initial angle", -1, _percent(sweep, "test_accuracy"), section="4.2",
+                statistic="rank correlation of angle and final test accuracy")  # fmt: skip
     yield from _flatness(tables)
     yield from _corruptions(tables["corruptions"])
-    for name in ("fgsm", "bim", "pgd"):
-        for gradient in ("true", "feedback"):
-            yield _adversarial(tables[f"attack-{name}"], name, gradient)
-    for table, column in (("networks", "network"), ("datasets", "dataset")):
+    for name, gradient in itertools.product(("fgsm", "bim", "pgd"), ("true", "feedback")):
+        yield from _adversarial(tables[f"attack-{name}"], name, gradient)
+    for table, column, said in (("networks", "network", "of"), ("datasets", "dataset", "on")):
         if table in tables:
-            yield from _elsewhere(tables[table], column)
+            yield from _elsewhere(tables[table], column, said)
 
 
 # What the claims are
 
 
-def _learning(sweep: DataFrame) -> Iterator[Finding]:
-    accuracy = sweep.assign(value=100 * sweep["test_accuracy"])
-    about: dict[str, Any] = {"section": "abstract, 4.1", "statistic": "final test accuracy, percentage points"}
-    bp, ifa, fa = (of(accuracy, rule) for rule in ("bp", "ifa", "fa"))
-    yield greater("IFA learns better than FA", "IFA 0°, FA", ifa, fa, relevant=POINT, **about)
-    yield equal("IFA is comparable to BP", "IFA 0°, BP", ifa, bp, margin=COMPARABLE, **about)
-    soft = moderate(accuracy)
-    yield greater("Soft alignment suffices to learn better than FA", "IFA 30° to 60°, FA", soft, fa, relevant=POINT,
-                  **{**about, "section": "abstract, 4.2"})  # fmt: skip
-    yield equal("Soft alignment is comparable to BP", "IFA 30° to 60°, BP", soft, bp, margin=COMPARABLE,
-                **{**about, "section": "abstract, 4.2"})  # fmt: skip
+def _learning(accuracy: DataFrame) -> Iterator[Finding]:
+    yield from _judged(
+        accuracy,
+        "final test accuracy, percentage points",
+        ("IFA learns better than FA", "IFA 0° > FA", "abstract, 4.1"),
+        ("IFA is comparable to BP", "IFA 0° = BP", "abstract, 4.1"),
+        ("Soft alignment suffices to learn better than FA", "IFA 30° to 60° > FA", "abstract, 4.2"),
+        ("Soft alignment is comparable to BP", "IFA 30° to 60° = BP", "abstract, 4.2"),
+    )
 
 
 def _alignment(metrics: DataFrame, last: DataFrame) -> Iterator[Finding]:
     layer = [name for name in metrics if str(name).startswith("angle_")][-1]
-    first = metrics[metrics["epoch"] == 0]
-    about: dict[str, Any] = {"section": "4.1", "statistic": "angle between W and B in the last layer, degrees"}
-    end, start = (frame.assign(value=frame[layer]) for frame in (last, first))
-    yield greater("The initial alignment persists: FA ends less aligned than IFA", "FA, IFA 0°", of(end, "fa"),
-                  of(end, "ifa"), relevant=POINT, **about)  # fmt: skip
-    yield greater("FA comes to align by itself", "FA at the start, FA at the end", of(start, "fa"), of(end, "fa"),
-                  relevant=POINT, **about)  # fmt: skip
+    end, start = (frame.assign(value=frame[layer]) for frame in (last, metrics[metrics["epoch"] == 0]))
+    statistic = "angle between W and B in the last layer, degrees"
+    persists = "The initial alignment persists: FA ends less aligned than IFA"
+    yield from _judged(end, statistic, (persists, "FA > IFA 0°", "4.1"))
+    yield greater("FA comes to align by itself", "FA at the start, FA at the end", of(start, "FA"), of(end, "FA"),
+                  relevant=POINT, section="4.1", statistic=statistic)  # fmt: skip
 
 
 def _fewer_accesses(accesses: Mapping[str, float]) -> Finding:
@@ -116,116 +119,100 @@ def _fewer_accesses(accesses: Mapping[str, float]) -> Finding:
         section="4.1",
         statistic="values read and written by one update, counted from layer shapes (separate memories)",
         groups="BP, IFA",
-        value=saved,
-        effect_size=saved / accesses["bp"],
-        ci_low=saved,
-        ci_high=saved,
+        **{"value": saved, "effect_size": saved / accesses["bp"], "ci_low": saved, "ci_high": saved},
         n="",
         decided_by="count",
         verdict=HOLDS if saved > 0 else FAILS,
     )
 
 
-def _smoother(curvature: DataFrame) -> Finding:
+def _smoother(curvature: DataFrame) -> Iterator[Finding]:
     top = curvature[(curvature["quantity"] == "eigenvalue") & (curvature["index"] == 1) & (curvature["epoch"] > 0)]
-    worst = top.groupby(["rule", "angle", "seed"], dropna=False)["value"].max().reset_index()
-    values = _log(worst)
-    return greater("Initial alignment guides a smoother descent: FA meets sharper curvature", "FA, IFA 0°",
-                   of(values, "fa"), of(values, "ifa"), section="abstract, 4.1", relevant=FACTOR,
-                   statistic="log10 of the largest top Hessian eigenvalue after any epoch")  # fmt: skip
+    values, statistic = _log(_by_run(top)["value"].max()), "log10 of the largest top Hessian eigenvalue after any epoch"
+    claim = "Initial alignment guides a smoother descent: FA meets sharper curvature"
+    yield from _judged(values, statistic, (claim, "FA > IFA 0°", "abstract, 4.1"), relevant=FACTOR)
 
 
 def _trainability(tables: Tables) -> Iterator[Finding]:
-    cells = _best(tables["variances"], "train_accuracy", ["forward", "backward"])
-    about: dict[str, Any] = {"section": "4.1", "statistic": "largest training accuracy, percentage points"}
-    yield greater("IFA can be trained over more initial variances than FA", "IFA 0°, FA; cells and seeds",
-                  of(cells, "ifa"), of(cells, "fa"), relevant=POINT, **about)  # fmt: skip
-    deep = _best(tables["depths"], "train_accuracy", ["depth"])
-    deep = deep[deep["depth"] == deep["depth"].max()]
-    layers = f"{int(deep['depth'].max())} hidden layers"
-    yield greater("IFA trains deep networks better than FA", f"IFA 0°, FA; {layers}", of(deep, "ifa"), of(deep, "fa"),
-                  relevant=POINT, **about)  # fmt: skip
-    yield equal("IFA trains deep networks as BP does", f"IFA 0°, BP; {layers}", of(deep, "ifa"), of(deep, "bp"),
-                margin=COMPARABLE, **about)  # fmt: skip
-    sizes = _best(tables["sizes"], "test_accuracy", ["size"])
-    yield greater("IFA learns better than FA from training sets of every size", "IFA 0°, FA; sizes and seeds",
-                  of(sizes, "ifa"), of(sizes, "fa"), relevant=POINT, section="4.1",
-                  statistic="largest test accuracy, percentage points")  # fmt: skip
-
-
-def _angles(sweep: DataFrame) -> Iterator[Finding]:
-    accuracy = sweep.assign(value=100 * sweep["test_accuracy"])
-    yield trend("Accuracy falls with the initial angle", -1, accuracy, section="4.2",
-                statistic="rank correlation of angle and final test accuracy")  # fmt: skip
+    trained = "largest training accuracy, percentage points"
+    cells = _best(tables["variances"], "train_accuracy", "forward", "backward")
+    variances = ("IFA can be trained over more initial variances than FA", "IFA 0° > FA", "4.1")
+    yield from _judged(cells, trained, variances, over="; cells and seeds")
+    deep = _best(tables["depths"], "train_accuracy", "depth")
+    most = deep["depth"].max()
+    yield from _judged(
+        deep[deep["depth"] == most],
+        trained,
+        ("IFA trains deep networks better than FA", "IFA 0° > FA", "4.1"),
+        ("IFA trains deep networks as BP does", "IFA 0° = BP", "4.1"),
+        over=f"; {int(most)} hidden layers",
+    )
+    every_size = ("IFA learns better than FA from training sets of every size", "IFA 0° > FA", "4.1")
+    sizes = _best(tables["sizes"], "test_accuracy", "size")
+    yield from _judged(sizes, "largest test accuracy, percentage points", every_size, over="; sizes and seeds")
 
 
 def _flatness(tables: Tables) -> Iterator[Finding]:
     hessian = tables["hessian"]
-    spread = tables["spectrum"].assign(square=lambda rows: rows["weight"] * rows["node"] ** 2)
-    keys = ["rule", "angle", "seed"]
-    probes = spread.groupby([*keys, "probe"], dropna=False)["square"].sum().reset_index()
-    widths = probes.groupby(keys, dropna=False)["square"].mean().pow(0.5).rename("value").reset_index()
-    kinds = {
-        "trace of the Hessian": hessian[hessian["quantity"] == "trace"],
-        "top Hessian eigenvalue": hessian[(hessian["quantity"] == "eigenvalue") & (hessian["index"] == 1)],
-        "root mean square eigenvalue (SLQ)": widths,
-    }
-    names = {"root mean square eigenvalue (SLQ)": "The spectrum of IFA is narrower than FA's"}
-    for kind, rows in kinds.items():
+    squares = tables["spectrum"].assign(square=lambda rows: rows["weight"] * rows["node"] ** 2)
+    widths = _by_run(_by_run(squares, "probe")["square"].sum().reset_index())["square"].mean().pow(0.5)
+    flatter = "Initial alignment leads to flatter minima than FA"
+    top = hessian[(hessian["quantity"] == "eigenvalue") & (hessian["index"] == 1)]
+    for claim, kind, rows in (
+        (flatter, "trace of the Hessian", hessian[hessian["quantity"] == "trace"]),
+        (flatter, "top Hessian eigenvalue", top),
+        ("The spectrum of IFA is narrower than FA's", "root mean square eigenvalue (SLQ)", widths.rename("value")),
+    ):
         values = _log(rows)
-        claim = names.get(kind, "Initial alignment leads to flatter minima than FA")
-        yield greater(claim, "FA, IFA 0°", of(values, "fa"), of(values, "ifa"), section="abstract, 4.3",
-                      statistic=f"log10 of the {kind}", relevant=FACTOR)  # fmt: skip
+        yield from _judged(values, f"log10 of the {kind}", (claim, "FA > IFA 0°", "abstract, 4.3"), relevant=FACTOR)
         yield trend("Minima are the sharper the larger the initial angle", +1, values, section="4.3",
                     statistic=f"rank correlation of angle and {kind}")  # fmt: skip
 
 
 def _corruptions(summary: DataFrame) -> Iterator[Finding]:
-    rows = summary[(summary["quantity"] == "mean_accuracy") & (summary["group"] == "all")]
-    accuracy = rows.assign(value=100 * rows["value"])
-    about: dict[str, Any] = {
-        "section": "abstract, 4.3",
-        "statistic": "mean accuracy on corrupted images (severity 1), pct. points",
-    }
-    ifa = of(accuracy, "ifa")
-    yield greater("IFA generalises to corrupted images better than FA", "IFA 0°, FA", ifa, of(accuracy, "fa"),
-                  relevant=POINT, **about)  # fmt: skip
-    yield equal("IFA is comparable to BP on corrupted images", "IFA 0°, BP", ifa, of(accuracy, "bp"),
-                margin=COMPARABLE, **about)  # fmt: skip
+    accuracy = _percent(summary[(summary["quantity"] == "mean_accuracy") & (summary["group"] == "all")], "value")
+    yield from _judged(
+        accuracy,
+        "mean accuracy on corrupted images (severity 1), pct. points",
+        ("IFA generalises to corrupted images better than FA", "IFA 0° > FA", "abstract, 4.3"),
+        ("IFA is comparable to BP on corrupted images", "IFA 0° = BP", "abstract, 4.3"),
+    )
     yield trend("Accuracy on corrupted images falls with the initial angle", -1, accuracy, section="4.3",
                 statistic="rank correlation of angle and mean accuracy on corrupted images")  # fmt: skip
 
 
-def _adversarial(attacks: DataFrame, name: str, gradient: str) -> Finding:
+def _adversarial(attacks: DataFrame, name: str, gradient: str) -> Iterator[Finding]:
     rows = attacks[(attacks["gradient"] == gradient) & (attacks["eps"] > 0)]
-    means = rows.groupby(["rule", "angle", "seed"], dropna=False)["accuracy"].mean().mul(100)
-    accuracy = means.rename("value").reset_index()
-    return greater(
-        f"Moderate deviations from symmetry resist {name.upper()} better than BP ({gradient} gradient)",
-        "IFA 30° to 60°, BP",
-        moderate(accuracy),
-        of(accuracy, "bp"),
-        section="abstract, 4.4" if gradient == "true" else "4.4, as a naive attack would measure it",
-        statistic=f"accuracy under {name.upper()}, {gradient} gradient, mean over all eps > 0, percentage points",
-        relevant=POINT,
-    )
+    means = _by_run(rows)["accuracy"].mean().mul(100).rename("value").reset_index()
+    statistic = f"accuracy under {name.upper()}, {gradient} gradient, mean over all eps > 0, percentage points"
+    claim = f"Moderate deviations from symmetry resist {name.upper()} better than BP ({gradient} gradient)"
+    section = "abstract, 4.4" if gradient == "true" else "4.4, as a naive attack would measure it"
+    yield from _judged(means, statistic, (claim, "IFA 30° to 60° > BP", section))
 
 
-def _elsewhere(metrics: DataFrame, column: str) -> Iterator[Finding]:
+def _elsewhere(metrics: DataFrame, column: str, said: str) -> Iterator[Finding]:
     for place, rows in metrics.groupby(column, sort=False):
-        accuracy = _best(rows, "test_accuracy", [])
-        about: dict[str, Any] = {
-            "section": "supplement",
-            "statistic": f"largest test accuracy on {place}, percentage points",
-        }
-        if column == "network":
-            about["statistic"] = f"largest test accuracy of {place}, percentage points"
-        ifa, fa, bp = (of(accuracy, rule) for rule in ("ifa", "fa", "bp"))
-        yield greater(f"IFA learns better than FA: {place}", "IFA 0°, FA", ifa, fa, relevant=POINT, **about)
-        yield equal(f"IFA is comparable to BP: {place}", "IFA 0°, BP", ifa, bp, margin=COMPARABLE, **about)
+        yield from _judged(
+            _best(rows, "test_accuracy"),
+            f"largest test accuracy {said} {place}, percentage points",
+            (f"IFA learns better than FA: {place}", "IFA 0° > FA", "supplement"),
+            (f"IFA is comparable to BP: {place}", "IFA 0° = BP", "supplement"),
+        )
 
 
 # How they are decided
+
+
+def _judged(
+    values: DataFrame, statistic: str, *claims: tuple[str, str, str], relevant: float = POINT, over: str = ""
+) -> Iterator[Finding]:
+    """Judge claims about ``value``, each its words, what it says of two groups (``IFA 0° > FA``, or ``=`` for
+    comparable) and its section; ``over`` says what the values of a group are, if not one a seed."""
+    for claim, relation, section in claims:
+        first, sign, second = re.split(" ([>=]) ", relation)
+        judge = partial(greater, relevant=relevant) if sign == ">" else partial(equal, margin=COMPARABLE)
+        groups, values_of_both = f"{first}, {second}{over}", (of(values, first), of(values, second))
+        yield judge(claim, groups, *values_of_both, section=section, statistic=statistic)
 
 
 def greater(
@@ -236,14 +223,13 @@ def greater(
     It holds if p < 0.05 and the first is the larger; it does not if p < 0.05 and it is the smaller, or if the whole
     interval lies below ``relevant``. Groups so small that no p below 0.05 is possible leave it undecided.
     """
-    found = _compared(first, second, claim=claim, section=section, statistic=statistic, groups=groups,
-                      decided_by="rank-sum test")  # fmt: skip
-    if not found.smallest_p < LEVEL:
-        verdict = UNDECIDED
-    elif found.p < LEVEL:
+    about = {"claim": claim, "section": section, "statistic": statistic, "groups": groups}
+    found = _compared(first, second, **about, decided_by="rank-sum test")
+    verdict = UNDECIDED
+    if found.smallest_p < LEVEL and found.p < LEVEL:
         verdict = HOLDS if found.value > 0 else FAILS
-    else:
-        verdict = FAILS if found.ci_high < relevant else UNDECIDED
+    elif found.smallest_p < LEVEL and found.ci_high < relevant:
+        verdict = FAILS
     return replace(found, verdict=verdict)
 
 
@@ -252,8 +238,8 @@ def equal(
 ) -> Finding:
     """Judge the claim that two groups are comparable: Welch's 95 % interval of their difference lies within
     ``margin`` (it holds), outside of it (it does not), or on both sides (undecided). The p is that of a difference."""
-    found = _compared(first, second, claim=claim, section=section, statistic=f"{statistic} (within ±{margin:g})",
-                      groups=groups, decided_by="interval")  # fmt: skip
+    about = {"claim": claim, "section": section, "statistic": f"{statistic} (within ±{margin:g})", "groups": groups}
+    found = _compared(first, second, **about, decided_by="interval")
     low, high = found.ci_low, found.ci_high
     verdict = HOLDS if -margin < low and high < margin else FAILS if high < -margin or low > margin else UNDECIDED
     return replace(found, verdict=verdict)
@@ -264,18 +250,10 @@ def _compared(first: Values, second: Values, **about: Any) -> Finding:
     counts = f"{len(first)}, {len(second)}"
     if not min(len(first), len(second)):
         return Finding(**about, n=counts)
-    difference, low, high = welch(first, second)
+    value, low, high = welch(first, second)
     test = rank_sum(first, second)
-    return Finding(
-        **about,
-        value=difference,
-        effect_size=test.superiority,
-        ci_low=low,
-        ci_high=high,
-        p=test.p_value,
-        smallest_p=test.smallest_p,
-        n=counts,
-    )
+    about |= {"value": value, "effect_size": test.superiority, "ci_low": low, "ci_high": high}
+    return Finding(**about, p=test.p_value, smallest_p=test.smallest_p, n=counts)
 
 
 def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: str) -> Finding:
@@ -283,8 +261,8 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
     all IFA runs and its permutation test."""
     rows = values[(values["rule"] == "ifa") & np.isfinite(values["value"])]
     angle, value = rows["angle"].to_numpy(float), rows["value"].to_numpy(float)
-    about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": "IFA, all angles"}
-    about["decided_by"] = "permutation test"
+    about: dict[str, Any] = {"claim": claim, "section": section, "statistic": statistic, "groups": "IFA, all angles",
+                             "decided_by": "permutation test"}  # fmt: skip
     if len(np.unique(angle)) < 3 or len(np.unique(value)) < 2:
         return Finding(**about, n=f"{len(value)}, {len(value)}")
     rho = float(stats.spearmanr(angle, value).statistic)
@@ -293,17 +271,9 @@ def trend(claim: str, sign: int, values: DataFrame, *, section: str, statistic: 
     half = 1.96 * 1.03 / math.sqrt(len(value) - 3) if len(value) > 3 else math.inf  # Fieller et al. 1957
     centre = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
     verdict = UNDECIDED if max(least, p) >= LEVEL else HOLDS if sign * rho > 0 else FAILS
-    return Finding(
-        **about,
-        value=rho,
-        effect_size=rho,
-        ci_low=math.tanh(centre - half),
-        ci_high=math.tanh(centre + half),
-        p=p,
-        smallest_p=least,
-        n=str(len(value)),
-        verdict=verdict,
-    )
+    low, high = math.tanh(centre - half), math.tanh(centre + half)
+    about |= {"value": rho, "effect_size": rho, "ci_low": low, "ci_high": high, "p": p, "smallest_p": least}
+    return Finding(**about, n=str(len(value)), verdict=verdict)
 
 
 def _permutation_p(x: Values, y: Values) -> float:
@@ -340,33 +310,33 @@ def welch(first: Values, second: Values) -> tuple[float, float, float]:
 # Where the numbers are
 
 
-def of(values: DataFrame, rule: str, angle: float = 0.0) -> Values:
-    """Return the finite values of one rule, of IFA at one angle."""
+def of(values: DataFrame, group: str) -> Values:
+    """Return the finite values of ``BP``, ``FA``, ``IFA 0°``, or ``IFA 30° to 60°``: of that each seed's mean over the
+    angles, because networks of one seed start from the same feedback, and are no independent runs."""
+    rule, _, angles = group.lower().partition(" ")
     rows = values[values["rule"] == rule]
-    if rule == "ifa":
-        rows = rows[rows["angle"] == angle]
+    if angles == "0°":
+        rows = rows[rows["angle"] == 0]
+    elif angles:
+        rows = rows[rows["angle"].between(*MODERATE)].groupby("seed")["value"].mean().reset_index()
     found = rows["value"].to_numpy(np.float64)
     return found[np.isfinite(found)]
 
 
-def moderate(values: DataFrame) -> Values:
-    """Return each seed's mean over IFA at moderate angles: networks of one seed start from the same feedback, and are
-    no independent runs."""
-    rows = values[(values["rule"] == "ifa") & values["angle"].between(*MODERATE)]
-    found = rows.groupby("seed")["value"].mean().to_numpy(np.float64)
-    return found[np.isfinite(found)]
+def _by_run(frame: DataFrame, *keys: str) -> "DataFrameGroupBy[Any, Any]":
+    return frame.groupby(["rule", "angle", "seed", *keys], dropna=False)
 
 
-def _last(metrics: DataFrame) -> DataFrame:
-    """Return each run's last epoch."""
-    return metrics.loc[metrics.groupby(["rule", "angle", "seed"], dropna=False)["epoch"].idxmax()]
+def _percent(rows: DataFrame, column: str) -> DataFrame:
+    return rows.assign(value=100 * rows[column])
 
 
-def _best(metrics: DataFrame, column: str, keys: list[str]) -> DataFrame:
-    best = metrics.groupby(["rule", "angle", "seed", *keys], dropna=False)[column].max()
-    return best.mul(100).rename("value").reset_index()
+def _best(metrics: DataFrame, column: str, *keys: str) -> DataFrame:
+    return _by_run(metrics, *keys)[column].max().mul(100).rename("value").reset_index()
 
 
-def _log(rows: DataFrame) -> DataFrame:
-    values = pd.to_numeric(rows["value"])
-    return rows.assign(value=np.log10(values.where(values > 0)))
+def _log(rows: "DataFrame | pd.Series[float]") -> DataFrame:
+    """Return the logarithm of ``value``, missing where there is none."""
+    table = rows.reset_index() if isinstance(rows, pd.Series) else rows
+    values = pd.to_numeric(table["value"])
+    return table.assign(value=np.log10(values.where(values > 0)))

@@ -2,57 +2,46 @@
 
 from pathlib import Path
 
-from alignscape.settings import changed_settings
-from reports.analyses import Analysis, Attack, Corruptions, Hessian, Spectrum, Surface, Trajectory
+from reports.analyses import Attack, Corruptions, Hessian, Spectrum, Surface, Trajectory
 from reports.paper.networks import Trained
 from reports.paper.profile import Profile
-from training.store.jobs import AnalysisJob, DataFiles, JobFile
+from training.store.jobs import AnalysisJob, DataFiles
 
 CORRUPTION_SEED = 0
 
 
 def hessian(profile: Profile, network: Trained, checkpoint: str = "ckpt.pt") -> AnalysisJob:
     """Trace and top eigenvalues."""
-    analysis = Hessian(
-        k=profile.eigenvalues,
-        samples=profile.curvature_samples,
-        probes=profile.trace_probes,
-        trace_tol=profile.trace_tol,
-    )
-    return _job(analysis, network, checkpoint)
+    samples, probes, tolerance = profile.curvature_samples, profile.trace_probes, profile.trace_tol
+    analysis = Hessian(k=profile.eigenvalues, samples=samples, probes=probes, trace_tol=tolerance)
+    return analysis.job(checkpoint=network.train.file(checkpoint))
 
 
 def spectrum(profile: Profile, network: Trained) -> AnalysisJob:
     """Nodes and weights of the spectral density."""
     analysis = Spectrum(steps=profile.spectrum_steps, probes=profile.spectrum_probes, samples=profile.curvature_samples)
-    return _job(analysis, network)
+    return analysis.job(checkpoint=network.train.file())
 
 
 def surface(profile: Profile, network: Trained) -> AnalysisJob:
     """Loss over the plane of the top two eigenvectors."""
-    analysis = Surface(
-        points=(profile.surface_points,), extent=(profile.surface_extent,), samples=profile.curvature_samples
-    )
-    return _job(analysis, network)
+    points, extent = (profile.surface_points,), (profile.surface_extent,)
+    return Surface(points=points, extent=extent, samples=profile.curvature_samples).job(checkpoint=network.train.file())
 
 
 def trajectory(profile: Profile, network: Trained) -> AnalysisJob:
     """The path of training in its principal plane, and the loss there."""
     analysis = Trajectory(points=profile.plane_points, samples=profile.curvature_samples, directions="snapshots")
     files = network.train.file
-    return _job(analysis, network, trajectory=files("trajectory.npy"), layout=files("trajectory.json"))
+    return analysis.job(checkpoint=files(), trajectory=files("trajectory.npy"), layout=files("trajectory.json"))
 
 
 def attack(profile: Profile, network: Trained, name: str) -> AnalysisJob:
     """Accuracy against epsilon, with the true gradient and with the feedback gradient."""
-    analysis = Attack(
-        attacks=(name,),
-        eps=profile.eps,
-        gradients=("true", "feedback"),
-        samples=profile.attack_samples,
-        steps=None if name == "fgsm" else profile.attack_steps,
-    )
-    return _job(analysis, network)
+    steps = None if name == "fgsm" else profile.attack_steps
+    eps, samples = profile.eps, profile.attack_samples
+    analysis = Attack(attacks=(name,), eps=eps, gradients=("true", "feedback"), samples=samples, steps=steps)
+    return analysis.job(checkpoint=network.train.file())
 
 
 def corrupted_set(profile: Profile, root: Path | None, severity: int) -> AnalysisJob:
@@ -65,28 +54,12 @@ def corrupted_set(profile: Profile, root: Path | None, severity: int) -> Analysi
         "seed": CORRUPTION_SEED,
         "frost": "data root" if frost else "default",
     }
-    return AnalysisJob(
-        name="corrupted-set",
-        version=1,
-        function="reports.paper.corrupted_set:corrupted_set",
-        inputs={"data": DataFiles(profile.dataset, root)},
-        parameters=parameters,
-    )
+    function, inputs = "reports.paper.corrupted_set:corrupted_set", {"data": DataFiles(profile.dataset, root)}
+    return AnalysisJob(name="corrupted-set", version=1, function=function, inputs=inputs, parameters=parameters)
 
 
 def corruptions(profile: Profile, network: Trained, root: Path | None, severity: int) -> AnalysisJob:
     """Accuracy on the corrupted test images of one severity."""
     made = corrupted_set(profile, root, severity).file("provenance.json")
-    return _job(Corruptions(cifar10c=Path("set"), no_clean=True, seed=CORRUPTION_SEED), network, set=made)
-
-
-def _job(analysis: Analysis, network: Trained, checkpoint: str = "ckpt.pt", **inputs: JobFile) -> AnalysisJob:
-    """Return an analysis of a checkpoint of a network."""
-    cls = type(analysis)
-    return AnalysisJob(
-        name=analysis.name,
-        version=analysis.version,
-        function=f"{cls.__module__}:{cls.__qualname__}.stored",
-        inputs={"checkpoint": network.train.file(checkpoint), **inputs},
-        parameters=changed_settings(analysis),
-    )
+    analysis = Corruptions(cifar10c=Path("set"), no_clean=True, seed=CORRUPTION_SEED)
+    return analysis.job(checkpoint=network.train.file(), set=made)

@@ -1,6 +1,7 @@
 """Which networks the figures are of, as training configs: targets that show the same networks name the same runs."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from training.config import TrainConfig
 from training.store.jobs import TrainJob
 
 IFA = 0.0  # degrees: what is called IFA where one angle stands for all
+NO_COLUMNS: Mapping[str, Any] = {}
 
 
 class Trained(NamedTuple):
@@ -21,7 +23,15 @@ class Trained(NamedTuple):
 def sweep(profile: Profile, root: Path | None) -> list[Trained]:
     """Return BP, IFA at every angle and FA, each with every seed: what most figures are drawn from."""
     kinds = [("bp", IFA), *(("ifa", angle) for angle in profile.angles), ("fa", IFA)]
-    return [_of_sweep(profile, root, rule, angle, seed) for rule, angle in kinds for seed in profile.seeds]
+    found = []
+    for (rule, angle), seed in itertools.product(kinds, profile.seeds):
+        more: dict[str, Any] = {}
+        if rule != "ifa" or angle == IFA:  # the three rules whose training is followed
+            more["checkpoint_every"] = profile.checkpoint_every
+            if seed == profile.seeds[0]:
+                more["snapshot_every"] = profile.snapshot_every
+        found += _networks(profile, root, rule, [seed], angle=angle, **more)
+    return found
 
 
 def three(profile: Profile, root: Path | None) -> list[Trained]:
@@ -29,27 +39,25 @@ def three(profile: Profile, root: Path | None) -> list[Trained]:
     return [one for one in sweep(profile, root) if one.columns["angle"] in (None, IFA)]
 
 
-def _of_sweep(profile: Profile, root: Path | None, rule: str, angle: float, seed: int) -> Trained:
-    more: dict[str, Any] = {}
-    if rule != "ifa" or angle == IFA:  # the three rules whose training is followed
-        more["checkpoint_every"] = profile.checkpoint_every
-        if seed == profile.seeds[0]:
-            more["snapshot_every"] = profile.snapshot_every
-    return _network(profile, root, rule, angle, seed, **more)
-
-
-def _network(profile: Profile, root: Path | None, rule: str, angle: float, seed: int, **fields: Any) -> Trained:
-    """Return one network of the profile's MLP, with ``fields`` of its config changed."""
-    common: dict[str, Any] = {
-        "dataset": profile.dataset,
-        "hidden": profile.hidden,
-        "batch_size": profile.batch_size,
-        "lr": profile.lr,
-        "epochs": profile.epochs,
-    }
-    config = TrainConfig(rule=rule, angle=angle if rule == "ifa" else 0.0, seed=seed, **{**common, **fields})
-    columns = {"rule": rule, "angle": angle if rule == "ifa" else None, "seed": seed}
-    return Trained(TrainJob(config=config, data_root=root), columns)
+def _networks(
+    profile: Profile,
+    root: Path | None,
+    rule: str,
+    seeds: Iterable[int],
+    columns: Mapping[str, Any] = NO_COLUMNS,
+    *,
+    angle: float = IFA,
+    **fields: Any,
+) -> list[Trained]:
+    """Return the profile's MLP with each seed, ``fields`` of its config changed and ``columns`` added to its own."""
+    common = ("dataset", "hidden", "batch_size", "lr", "epochs")
+    config = {**{name: getattr(profile, name) for name in common}, "rule": rule, **fields}
+    config |= {"angle": angle} if rule == "ifa" else {}
+    of = {"rule": rule, "angle": config.get("angle")}
+    return [
+        Trained(TrainJob(config=TrainConfig(seed=seed, **config), data_root=root), {**of, "seed": seed, **columns})
+        for seed in seeds
+    ]
 
 
 def checkpoints(profile: Profile, network: Trained) -> Iterator[tuple[int, str]]:
@@ -66,70 +74,59 @@ def checkpoints(profile: Profile, network: Trained) -> Iterator[tuple[int, str]]
 def variances(profile: Profile, root: Path | None) -> list[Trained]:
     """Return FA and IFA over the grid of forward and backward scales s of N(0, s^2 / fan_in)."""
     found = []
-    for rule in ("fa", "ifa"):
-        for forward in profile.scales:
-            for backward in profile.scales:
-                # A field at its default must stay so: then He's scales are the same run as without them.
-                fields = {"forward_scale": forward, "backward_scale": backward}
-                fields = {name: value for name, value in fields.items() if value != HE}
-                found += _trainability(profile, root, rule, {"forward": forward, "backward": backward}, **fields)
+    for rule, forward, backward in itertools.product(("fa", "ifa"), profile.scales, profile.scales):
+        scales = {"forward": forward, "backward": backward}
+        # A field at its default must stay so: then He's scales are the same run as without them.
+        fields = {f"{way}_scale": scale for way, scale in scales.items() if scale != HE}
+        found += _trainability(profile, root, rule, scales, **fields)
     return found
 
 
 def depths(profile: Profile, root: Path | None) -> list[Trained]:
     """Return BP, FA and IFA with 2 to 10 hidden layers of the profile's width."""
-    return [
-        network
-        for rule in ("bp", "ifa", "fa")
-        for depth in profile.depths
-        for network in _trainability(profile, root, rule, {"depth": depth}, hidden=profile.hidden[:1] * depth)
-    ]
+    found = []
+    for rule, depth in itertools.product(("bp", "ifa", "fa"), profile.depths):
+        found += _trainability(profile, root, rule, {"depth": depth}, hidden=profile.hidden[:1] * depth)
+    return found
 
 
 def sizes(profile: Profile, root: Path | None) -> list[Trained]:
     """Return BP, FA and IFA trained on the first samples of one permutation, from few to all."""
-    return [
-        network
-        for rule in ("bp", "ifa", "fa")
-        for size in profile.sizes
-        for network in _trainability(profile, root, rule, {"size": size}, train_size=size)
-    ]
+    found = []
+    for rule, size in itertools.product(("bp", "ifa", "fa"), profile.sizes):
+        found += _trainability(profile, root, rule, {"size": size}, train_size=size)
+    return found
 
 
 def _trainability(
-    profile: Profile, root: Path | None, rule: str, columns: dict[str, Any], **fields: Any
+    profile: Profile, root: Path | None, rule: str, columns: Mapping[str, Any], **fields: Any
 ) -> list[Trained]:
-    trained = [
-        _network(profile, root, rule, IFA, seed, epochs=profile.trainability_epochs, **fields)
-        for seed in profile.trainability_seeds
-    ]
-    return [Trained(one.train, {**one.columns, **columns}) for one in trained]
+    epochs, seeds = profile.trainability_epochs, profile.trainability_seeds
+    return _networks(profile, root, rule, seeds, columns, epochs=epochs, **fields)
 
 
 def architectures(profile: Profile, root: Path | None) -> list[Trained]:
     """Return BP, IFA and FA in each of the convolutional networks, with Adam and weight decay."""
+    of_all: dict[str, Any] = {
+        "dataset": profile.network_dataset,
+        "epochs": profile.network_epochs,
+        "train_size": profile.network_train_size,
+        "weight_decay": profile.weight_decay,
+    }
+    rates = zip(profile.networks, profile.network_lrs, strict=True)
     found = []
-    for name, lr in zip(profile.networks, profile.network_lrs, strict=True):
-        for rule in ("bp", "ifa", "fa"):
-            for seed in profile.network_seeds:
-                fields: dict[str, Any] = {"model": name, "lr": lr, "weight_decay": profile.weight_decay}
-                fields |= {
-                    "dataset": profile.network_dataset,
-                    "epochs": profile.network_epochs,
-                    "train_size": profile.network_train_size,
-                }
-                one = _network(profile, root, rule, IFA, seed, **fields)
-                found.append(Trained(one.train, {**one.columns, "network": name, "lr": lr}))
+    for (name, lr), rule in itertools.product(rates, ("bp", "ifa", "fa")):
+        columns = {"network": name, "lr": lr}
+        found += _networks(profile, root, rule, profile.network_seeds, columns, model=name, lr=lr, **of_all)
     return found
 
 
 def data_sets(profile: Profile, root: Path | None) -> list[Trained]:
     """Return BP, IFA and FA on each data set, trained for the most epochs that a curve may have."""
     kinds = [("bp", IFA), *(("ifa", angle) for angle in profile.dataset_angles), ("fa", IFA)]
+    of_all = {"epochs": profile.dataset_epochs}
     found = []
-    for dataset in profile.datasets:
-        for rule, angle in kinds:
-            for seed in profile.dataset_seeds:
-                one = _network(profile, root, rule, angle, seed, dataset=dataset, epochs=profile.dataset_epochs)
-                found.append(Trained(one.train, {**one.columns, "dataset": dataset}))
+    for name, (rule, angle) in itertools.product(profile.datasets, kinds):
+        columns = {"dataset": name}
+        found += _networks(profile, root, rule, profile.dataset_seeds, columns, angle=angle, dataset=name, **of_all)
     return found

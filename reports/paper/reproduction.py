@@ -3,8 +3,10 @@
 Nothing heavy is imported before there is something to do: a call that finds everything made ends in a moment.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,15 +33,19 @@ class Plan:
 
     def jobs(self) -> Iterator[Job]:
         """Yield every job that it needs, also through others; some more than once."""
-        for parts in self.sources.values():
-            for source in parts:
-                yield from _with_needs(source.job)
+        for source in itertools.chain.from_iterable(self.sources.values()):
+            yield from _with_needs(source.file.job)
 
 
 def _with_needs(job: Job) -> Iterator[Job]:
     yield job
     for needed in job.needs:
         yield from _with_needs(needed)
+
+
+def distinct_jobs(plans: Iterable[Plan], store: RunStore) -> dict[str, Job]:
+    """Return every job of these targets by its key, in their order; none of a target that is impossible."""
+    return {job.key(store): job for one in plans if one.state != "impossible" for job in one.jobs()}
 
 
 def plan(targets: Sequence[Target], profile: Profile, root: Path | None, store: RunStore, out: Path) -> list[Plan]:
@@ -63,7 +69,7 @@ def _without_missing_data(target: Target, sources: Sources, store: RunStore) -> 
     for table in set(target.optional) & set(sources):
         try:
             for source in sources[table]:
-                source.job.key(store)
+                source.file.identity(store)
         except InputError as error:
             del kept[table]
             reasons.append(f"without its {table}: {error}")
@@ -74,57 +80,13 @@ def is_fresh(out: Path, name: str, key: str) -> bool:
     """Whether the results of the target are there, whole, and made from what ``key`` says."""
     record = read_json(out / f"{name}.json")
     files = record.get("files", {})
-    sizes = {file: _size(out / file) for file in files}
-    return record.get("key") == key and bool(files) and sizes == files
+    return record.get("key") == key and bool(files) and _sizes(out, files) == files
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
-
-
-@dataclass(kw_only=True)
-class Needs:
-    """How many runs and analyses a target needs, and how many of them the store has."""
-
-    runs: int = 0
-    runs_there: int = 0
-    analyses: int = 0
-    analyses_there: int = 0
-
-    def row(self) -> dict[str, int]:
-        """Return the numbers as columns of the dry run's table."""
-        return {
-            "runs": self.runs,
-            "present": self.runs_there,
-            "missing": self.runs - self.runs_there,
-            "analyses": self.analyses,
-            "present ": self.analyses_there,
-            "missing ": self.analyses - self.analyses_there,
-        }
-
-
-@dataclass
-class Census:
-    """Which jobs the store has; each is looked at once."""
-
-    store: RunStore
-    _done: dict[str, bool] = field(default_factory=dict)
-
-    def of(self, plans: Sequence[Plan]) -> Needs:
-        """Count the jobs of these targets, each once."""
-        needs, seen = Needs(), set()
-        for job in (job for one in plans if one.state != "impossible" for job in one.jobs()):
-            key = job.key(self.store)
-            if key in seen:
-                continue
-            seen.add(key)
-            if key not in self._done:
-                self._done[key] = job.is_done(self.store)
-            if isinstance(job, TrainJob):
-                needs.runs, needs.runs_there = needs.runs + 1, needs.runs_there + self._done[key]
-            else:
-                needs.analyses, needs.analyses_there = needs.analyses + 1, needs.analyses_there + self._done[key]
-        return needs
+def _sizes(out: Path, files: Iterable[str]) -> dict[str, int]:
+    """Return the size of each file, -1 of one that is not there."""
+    paths = {file: out / file for file in files}
+    return {file: path.stat().st_size if path.is_file() else -1 for file, path in paths.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,30 +117,28 @@ def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[s
     sidecars: dict[str, dict[str, Any]] = {}
     for result in results:
         stem = name + result.suffix
-        own = {**about, "title": result.title, "caption": result.caption, "suffix": result.suffix}
-        main = result.table if result.summary is None else result.summary
-        for stem_of, table in ((stem, main), (f"{stem}-runs", None if result.summary is None else result.table)):
-            if table is None:
-                continue
-            write_table(table, out / f"{stem_of}.csv", own)
-            written += [f"{stem_of}.csv", f"{stem_of}.json"]
-            sidecars[f"{stem_of}.json"] = own
+        tables = (
+            {stem: result.table} if result.summary is None else {stem: result.summary, f"{stem}-runs": result.table}
+        )
+        for file, table in tables.items():
+            sidecars[file] = {**about, "title": result.title, "caption": result.caption, "suffix": result.suffix}
+            write_table(table, out / f"{file}.csv", sidecars[file])
+            written += [f"{file}.csv", f"{file}.json"]
         if result.figure is not None:
             written += [path.name for path in save(result.figure, out / stem)]
-    files = {file: _size(out / file) for file in written if file != f"{name}.json"}
-    write_json(out / f"{name}.json", {**sidecars[f"{name}.json"], "files": files})
+    files = _sizes(out, [file for file in written if file != f"{name}.json"])
+    write_json(out / f"{name}.json", {**sidecars[name], "files": files})
     return Made(name=name, state="made", reason=one.left_out, files=tuple(written), seconds=about["seconds"])
 
 
 def _origins(one: Plan, store: RunStore) -> dict[str, Any]:
     """Return the runs and analyses behind a target: their folders in the store and what they took."""
     runs, analyses, seconds = {}, {}, 0.0
-    for job in one.jobs():
+    for job in distinct_jobs([one], store).values():
         if isinstance(job, TrainJob):
-            folder = job.folder(store)
-            if folder.path.name not in runs:
-                runs[folder.path.name] = job.label.removeprefix("run ")
-                seconds += read_json(folder.path / "done.json").get("seconds", 0.0)
+            folder = job.folder(store).path
+            runs[folder.name] = job.label.removeprefix("run ")
+            seconds += read_json(folder / "done.json").get("seconds", 0.0)
         elif (entry := job.entry(store)) is not None and entry.path.name not in analyses:
             analyses[entry.path.name] = job.label
             seconds += entry.meta().get("seconds", 0.0)
@@ -205,44 +165,35 @@ def regenerate(
     Returns:
         What became of each target, and what was computed, in words.
     """
-    todo = [one for one in plans if one.state == "to make"]
     failures: dict[str, str] = {}
     summary = "nothing to compute"
-    if todo:
+    if todo := [one for one in plans if one.state == "to make"]:
         from training.store.cluster import execute
 
         found = execute([job for one in todo for job in one.jobs()], store, progress=progress, **execution)
         failures = {failure.job.key(store): failure.reason for failure in found.failed}
         summary = str(found)
-    made = []
-    for one in plans:
+
+    def made(one: Plan) -> Made:
         if one.state == "impossible":
-            made.append(Made(name=one.target.name, state="skipped", reason=one.problem))
-        elif one.state == "up to date":
-            made.append(Made(name=one.target.name, state="up to date", reason=one.left_out))
-        else:
-            made.append(_drawn_or_failed(one, profile, store, out, record, failures))
-    return made, summary
+            return Made(name=one.target.name, state="skipped", reason=one.problem)
+        if one.state == "up to date":
+            return Made(name=one.target.name, state="up to date", reason=one.left_out)
+        reasons = list(dict.fromkeys(failures[key] for key in distinct_jobs([one], store) if key in failures))
+        try:
+            if not reasons:
+                return draw(one, profile, store, out, record)
+        except InputError as error:
+            reasons = [str(error)]
+        more = [f"and {len(reasons) - 2} more"] if len(reasons) > 2 else []
+        return Made(name=one.target.name, state="failed", reason="; ".join(reasons[:2] + more))
+
+    return [made(one) for one in plans], summary
 
 
-def _drawn_or_failed(
-    one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[str, Any], failures: dict[str, str]
-) -> Made:  # fmt: skip
-    reasons = dict.fromkeys(failures[key] for job in one.jobs() if (key := job.key(store)) in failures)
-    if reasons:
-        text = "; ".join(list(reasons)[:2]) + (f"; and {len(reasons) - 2} more" if len(reasons) > 2 else "")
-        return Made(name=one.target.name, state="failed", reason=text)
-    try:
-        return draw(one, profile, store, out, record)
-    except InputError as error:
-        return Made(name=one.target.name, state="failed", reason=str(error))
-
-
-def missing_jobs(plans: Sequence[Plan], store: RunStore) -> list[str]:
-    """Return the label of every job that the store lacks, in the order of the targets."""
-    seen: dict[str, str] = {}
-    for job in (job for one in plans if one.state != "impossible" for job in one.jobs()):
-        key = job.key(store)
-        if key not in seen:
-            seen[key] = "" if job.is_done(store) else job.label
-    return [label for label in seen.values() if label]
+def count(jobs: Iterable[tuple[Job, bool]]) -> list[int]:
+    """Return how many runs are needed, present and missing, then how many analyses; a job comes with whether the store
+    has it."""
+    found = Counter((isinstance(job, TrainJob), there) for job, there in jobs)
+    pairs = [(found[kind, True], found[kind, False]) for kind in (True, False)]
+    return [number for present, missing in pairs for number in (present + missing, present, missing)]

@@ -1,14 +1,13 @@
 """What a target is: the tables it is drawn from, each put together from files of jobs, and what draws it."""
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignscape.errors import InputError
 from reports.paper.profile import Profile
-from training.store.jobs import Job, TrainJob
+from training.store.jobs import JobFile
 from training.store.run_store import RunStore, canonical_key
 
 if TYPE_CHECKING:
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 class Source:
     """One file of a job, and the columns that say what it is of."""
 
-    job: Job
-    file: str
+    file: JobFile
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -29,20 +27,13 @@ class Source:
         """A name of the network, e.g. ``ifa45-seed0``."""
         of = self.columns
         angle = "" if of.get("angle") is None else f"{of['angle']:g}"
-        return f"{of['rule']}{angle}-seed{of['seed']}" if "rule" in of else self.job.label
-
-    def path(self, store: RunStore) -> Path:
-        """Return where the file is; the job must be done."""
-        if isinstance(self.job, TrainJob):
-            return self.job.folder(store).path / self.file
-        entry = self.job.entry(store)
-        if entry is None:
-            raise InputError(f"{self.job.label} is not in the store")
-        return entry.file(self.file)
+        return f"{of['rule']}{angle}-seed{of['seed']}" if "rule" in of else self.file.job.label
 
 
 Sources = Mapping[str, Sequence[Source]]
 Tables = Mapping[str, "DataFrame"]
+Declare = Callable[[Profile, Path | None], Sources]  # of a profile and the folder of the data
+Options = Callable[[Profile], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +48,7 @@ class Drawn:
     summary: "DataFrame | None" = None  # the table that a paper would print, if ``table`` is not it
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Target:
     """A figure or table of the paper, declared.
 
@@ -67,11 +58,10 @@ class Target:
     """
 
     name: str
-    title: str
-    sources: Callable[[Profile, Path | None], Sources]
+    version: int
+    sources: Declare
     draw: str
-    options: Callable[[Profile], dict[str, Any]] = lambda profile: {}
-    version: int = 1
+    options: Options = lambda profile: {}
     optional: tuple[str, ...] = ()  # tables that it does without where their data are not there
 
     def key(self, profile: Profile, sources: Sources, store: RunStore) -> str:
@@ -81,17 +71,14 @@ class Target:
             InputError: a data set cannot be read.
         """
         files = {
-            table: [[one.job.key(store), one.file, dict(one.columns)] for one in parts]
-            for table, parts in sources.items()
+            table: [[*one.file.identity(store), dict(one.columns)] for one in parts] for table, parts in sources.items()
         }
         return canonical_key([self.name, self.version, files, self.options(profile)])
 
     def results(self, profile: Profile, sources: Sources, store: RunStore) -> list[Drawn]:
         """Draw; every job must be done."""
-        module, _, name = self.draw.partition(":")
-        function = getattr(importlib.import_module(module), name)
         tables = {table: read(parts, store) for table, parts in sources.items()}
-        return function(tables, **self.options(profile))
+        return pkgutil.resolve_name(self.draw)(tables, **self.options(profile))
 
 
 def read(sources: Sequence[Source], store: RunStore) -> "DataFrame":
@@ -107,7 +94,7 @@ def read(sources: Sequence[Source], store: RunStore) -> "DataFrame":
 
     frames, known = [], known_tables()
     for source in sources:
-        path = source.path(store)
+        path = source.file.path(store)
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 frame = pd.DataFrame({"name": list(arrays), "array": [arrays[name] for name in arrays]})

@@ -45,7 +45,7 @@ def stop_early(metrics: DataFrame, patience: int) -> DataFrame:
 def _by(metrics: DataFrame, column: str, title: str) -> list[Drawn]:
     """Draw for each value of ``column`` the learning curves and, below, the final accuracies."""
     values = list(dict.fromkeys(metrics[column]))
-    final = panels.last_rows(metrics, [column]).assign(value=lambda rows: 100 * rows["test_accuracy"])
+    final = panels.last_rows(metrics, [column])
     drawn: dict[str, DataFrame] = {}
 
     count = len(values)
@@ -54,22 +54,17 @@ def _by(metrics: DataFrame, column: str, title: str) -> list[Drawn]:
     for place, value in enumerate(values):
         upper, lower = grid[0, place], grid[1, place]
         rows = metrics[metrics[column] == value]
-        points = panels.curves(upper, rows, "test_accuracy", "test accuracy (%)", scale=100)
-        drawn[layout.letter(place)] = points.assign(**{column: value})
+        drawn[layout.letter(place)] = panels.accuracy_curves(upper, rows).assign(**{column: value})
         layout.title(upper, name_of(str(value)), place)
         shown, pairs = final.loc[final[column] == value, [*panels.RUN, column]], [("BP", "IFA 0°"), ("IFA 0°", "FA")]
-        ends = panels.rules_panel(lower, shown, "final test accuracy (%)", pairs, counts=count < 3)
-        drawn[layout.letter(count + place)] = ends
+        label = "final test accuracy (%)"
+        drawn[layout.letter(count + place)] = panels.rules_panel(lower, shown, label, pairs, counts=count < 3)
         layout.title(lower, "", count + place)
         if count > 2:
             lower.tick_params(axis="x", rotation=40)
         for axes in (upper, lower):
             axes.set_ylabel(axes.get_ylabel() if place == 0 else "")
     series = panels.legend_of(figure, metrics)
-    text = panels.seeds_note(series) + " p: two-sided rank-sum tests over seeds." * ("p = " in _texts(figure))
-    layout.note(figure, text)
-    return panels.finished(figure, drawn, title, "BP, IFA and FA in other settings.")
-
-
-def _texts(figure: Figure) -> str:
-    return " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+    tested = any("p = " in text.get_text() for axes in figure.axes for text in axes.texts)
+    note = layout.seeds_note(series) + " p: two-sided rank-sum tests over seeds." * tested
+    return panels.finished(figure, drawn, title, "BP, IFA and FA in other settings.", note=note)

@@ -22,17 +22,20 @@ WIDTH = 0.005  # of the Gaussian, as a share of the spectrum's range
 _DENSITY_FLOOR = 1e-9  # of the largest density: below, a panel shows nothing
 
 
+def _curvature(hessian: DataFrame) -> dict[str, DataFrame]:
+    """Return the traces and the top eigenvalues by what their axis is called."""
+    top = (hessian["quantity"] == "eigenvalue") & (hessian["index"] == 1)
+    return {"Hessian trace": hessian[hessian["quantity"] == "trace"], "top Hessian eigenvalue": hessian[top]}
+
+
 @settings()
 def trajectories(tables: Tables) -> list[Drawn]:
     """Draw figure 2: the path of BP, FA and IFA in a plane of its own each, and curvature over epochs."""
-    path, plane = tables["path"], tables["plane"]
-    hessian = tables["hessian"]
-    trace = hessian[hessian["quantity"] == "trace"]
-    top = hessian[(hessian["quantity"] == "eigenvalue") & (hessian["index"] == 1)]
+    plane, hessian = tables["plane"], tables["hessian"]
     drawn: dict[str, DataFrame] = {}
 
     figure, axes = panels.mosaic("aabbcc;dddeee", 4.5, height_ratios=[1.15, 1])
-    followed = series_of(path, along="epoch")
+    followed = series_of(tables["path"], along="epoch")
     grids = [planes.grid_of(plane[plane["checkpoint"] == one.frame["checkpoint"].iloc[0]]) for one in followed]
     scale = planes.common_scale(grids)
     for letter, one, grid in zip("abc", followed, grids, strict=False):
@@ -42,51 +45,40 @@ def trajectories(tables: Tables) -> list[Drawn]:
         layout.title(axes[letter], one.label, letter)
         drawn[letter] = one.frame
     planes.colour_bar(figure, contours, [axes[letter] for letter in "abc"])
-    for letter, rows, label in (("d", trace, "Hessian trace"), ("e", top, "top Hessian eigenvalue")):
-        followed = series_of(rows, along="epoch")
-        draw_over_epochs(axes[letter], followed, label)
-        drawn[letter] = pd.concat([one.frame for one in followed], ignore_index=True).assign(quantity=label)
+    for letter, (label, rows) in zip("de", _curvature(hessian).items(), strict=True):
+        measured = series_of(rows, along="epoch")
+        draw_over_epochs(axes[letter], measured, label)
+        drawn[letter] = pd.concat([one.frame for one in measured], ignore_index=True).assign(quantity=label)
         layout.title(axes[letter], label.replace("Hessian ", ""), letter)
-    series = panels.legend_of(figure, hessian)
-    text = "a-c: circle, start; star, end; axes: share of variance explained [and what a random walk would]. d, e: "
-    layout.note(figure, text + panels.seeds_note(series, "95 % interval", "bars"))
-    return panels.finished(
-        figure,
-        drawn,
-        "Trajectories and curvature over training",
-        "Each path in its own principal plane, over the training loss there.",
-    )
+    note = "a-c: circle, start; star, end; axes: share of variance explained [and what a random walk would]. d, e: "
+    note += layout.seeds_note(panels.legend_of(figure, hessian), "95 % interval", "bars")
+    caption = "Each path in its own principal plane, over the training loss there."
+    return panels.finished(figure, drawn, "Trajectories and curvature over training", caption, note=note)
 
 
 @settings()
 def curvature(tables: Tables) -> list[Drawn]:
     """Draw figure 5: surfaces of BP, IFA and FA, their spectra, trace and top eigenvalue against the angle."""
-    surface, spectrum, hessian = tables["surface"], tables["spectrum"], tables["hessian"]
-    drawn: dict[str, DataFrame] = {}
+    spectrum, hessian = tables["spectrum"], tables["hessian"]
     columns = ["checkpoint", "rule", "angle", "seed", "value", "ci_low", "ci_high"]
 
     figure, axes = panels.mosaic("aabbcc;ddeeff", 4.5, height_ratios=[1.1, 1])
     upper = [axes[letter] for letter in "abc"]
-    shown = planes.planes_of(surface)
+    shown = planes.planes_of(tables["surface"])
     planes.colour_bar(figure, _surfaces(upper, shown, wide=3), upper)
-    drawn.update({letter: one.frame for letter, (one, _) in zip("abc", shown, strict=True)})
+    drawn = {letter: one.frame for letter, (one, _) in zip("abc", shown, strict=True)}
     three = spectrum[(spectrum["rule"] != "ifa") | (spectrum["angle"] == 0)]
     drawn["d"] = _density_panel(axes["d"], series_of(three))
-    layout.title(axes["d"], "spectral density", "d")
-    for letter, quantity, index in (("e", "trace", 0), ("f", "eigenvalue", 1)):
-        rows = hessian[(hessian["quantity"] == quantity) & (hessian["index"] == index)]
-        label = "Hessian trace" if quantity == "trace" else "top Hessian eigenvalue"
+    panels.titles(axes, d="spectral density", e="trace", f="top eigenvalue")
+    for letter, (label, rows) in zip("ef", _curvature(hessian).items(), strict=True):
         drawn[letter] = panels.angle_panel(axes[letter], rows[columns], label)
         choose_scale(axes[letter], rows["value"], vertical=True)
-        layout.title(axes[letter], label.replace("Hessian ", ""), letter)
-    series = panels.legend_of(figure, spectrum)
-    text = "a-c: training loss over the plane of the top two eigenvectors of one seed; cross: the network. "
-    text += f"d: the first seed of each, Gaussian width {100 * WIDTH:g} % of the range. e, f: "
-    text += panels.seeds_note(series, "95 % interval", "bars")
-    layout.note(figure, f"{text} {panels.tests_note(hessian)}")
-    return panels.finished(
-        figure, drawn, "Landscape of the trained networks", "Flat minima have a small trace and a small top eigenvalue."
-    )
+    note = "a-c: training loss over the plane of the top two eigenvectors of one seed; cross: the network. "
+    note += f"d: the first seed of each, Gaussian width {100 * WIDTH:g} % of the range. e, f: "
+    note += layout.seeds_note(panels.legend_of(figure, spectrum), "95 % interval", "bars")
+    note += f" {panels.tests_note(hessian)}"
+    caption = "Flat minima have a small trace and a small top eigenvalue."
+    return panels.finished(figure, drawn, "Landscape of the trained networks", caption, note=note)
 
 
 def _surfaces(axes: list[Axes], shown: list[planes.Plane], *, wide: int) -> ScalarMappable:
@@ -128,12 +120,8 @@ def surfaces_and_spectra(tables: Tables) -> list[Drawn]:
     planes.colour_bar(figure, _surfaces(upper[: len(shown)], shown, wide=wide), upper[: len(shown)])
     for place, (axes, one) in enumerate(zip(lower, spectra, strict=False)):
         _density_panel(axes, [one], label=place % wide == 0)
-    layout.note(figure, "Above: training loss over the plane of the top two eigenvectors, one colour scale; cross: "
-                f"the network. Below: its spectral density, Gaussian width {100 * WIDTH:g} % of the range. "
-                "One seed each.")  # fmt: skip
-    return panels.finished(
-        figure,
-        {"surface": tables["surface"], "spectrum": tables["spectrum"]},
-        "Surface and spectrum of every network",
-        "All surfaces share one colour scale.",
-    )
+    note = "Above: training loss over the plane of the top two eigenvectors, one colour scale; cross: the network. "
+    note += f"Below: its spectral density, Gaussian width {100 * WIDTH:g} % of the range. One seed each."
+    caption = "All surfaces share one colour scale."
+    both = {name: tables[name] for name in ("surface", "spectrum")}
+    return panels.finished(figure, both, "Surface and spectrum of every network", caption, note=note)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pandas import DataFrame
 
 from reports.figures import layout, marks
@@ -35,24 +34,36 @@ def mosaic(pattern: str, height: float, width: float = DOUBLE, **options: Any) -
     return figure, figure.subplot_mosaic(pattern, **options)
 
 
+def titles(axes: Mapping[str, Axes], **texts: str) -> None:
+    """Title panels by letter."""
+    for name, text in texts.items():
+        layout.title(axes[name], text, name)
+
+
 def finished(
-    figure: Figure, shown: Mapping[str, DataFrame], title: str, caption: str, *, suffix: str = ""
+    figure: Figure, shown: Mapping[str, DataFrame], title: str, caption: str, *, note: str, suffix: str = ""
 ) -> list[Drawn]:
-    """Return the result of a target: a figure, laid out under the settings in force, with what its panels show."""
+    """Return the result of a target: a figure with a note, laid out under the settings in force, with what its panels
+    show."""
+    layout.note(figure, note)
     return [Drawn(suffix=suffix, title=title, caption=caption, table=tidy(shown), figure=laid_out(figure))]
 
 
+def percent(frame: DataFrame, *columns: str) -> DataFrame:
+    """Return the table with ``columns`` in percent."""
+    return frame.assign(**{column: 100 * frame[column] for column in columns})
+
+
 def last_rows(metrics: DataFrame, keys: Sequence[str] = ()) -> DataFrame:
-    """Return each run's row of its last epoch."""
-    by = ["checkpoint", *keys]
-    return metrics.loc[metrics.groupby(by, sort=False)["epoch"].idxmax()].reset_index(drop=True)
+    """Return each run's row of its last epoch, with its test accuracy in percent as ``value``."""
+    rows = metrics.loc[metrics.groupby(["checkpoint", *keys], sort=False)["epoch"].idxmax()].reset_index(drop=True)
+    return rows.assign(value=100 * rows["test_accuracy"])
 
 
 def best_rows(metrics: DataFrame, column: str, keys: Sequence[str] = ()) -> DataFrame:
     """Return the largest value of ``column`` that each run reached, as ``value`` beside its identity."""
     by = ["checkpoint", "rule", "angle", "seed", *keys]
-    best = metrics.groupby(by, sort=False, dropna=False)[column].max()
-    return best.rename("value").reset_index()
+    return metrics.groupby(by, sort=False, dropna=False)[column].max().rename("value").reset_index()
 
 
 def layers_of(metrics: DataFrame) -> list[str]:
@@ -73,6 +84,11 @@ def curves(axes: Axes, frame: DataFrame, column: str, label: str, *, scale: floa
     axes.margins(x=0.03)
     layout.whole_numbers(axes)
     return pd.concat(drawn, ignore_index=True) if drawn else DataFrame()
+
+
+def accuracy_curves(axes: Axes, metrics: DataFrame) -> DataFrame:
+    """Draw test accuracy in percent over epochs."""
+    return curves(axes, metrics, "test_accuracy", "test accuracy (%)", scale=100)
 
 
 def angle_curves(axes: Axes, metrics: DataFrame, layer: str) -> DataFrame:
@@ -194,14 +210,8 @@ def angle_axis(axes: Axes, places: Iterable[float]) -> None:
     axes.set(xlim=(BP_AT - 8, FA_AT + 8), xlabel="initial angle of IFA (°)")
 
 
-def legend_of(figure: Figure, frame: DataFrame, *, marker: bool = True) -> list[Series]:
+def legend_of(figure: Figure, frame: DataFrame) -> list[Series]:
     """Put the legend of all rules and angles in ``frame`` above the panels; return the series."""
     series = series_of(frame, along="epoch")
-    entries: list[Line2D] = layout.handles(series, marker=marker)
-    layout.legend_above(figure, entries)
+    layout.legend_above(figure, layout.handles(series))
     return series
-
-
-def seeds_note(series: Sequence[Series], single: str = "", noun: str = "Bands and bars") -> str:
-    """Say what bands and bars are."""
-    return layout.seeds_note(series, single=single, noun=noun)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from reports.figures import layout, marks
-from reports.figures.accuracy import GRADIENTS, in_order
+from reports.figures.accuracy import EPSILON, GRADIENTS, in_order
 from reports.figures.series import over_seeds, series_of
 from reports.paper.figures import panels
 from reports.paper.target import Drawn, Tables
@@ -19,6 +19,8 @@ from reports.style import DOUBLE, Look, settings
 
 _MARKERS = "osD^v"
 _IDENTITY = ["rule", "angle", "seed"]
+_MEAN = ["value", "ci_low", "ci_high"]
+_CELL = ["accuracy", "ci_low", "ci_high"]
 APART = 1.6  # degrees between two levels at one angle
 _WRITTEN = 16  # columns up to which cells hold their number
 
@@ -26,46 +28,35 @@ _WRITTEN = 16  # columns up to which cells hold their number
 @settings()
 def corruptions(tables: Tables) -> list[Drawn]:
     """Draw figure 6: an image under every corruption, accuracy per corruption and its mean against the angle."""
-    cells = tables["corruptions"]
+    cells, groups = tables["corruptions"], tables["summary"]
     images = dict(zip(tables["images"]["name"], tables["images"]["array"], strict=True))
-    means = _means(tables["summary"])
-    drawn: dict[str, DataFrame] = {}
+    means = groups[(groups["quantity"] == "mean_accuracy") & (groups["group"] == "all")]
+    severity = ["severity"] if "severity" in means else []
+    means = panels.percent(means, *_MEAN)[[*_IDENTITY, *_MEAN, *severity]]
     names = in_order(cells[cells["severity"] >= 1])
+    drawn: dict[str, DataFrame] = {}
 
     rows = 2 if len(images) > 8 else 1
-    height = 0.62 + 0.125 * len(names)
-    figure = Figure(figsize=(DOUBLE, 1.0 * rows + max(2.4, height) + 0.4))
-    parts: Any = figure.subfigures(2, 1, height_ratios=[1.0 * rows, max(2.4, height)])
+    height = max(2.4, 0.62 + 0.125 * len(names))
+    figure = Figure(figsize=(DOUBLE, 1.0 * rows + height + 0.4))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1.0 * rows, height])
     top, bottom = parts
     _thumbnails(top, {"clean": images["clean"], **{name: images[name] for name in names}}, rows)
     left, right = bottom.subplots(1, 2, width_ratios=[1.35, 1])
     drawn["b"], image = _heat(left, cells[cells["severity"] >= 1], names)
     bottom.colorbar(image, ax=left, label="accuracy (%)", aspect=25, pad=0.02)
-    layout.title(left, "accuracy per corruption", 1)
     drawn["c"] = panels.angle_panel(right, means, "mean accuracy (%)")
-    layout.title(right, "mean over corruptions", 2)
-    series = series_of(cells)
-    text = f"{panels.seeds_note(series, '95 % interval over images', 'c, bars')} b: means over seeds. "
-    layout.note(figure, text + panels.tests_note(means))
-    return panels.finished(
-        figure,
-        drawn,
-        "Corrupted images, severity 1",
-        f"{_set_name(cells)} Accuracy on the test images after a mild corruption.",
-    )
+    panels.titles({"b": left, "c": right}, b="accuracy per corruption", c="mean over corruptions")
+    note = layout.seeds_note(series_of(cells), "95 % interval over images", "c, bars")
+    note += f" b: means over seeds. {panels.tests_note(means)}"
+    caption = f"{_set_name(cells)} Accuracy on the test images after a mild corruption."
+    return panels.finished(figure, drawn, "Corrupted images, severity 1", caption, note=note)
 
 
 def _set_name(cells: DataFrame) -> str:
     """Say which set it is, by what its files are."""
     labels = set(cells.loc[cells["severity"] >= 1, "provenance"])
     return "Our own corruptions, not CIFAR-10-C." if labels == {"own definition"} else "CIFAR-10-C."
-
-
-def _means(summary: DataFrame) -> DataFrame:
-    rows = summary[(summary["quantity"] == "mean_accuracy") & (summary["group"] == "all")]
-    return rows.assign(**{column: 100 * rows[column] for column in ("value", "ci_low", "ci_high")})[
-        [*_IDENTITY, "value", "ci_low", "ci_high", *(["severity"] if "severity" in rows else [])]
-    ]
 
 
 def _thumbnails(figure: SubFigure, images: dict[str, NDArray[np.uint8]], rows: int) -> None:
@@ -91,8 +82,7 @@ def _heat(axes: Axes, cells: DataFrame, names: Sequence[str], limits: tuple[floa
         columns=[ends.get(at, f"{at:g}") for at in grid.columns], written=len(grid.columns) <= _WRITTEN,
     )  # fmt: skip
     axes.set_xlabel("initial angle of IFA (°)")
-    columns = [*_IDENTITY, "corruption", "category", "severity", "accuracy", "ci_low", "ci_high", "n_samples"]
-    return cells[columns], image
+    return cells[[*_IDENTITY, "corruption", "category", "severity", *_CELL, "n_samples"]], image
 
 
 @settings()
@@ -100,11 +90,9 @@ def severities(tables: Tables) -> list[Drawn]:
     """Draw figure S11: accuracy per corruption at severities 2 to 5, and the means against the angle."""
     cells = tables["corruptions"][tables["corruptions"]["severity"] >= 1]
     groups = tables["summary"]
-    per_severity = groups[(groups["quantity"] == "mean_accuracy") & groups["group"].str.startswith("severity ")]
-    means = per_severity.assign(
-        severity=per_severity["group"].str.removeprefix("severity ").astype(int),
-        **{column: 100 * per_severity[column] for column in ("value", "ci_low", "ci_high")},
-    )
+    means = groups[(groups["quantity"] == "mean_accuracy") & groups["group"].str.startswith("severity ")]
+    level_of = means["group"].str.removeprefix("severity ").astype(int)
+    means = panels.percent(means.assign(level=level_of), *_MEAN)
     names, levels = in_order(cells), sorted(cells["severity"].unique())
     drawn: dict[str, DataFrame] = {}
 
@@ -112,18 +100,16 @@ def severities(tables: Tables) -> list[Drawn]:
     figure, axes = panels.mosaic("ab;cd;ee", 2 * height + 3.0, height_ratios=[height, height, 2.0])
     means_of_cells = 100 * cells.groupby(["corruption", "severity", "rule", "angle"], dropna=False)["accuracy"].mean()
     limits = float(means_of_cells.min()), float(means_of_cells.max())
-    for index, level in enumerate(levels):
-        panel = axes["abcd"[index]]
+    for letter, level in zip("abcd", levels, strict=False):
         rows = cells[cells["severity"] == level]
-        drawn["abcd"[index]], image = _heat(panel, rows, names, limits, labelled=index % 2 == 0)
-        layout.title(panel, f"severity {level}", index)
+        drawn[letter], image = _heat(axes[letter], rows, names, limits, labelled=letter in "ac")
+        layout.title(axes[letter], f"severity {level}", letter)
     figure.colorbar(image, ax=[axes[letter] for letter in "abcd"], label="accuracy (%)", aspect=40, pad=0.02)
-    drawn["e"] = _by_level(axes["e"], means.rename(columns={"severity": "level"}), "severity {:g}")
+    drawn["e"] = _by_level(axes["e"], means, "severity {:g}")
     axes["e"].set_ylabel("mean accuracy (%)")
-    layout.title(axes["e"], "mean over corruptions", "e")
-    text = panels.seeds_note(series_of(cells), "95 % interval over images", "e, bars")
-    layout.note(figure, f"{text} a-d: means over seeds.")
-    return panels.finished(figure, drawn, "Corrupted images, severities 2 to 5", _set_name(cells))
+    panels.titles(axes, e="mean over corruptions")
+    note = layout.seeds_note(series_of(cells), "95 % interval over images", "e, bars") + " a-d: means over seeds."
+    return panels.finished(figure, drawn, "Corrupted images, severities 2 to 5", _set_name(cells), note=note)
 
 
 def _by_level(axes: Axes, frame: DataFrame, name: str) -> DataFrame:
@@ -134,7 +120,7 @@ def _by_level(axes: Axes, frame: DataFrame, name: str) -> DataFrame:
     table = frame.assign(place=panels.place_of(frame))
     levels = sorted(table["level"].unique())
     for index, level in enumerate(levels):
-        points = over_seeds(table[table["level"] == level], "place", "value", "ci_low", "ci_high")
+        points = over_seeds(table[table["level"] == level], "place", *_MEAN)
         shade = str(0.62 * index / max(len(levels) - 1, 1))
         look = Look(colour=shade, marker=_MARKERS[index % len(_MARKERS)], linestyle="-")
         at = points["place"] + APART * (index - (len(levels) - 1) / 2)
@@ -153,41 +139,32 @@ def attack(tables: Tables, *, shown_eps: Sequence[float], compared: bool = False
     Twice: with the true gradient, which measures robustness, and with the feedback gradient, which does not.
     """
     table = tables["attack"]
-    parts = {gradient: table[table["gradient"] == gradient] for gradient in ("true", "feedback")}
-    return [
-        drawn for gradient, rows in parts.items() for drawn in _attack(rows, gradient, shown_eps, compared=compared)
-    ]
+    parts = ((gradient, table[table["gradient"] == gradient]) for gradient in ("true", "feedback"))
+    return [one for gradient, rows in parts for one in _attack(rows, gradient, shown_eps, compared=compared)]
 
 
 @settings()
 def _attack(table: DataFrame, gradient: str, shown_eps: Sequence[float], *, compared: bool) -> list[Drawn]:
-    percent = table.assign(**{column: 100 * table[column] for column in ("accuracy", "ci_low", "ci_high")})
-    name = str(table["attack"].iloc[0]).upper()
+    percent = panels.percent(table, *_CELL)
+    title = f"{str(table['attack'].iloc[0]).upper()}, {GRADIENTS[gradient]}"
     curves = percent[(percent["rule"] != "ifa") | (percent["angle"] == 0)] if compared else percent
     chosen = percent[np.isclose(percent["eps"].to_numpy(float)[:, None], np.array(shown_eps)).any(axis=1)]
-    drawn: dict[str, DataFrame] = {}
 
     figure, axes = panels.mosaic("ab", 2.9)
-    drawn["a"] = _curves(axes["a"], curves)
-    layout.title(axes["a"], f"{name}, {GRADIENTS[gradient]}", 0)
-    frame = chosen.rename(columns={"accuracy": "value", "eps": "level"})
-    points = _by_level(axes["b"], frame, "ε = {:g}")
-    drawn["b"] = points[[*_IDENTITY, "attack", "gradient", "level", "value", "ci_low", "ci_high"]]
+    for one in series_of(curves):
+        points = over_seeds(one.frame, "eps", *_CELL)
+        marks.line_with_band(axes["a"], points["eps"], points, one.look)
+    axes["a"].set(xlabel=EPSILON[0], ylabel="accuracy (%)", ylim=(0, None))
+    levels = _by_level(axes["b"], chosen.rename(columns={"accuracy": "value", "eps": "level"}), "ε = {:g}")
     axes["b"].set(ylabel="accuracy (%)", ylim=(0, None))
-    layout.title(axes["b"], "against the angle", 1)
-    series = panels.legend_of(figure, curves)
-    text = panels.seeds_note(series, "95 % interval of the test sample")
+    panels.titles(axes, a=title, b="against the angle")
+    drawn = {
+        "a": curves[[*_IDENTITY, "attack", "gradient", "eps", *_CELL, "n_samples"]],
+        "b": levels[[*_IDENTITY, "attack", "gradient", "level", *_MEAN]],
+    }
+    note = layout.seeds_note(panels.legend_of(figure, curves), "95 % interval of the test sample")
+    told, suffix = "white box", ""
     if gradient == "feedback":
-        text += " The feedback gradient is not that of the loss: these curves do not measure robustness."
-    layout.note(figure, text)
-    told = "what an attack through the network's own backward pass finds" if gradient == "feedback" else "white box"
-    title, caption = f"{name}, {GRADIENTS[gradient]}", f"Accuracy on attacked test images, {told}."
-    return panels.finished(figure, drawn, title, caption, suffix="" if gradient == "true" else "-feedback")
-
-
-def _curves(axes: Axes, percent: DataFrame) -> DataFrame:
-    for one in series_of(percent):
-        points = over_seeds(one.frame, "eps", "accuracy", "ci_low", "ci_high")
-        marks.line_with_band(axes, points["eps"], points, one.look)
-    axes.set(xlabel="ε (pixel units, images in [0, 1])", ylabel="accuracy (%)", ylim=(0, None))
-    return percent[[*_IDENTITY, "attack", "gradient", "eps", "accuracy", "ci_low", "ci_high", "n_samples"]]
+        note += " The feedback gradient is not that of the loss: these curves do not measure robustness."
+        told, suffix = "what an attack through the network's own backward pass finds", "-feedback"
+    return panels.finished(figure, drawn, title, f"Accuracy on attacked test images, {told}.", note=note, suffix=suffix)

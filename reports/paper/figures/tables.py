@@ -22,8 +22,7 @@ def networks(tables: Tables) -> list[Drawn]:
 def data_sets(tables: Tables, *, patience: int) -> list[Drawn]:
     """Make table S2: accuracy of every rule on each data set, at the epoch with the best test accuracy."""
     stopped = stop_early(tables["metrics"], patience)
-    by = ["checkpoint", "dataset"]
-    best = stopped.loc[stopped.groupby(by, sort=False)["test_accuracy"].idxmax()]
+    best = stopped.loc[stopped.groupby(["checkpoint", "dataset"], sort=False)["test_accuracy"].idxmax()]
     return [_accuracies(best, "dataset", "Accuracy on other data sets")]
 
 
@@ -39,12 +38,8 @@ def _accuracies(metrics: DataFrame, column: str, title: str, more: Sequence[str]
         for name in ("train_accuracy", "test_accuracy"):
             cells[f"{name.replace('_', ' ')} (%)"] = _mean_and_sd(100 * group[name])
         rows.append({**cells, "epochs": f"{group['epoch'].mean():.0f}", "seeds": group["seed"].nunique()})
-    return Drawn(
-        title=title,
-        caption="Mean ± one standard deviation over seeds.",
-        table=final[columns].reset_index(drop=True),
-        summary=pd.DataFrame(rows),
-    )
+    caption, runs = "Mean ± one standard deviation over seeds.", final[columns].reset_index(drop=True)
+    return Drawn(title=title, caption=caption, table=runs, summary=pd.DataFrame(rows))
 
 
 def _mean_and_sd(values: "pd.Series[float]") -> str:
@@ -58,10 +53,5 @@ def claims(tables: Tables, *, patience: int, hidden: Sequence[int], dataset: str
     if "datasets" in known:
         known["datasets"] = stop_early(known["datasets"], patience)
     table = claims_table(known, accesses={str(rule): float(count) for rule, count in counts.items()})
-    return [
-        Drawn(
-            title="The paper's claims",
-            caption="Each claim, the statistic that decides it, and what the runs of this profile say.",
-            table=table,
-        )
-    ]
+    caption = "Each claim, the statistic that decides it, and what the runs of this profile say."
+    return [Drawn(title="The paper's claims", caption=caption, table=table)]

@@ -19,20 +19,34 @@ from training.data import source
 _PHASE_COLOURS = {"forward": "#b9c4d6", "error": "#7a93bd", "update": "#3f5f95", "transport": "#d55e00"}
 _UNITS = ((1e6, "millions"), (1e3, "thousands"), (1, "numbers"))
 # Values per image: a description of the data is all that a count from shapes needs.
-PIXELS = {
-    "digits": 64,
-    "digits32": 1024,
-    "mnist": 784,
-    "cifar10": 3072,
-    "cifar100": 3072,
-    "svhn": 3072,
-    "stl10": 27648,
-}
+PIXELS = {"digits": 64, "digits32": 1024, "mnist": 784, "cifar10": 3072, "cifar100": 3072, "svhn": 3072,
+          "stl10": 27648}  # fmt: skip
 
 
+@settings()
 def learning(tables: Tables, *, hidden: Sequence[int], dataset: str, batch_size: int) -> list[Drawn]:
     """Draw figure 1: alignment of the last two layers, learning curves, final accuracy, memory accesses."""
-    return _learning(tables["metrics"], update_accesses(hidden, dataset, batch_size))
+    metrics = tables["metrics"]
+    figure, axes = panels.mosaic("aabbcc;dddeee", 4.3)
+    layers = panels.layers_of(metrics)[-2:]
+    drawn = {
+        letter: panels.angle_curves(axes[letter], metrics, layer) for letter, layer in zip("ab", layers, strict=False)
+    }
+    for letter, layer in zip(drawn, layers, strict=True):
+        layout.title(axes[letter], "last layer" if layer == layers[-1] else "penultimate layer", letter)
+    drawn["c"] = panels.accuracy_curves(axes["c"], metrics)
+    pairs = [("BP", "IFA 0°"), ("IFA 0°", "FA"), ("BP", "FA")]
+    final = panels.last_rows(metrics)[panels.RUN]
+    drawn["d"] = panels.rules_panel(axes["d"], final, "final test accuracy (%)", pairs)
+    drawn["e"] = _memory_panel(axes["e"], update_accesses(hidden, dataset, batch_size))
+    panels.titles(axes, c="learning curves", d="final accuracy", e="memory accesses of one update (counted)")
+    several = metrics["seed"].max() > metrics["seed"].min()
+    note = layout.seeds_note(panels.legend_of(figure, metrics)) + " Dotted: 90°, independent weights."
+    note += " d: dots are seeds, p of two-sided rank-sum tests." if several else ""
+    note += " e: values read and written by the model of docs/reproduction.md, with memories of their own for the two "
+    note += "directions; with one shared memory nothing is transported."
+    caption = "Angles between forward and feedback weights, accuracy, and what an update reads and writes."
+    return panels.finished(figure, drawn, "Alignment, learning and cost", caption, note=note)
 
 
 def update_accesses(hidden: Sequence[int], dataset: str, batch_size: int) -> DataFrame:
@@ -40,39 +54,6 @@ def update_accesses(hidden: Sequence[int], dataset: str, batch_size: int) -> Dat
     layers = linear_layers([PIXELS[dataset], *hidden, source(dataset).classes])
     rules = ("bp", "ifa", "fa")
     return pd.concat([memory_accesses(layers, rule, batch_size) for rule in rules], ignore_index=True)
-
-
-@settings()
-def _learning(metrics: DataFrame, counts: DataFrame) -> list[Drawn]:
-    drawn: dict[str, DataFrame] = {}
-    final = panels.last_rows(metrics).assign(value=lambda rows: 100 * rows["test_accuracy"])
-
-    figure, axes = panels.mosaic("aabbcc;dddeee", 4.3)
-    layers = panels.layers_of(metrics)[-2:]
-    for letter, layer in zip("ab", layers, strict=False):
-        drawn[letter] = panels.angle_curves(axes[letter], metrics, layer)
-        name = "last layer" if layer == layers[-1] else "penultimate layer"
-        layout.title(axes[letter], name, letter)
-    drawn["c"] = panels.curves(axes["c"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
-    layout.title(axes["c"], "learning curves", "c")
-    pairs = [("BP", "IFA 0°"), ("IFA 0°", "FA"), ("BP", "FA")]
-    drawn["d"] = panels.rules_panel(axes["d"], final[panels.RUN], "final test accuracy (%)", pairs)
-    layout.title(axes["d"], "final accuracy", "d")
-    drawn["e"] = _memory_panel(axes["e"], counts)
-    layout.title(axes["e"], "memory accesses of one update (counted)", "e")
-    series = panels.legend_of(figure, metrics)
-    tested = (
-        " d: dots are seeds, p of two-sided rank-sum tests." if metrics["seed"].max() > metrics["seed"].min() else ""
-    )
-    text = f"{panels.seeds_note(series)} Dotted: 90°, independent weights.{tested} e: values read and written by the "
-    text += "model of docs/reproduction.md, with memories of their own for the two directions; with one shared "
-    layout.note(figure, text + "memory nothing is transported.")
-    return panels.finished(
-        figure,
-        drawn,
-        "Alignment, learning and cost",
-        "Angles between forward and feedback weights, accuracy, and what an update reads and writes.",
-    )
 
 
 def _memory_panel(axes: Axes, counts: DataFrame) -> DataFrame:
@@ -101,31 +82,24 @@ def soft_alignment(tables: Tables) -> list[Drawn]:
     """Draw figure 4: alignment over training, learning curves and final accuracy for every angle."""
     metrics = tables["metrics"]
     layer = panels.layers_of(metrics)[-1]
-    drawn: dict[str, DataFrame] = {}
-    ends = panels.last_rows(metrics)
+    final = panels.last_rows(metrics)
+    aligned = final[final[f"angle_{layer}"].notna()].assign(value=lambda rows: rows[f"angle_{layer}"])
 
     figure, axes = panels.mosaic("ab;cd", 4.6)
-    drawn["a"] = panels.angle_curves(axes["a"], metrics, layer)
-    layout.title(axes["a"], "alignment of the last layer", "a")
-    drawn["b"] = panels.curves(axes["b"], metrics, "test_accuracy", "test accuracy (%)", scale=100)
-    layout.title(axes["b"], "learning curves", "b")
-    aligned = ends[ends[f"angle_{layer}"].notna()].assign(value=lambda rows: rows[f"angle_{layer}"])
-    drawn["c"] = panels.angle_panel(axes["c"], aligned[panels.RUN], "final angle W, B (°)")
+    drawn = {
+        "a": panels.angle_curves(axes["a"], metrics, layer),
+        "b": panels.accuracy_curves(axes["b"], metrics),
+        "c": panels.angle_panel(axes["c"], aligned[panels.RUN], "final angle W, B (°)"),
+        "d": panels.angle_panel(axes["d"], final[panels.RUN], "final test accuracy (%)"),
+    }
     axes["c"].set(ylim=(-3, 99), yticks=[0, 30, 60, 90])
     axes["c"].plot([0, 90], [0, 90], color="#b0b0b0", linestyle=":", linewidth=0.8, zorder=0)
-    layout.title(axes["c"], "where the last layer ends", "c")
-    final = ends.assign(value=100 * ends["test_accuracy"])
-    drawn["d"] = panels.angle_panel(axes["d"], final[panels.RUN], "final test accuracy (%)")
-    layout.title(axes["d"], "final accuracy", "d")
+    panels.titles(axes, a="alignment of the last layer", b="learning curves", c="where the last layer ends",
+                  d="final accuracy")  # fmt: skip
     series = panels.legend_of(figure, metrics)
-    text = f"{panels.seeds_note(series)} {panels.tests_note(final)} Dotted: 90° (a), no change (c)."
-    layout.note(figure, text)
-    return panels.finished(
-        figure,
-        drawn,
-        "Soft alignment",
-        "Between feedback identical to the initial weights (0°) and independent of them (90°, FA).",
-    )
+    note = f"{layout.seeds_note(series)} {panels.tests_note(final)} Dotted: 90° (a), no change (c)."
+    caption = "Between feedback identical to the initial weights (0°) and independent of them (90°, FA)."
+    return panels.finished(figure, drawn, "Soft alignment", caption, note=note)
 
 
 @settings()
@@ -140,27 +114,17 @@ def every_layer(tables: Tables) -> list[Drawn]:
     figure = Figure(figsize=(DOUBLE, 0.7 + 2.1 * rows))
     grid = layout.panels(figure, len(layers), rows, wide)
     for index, (axes, layer) in enumerate(zip(grid, layers, strict=True)):
-        points = panels.angle_curves(axes, aligned, layer)
-        drawn[layout.letter(index)] = points.assign(layer=layer)
+        drawn[layout.letter(index)] = panels.angle_curves(axes, aligned, layer).assign(layer=layer)
         layout.title(axes, f"layer {index + 2}", index)
-    series = panels.legend_of(figure, aligned)
-    text = panels.seeds_note(series) + " Dotted: 90°, independent weights. Nothing is sent below layer 1."
-    layout.note(figure, text)
-    return panels.finished(
-        figure, drawn, "Alignment of every layer", "Mean angle between a neuron's forward and feedback weights."
-    )
+    note = layout.seeds_note(panels.legend_of(figure, aligned))
+    note += " Dotted: 90°, independent weights. Nothing is sent below layer 1."
+    caption = "Mean angle between a neuron's forward and feedback weights."
+    return panels.finished(figure, drawn, "Alignment of every layer", caption, note=note)
 
 
 def accuracy_and_loss(tables: Tables) -> list[Drawn]:
     """Draw figures S2 and S9: accuracy and loss on both splits over training."""
-    metrics = tables["metrics"]
-    columns = ["checkpoint", "rule", "angle", "seed", "epoch"]
-    shown = metrics[[*columns, "train_loss", "test_loss", "train_accuracy", "test_accuracy"]]
-    return [
-        Drawn(
-            title="Accuracy and loss",
-            caption="Training values are means over the epoch as it went.",
-            table=shown,
-            figure=figures.metrics(shown),
-        )
-    ]
+    identity = ["checkpoint", "rule", "angle", "seed", "epoch"]
+    shown = tables["metrics"][[*identity, "train_loss", "test_loss", "train_accuracy", "test_accuracy"]]
+    caption = "Training values are means over the epoch as it went."
+    return [Drawn(title="Accuracy and loss", caption=caption, table=shown, figure=figures.metrics(shown))]

@@ -2,7 +2,8 @@
 
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,30 +14,14 @@ if TYPE_CHECKING:
 
 LONG_ROWS = 40  # from which a table breaks over pages
 MOST_ROWS = 400  # of a table that anybody would print
+_SYMBOLS = {"±": r"\pm", "°": r"^{\circ}", "ε": r"\varepsilon", "λ": r"\lambda", "√": r"\surd",
+            "×": r"\times", "²": "^{2}"}  # fmt: skip  # noqa: RUF001
+_NAMES = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
 _ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "°": r"$^{\circ}$",
-    "ε": r"$\varepsilon$",
-    "λ": r"$\lambda$",
-    "√": r"$\surd$",
-    "×": r"$\times$",  # noqa: RUF001
-    "²": r"$^{2}$",
-    "–": "--",  # noqa: RUF001
-    "…": r"\ldots{}",
-    "\n": " ",
+    **{character: rf"\text{name}{{}}" for character, name in _NAMES.items()},
+    **{character: "\\" + character for character in "&%$#_{}"},
+    **{character: f"${symbol}$" for character, symbol in _SYMBOLS.items()},
+    **{"–": "--", "…": r"\ldots{}", "\n": " "},  # noqa: RUF001
 }
 
 
@@ -88,7 +73,8 @@ def latex_table(frame: "DataFrame", *, caption: str, label: str) -> str:
     from pandas.api.types import is_numeric_dtype
 
     breaks = len(frame) > LONG_ROWS
-    style = frame.reset_index(drop=True).style.hide(axis="index").format(_cell).format_index(_head, axis="columns")
+    cell = partial(cell_text, number=_number, text=escape)
+    style = frame.reset_index(drop=True).style.hide(axis="index").format(cell).format_index(_head, axis="columns")
     text = style.to_latex(
         column_format="".join("r" if is_numeric_dtype(frame[name]) else "l" for name in frame),
         environment="longtable" if breaks else "table",
@@ -105,12 +91,12 @@ def _head(name: Any) -> str:
     return rf"\textbf{{{escape(str(name).replace('_', ' '))}}}"
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any, number: Callable[[float], str], text: Callable[[str], str] = str) -> str:
+    """Return what a cell says: a number by ``number``, the rest by ``text``, nothing where there is nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return _number(float(value))
-    return escape(str(value))
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number(float(value)) if is_number else text(str(value))
 
 
 def short_number(value: float) -> str:

@@ -1,0 +1,44 @@
+from .analyses import (
+    Alignment,
+    Analysis,
+    Attack,
+    Compare,
+    Corruptions,
+    Found,
+    Hessian,
+    Spectrum,
+    Surface,
+    Trajectory,
+)
+from .analyses.section import Drawing, Section
+from .page.html import write_page
+from .python import Networks, Runs, load, train
+from .runner import Result
+from .schema import Column, Table
+from .subjects import Subject
+from .tables import read_table
+
+__all__ = [
+    "Alignment",
+    "Analysis",
+    "Attack",
+    "Column",
+    "Compare",
+    "Corruptions",
+    "Drawing",
+    "Found",
+    "Hessian",
+    "Networks",
+    "Result",
+    "Runs",
+    "Section",
+    "Spectrum",
+    "Subject",
+    "Surface",
+    "Table",
+    "Trajectory",
+    "load",
+    "read_table",
+    "train",
+    "write_page",
+]
