@@ -3,6 +3,7 @@
 The command line, Python and ``analyze compare`` come through here.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -191,6 +192,12 @@ def origin_of(
         analysis={"name": analysis.name, "version": analysis.version},
         settings=settings_json(analysis),
         seed=analysis.seed,
-        checks=list(found.checks),
+        checks=[{name: _plain(value) for name, value in row.items()} for row in found.checks],
         **found.record,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy or torch as Python's, and None for one that JSON cannot say."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

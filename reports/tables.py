@@ -109,6 +109,8 @@ def _typed(cells: "pd.Series[Any]", column: Column | None) -> "pd.Series[Any]":
             return cells
         raise
     whole = column.kind == "int" if column is not None else cells.astype(str).str.fullmatch(r"-?\d+").all()
+    if column is not None and whole and (found % 1).any():
+        raise ValueError(f"{found[found % 1 != 0].iloc[0]:g} is no whole number")
     return found.astype("int64") if whole and len(found) and found.notna().all() else found
 
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from reports import figures
 from reports.cli import main
@@ -82,9 +83,13 @@ def test_figure_has_a_row_for_each_measure_and_the_layers_in_order(runs, tmp_pat
     assert all(axes.collections for axes in shown)  # a band over the two seeds
 
 
-@pytest.mark.parametrize(("name", "message"), [("nowhere", "no checkpoint"), ("foreign.pt", "not a")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere", "no checkpoint"), ("foreign.pt", "not a"), ("state.pt", "state.pt is no checkpoint of ours")],
+)
 def test_refuses_in_one_line_and_writes_nothing(runs, tmp_path, capsys, name, message):
     (runs / "foreign.pt").write_bytes(b"hello")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), runs / "state.pt")
     status, _, err = run(capsys, "alignment", runs / name, "--out", tmp_path / "out")
     assert status == 2
     assert err.startswith("analyze: error: ")

@@ -151,15 +151,22 @@ def test_weights_that_have_no_curvature(run, tmp_path, capsys, command, scale, m
     assert not (tmp_path / "new").exists()
 
 
-def test_more_eigenvalues_than_parameters_are_all_there_are(run, tmp_path):
+def test_more_eigenvalues_than_parameters_are_all_there_are(run, tmp_path, capsys):
     name = next(name for name, p in load_subject(run, split="train").model.named_parameters() if p.ndim == 1)
     flags = ["--params", name, "--k", "500", "--out", str(tmp_path), "--quiet"]
     assert main(["hessian", str(run), *flags]) == 0
+    assert "warning: 500 eigenvalues asked of" in capsys.readouterr().err
     frame = pd.read_csv(tmp_path / "hessian.csv")
     values = frame.loc[frame["quantity"] == "eigenvalue", "value"]
     size = dict(load_subject(run, split="train").model.named_parameters())[name].numel()
     assert len(values) == size
     assert values.sum() == pytest.approx(frame["value"].iloc[0], rel=1e-3)  # the trace
+
+
+def test_an_accuracy_of_the_whole_range_is_none(run, tmp_path, capsys):
+    assert main(["spectrum", str(run), "--accuracy", "1", "--out", str(tmp_path / "new"), "--quiet"]) == 2
+    assert "accuracy is 1; it must lie in (0, 1)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_every_epoch_of_a_checkpoint_file(run, tmp_path, capsys):

@@ -5,8 +5,10 @@ import json
 import pandas as pd
 import pytest
 
+from alignscape.errors import InputError
 from reports.progress import ProgressDisplay
-from reports.tables import provenance, render, write_table
+from reports.schema import METRICS
+from reports.tables import provenance, read_table, render, write_table
 
 
 def test_csv_keeps_every_digit_and_has_its_sidecar(tmp_path):
@@ -23,6 +25,16 @@ def test_a_sidecar_that_is_not_json_leaves_no_table_behind(tmp_path):
     with pytest.raises(TypeError):
         write_table(pd.DataFrame({"x": [1]}), tmp_path / "t.csv", {"bad": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cell", ["1.5", "inf", "one"])
+def test_a_number_that_is_not_whole_is_not_cut_off(tmp_path, cell):
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"epoch,step\n0,0\n{cell},3\n")
+    with pytest.raises(InputError, match=r"metrics.csv, column epoch: "):
+        read_table(path, METRICS, needed=("epoch", "step"))
+    path.write_text("epoch,step\n0,0\n,3\n")
+    assert read_table(path, METRICS, needed=())["step"].tolist() == [0, 3]
 
 
 def test_render_aligns_numbers_right_and_blanks_what_is_missing():

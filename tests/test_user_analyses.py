@@ -1,5 +1,6 @@
 """Analyses of other packages: what is wrong with one of them is told in one line and stands in nobody's way."""
 
+import json
 import sys
 
 import pandas as pd
@@ -64,6 +65,15 @@ def test_its_table_may_have_another_name(installed, run, tmp_path, capsys):
     assert main(["norms", str(run), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 0
     assert "layers.1.weight" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "out" / "weight_norms.csv")) == 4
+
+
+def test_its_checks_may_be_of_numpy_and_missing(installed, run, tmp_path):
+    checks = """, checks=[{"least": np.float32(0.5), "n": np.int64(3), "of": np.nan, "ok": np.True_}])"""
+    text = WHOLE.format(name="Sums", lower="sums", field="power").replace('"norm"])})', '"norm"])}' + checks)
+    installed("own_checks", "import numpy as np\n" + text, sums="Sums")
+    assert main(["sums", str(run), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 0
+    (row,) = json.loads((tmp_path / "out" / "weight_norms.json").read_text())["checks"]
+    assert row == {"checkpoint": str(run), "least": 0.5, "n": 3, "of": None, "ok": True}
 
 
 BAD = """

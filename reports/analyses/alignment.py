@@ -103,9 +103,11 @@ class Alignment(Analysis):
 
     def load(self, loading: Loads, path: Path, given: Path) -> "Subject":
         """Return a checkpoint of a run under the name of the run."""
-        subject = super().load(loading, path, given)
-        if subject.checkpoint is None:
+        from training.checkpoint import is_checkpoint
+
+        if path.is_file() and not is_checkpoint(path):
             raise InputError(f"{path} is no checkpoint of ours: only those hold feedback weights")
+        subject = super().load(loading, path, given)
         return dataclasses.replace(subject, name=os.fspath(given))
 
     def compute(self, subject: "Subject", show: Show = silent) -> Found:

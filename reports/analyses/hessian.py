@@ -168,7 +168,7 @@ class Hessian(Curvature):
 
         return extreme_eigenpairs(
             operator,
-            min(self.k, operator.dim),
+            self.k,
             ends=self.ends,
             tol=self.tol,
             start=start,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from alignscape.settings import POSITIVE, Only, at_least, setting
+from alignscape.settings import Only, at_least, between, setting
 from reports.analyses.analysis import Found, Show, silent
 from reports.analyses.curvature import Curvature
 from reports.analyses.section import Drawing, Section
@@ -60,7 +60,7 @@ class Spectrum(Curvature):
         "choose steps and probes so that the Wasserstein-1 error is at most T times the range of the spectrum, with "
         "probability 0.95 (12/T steps)",
         metavar="T",
-        check=POSITIVE,
+        check=between(0, 1, low_open=True, high_open=True),
         default_text="as --steps and --probes say",
         only=Only("--steps or --probes left out", lambda one: one.steps is None or one.probes is None),
     )

@@ -89,7 +89,7 @@ def compute_apart(analysis: Analysis, loading: Loading, args: argparse.Namespace
     leave()
     if first:
         written = result.save(output_folder(args))
-        print(f"{result}\nwrote {', '.join(map(str, written))}")
+        print(f"{result}\nwrote {', '.join(map(str, written))}; {peak_memory(result.origin['device'])}")
 
 
 def peak_memory(device: str) -> str:
