@@ -3,7 +3,6 @@
 import json
 import sys
 
-import pandas as pd
 import pytest
 from test_plugins import install
 
@@ -29,14 +28,14 @@ class {name}(Analysis):
     name: ClassVar[str] = "{lower}"
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "norms of the weights"
-    tables: ClassVar[tuple[Table, ...]] = (Table("weight_norms", (
+    tables: ClassVar[tuple[Table, ...]] = (Table("{lower}", (
         Column("parameter", "text", "its name", role="key"), Column("norm", "float", "of it", role="value"))),)
     section: ClassVar[Section] = Section(heading="Norms", text="Norms of the weights.", drawings=())
     {field}: float = setting(2.0, "p of the norm")
 
     def compute(self, subject, show=None):
         rows = [(name, float(p.detach().norm(self.{field}))) for name, p in subject.model.named_parameters()]
-        return Found(tables={{"weight_norms": pd.DataFrame(rows, columns=["parameter", "norm"])}})
+        return Found(tables={{"{lower}": pd.DataFrame(rows, columns=["parameter", "norm"])}})
 '''
 
 
@@ -60,19 +59,12 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_its_table_may_have_another_name(installed, run, tmp_path, capsys):
-    installed("own_table", WHOLE.format(name="Norms", lower="norms", field="power"), norms="Norms")
-    assert main(["norms", str(run), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 0
-    assert "layers.1.weight" in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / "out" / "weight_norms.csv")) == 4
-
-
 def test_its_checks_may_be_of_numpy_and_missing(installed, run, tmp_path):
     checks = """, checks=[{"least": np.float32(0.5), "n": np.int64(3), "of": np.nan, "ok": np.True_}])"""
     text = WHOLE.format(name="Sums", lower="sums", field="power").replace('"norm"])})', '"norm"])}' + checks)
     installed("own_checks", "import numpy as np\n" + text, sums="Sums")
     assert main(["sums", str(run), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 0
-    (row,) = json.loads((tmp_path / "out" / "weight_norms.json").read_text())["checks"]
+    (row,) = json.loads((tmp_path / "out" / "sums.json").read_text())["checks"]
     assert row == {"checkpoint": str(run), "least": 0.5, "n": 3, "of": None, "ok": True}
 
 
@@ -82,7 +74,12 @@ class Empty(Analysis):
     pass
 """ + WHOLE.format(name="Undecorated", lower="undecorated", field="power").replace(
     "@dataclass(frozen=True, kw_only=True)\n", ""
-) + WHOLE.format(name="Taken", lower="taken", field="model")  # fmt: skip
+) + "".join((
+    WHOLE.format(name="Taken", lower="taken", field="model"),
+    WHOLE.format(name="Renamed", lower="renamed", field="power").replace('Table("renamed"', 'Table("norms"'),
+    WHOLE.format(name="Second", lower="second", field="power").replace(
+        '"value"))),)', '"value"))), Table("hessian", ()))'),
+))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -91,11 +88,14 @@ class Empty(Analysis):
         ("empty", "own_bad:Empty of own_bad-package 0.1 declares no name, version, summary, tables, section"),
         ("number", "own_bad:number of own_bad-package 0.1 is no analysis called number"),
         ("undecorated", "own_bad:Undecorated of own_bad-package 0.1 must be a @dataclass"),
+        ("renamed", "own_bad:Renamed of own_bad-package 0.1 must call its first table renamed"),
+        ("second", "own_bad:Second of own_bad-package 0.1 has the table hessian, which is one of alignscape's"),
         ("taken", "taken has a setting whose flag is taken: argument --model: conflicting"),
     ],
 )
 def test_what_is_declared_wrong_is_one_line(installed, run, tmp_path, capsys, name, message):
-    installed("own_bad", BAD, empty="Empty", number="number", undecorated="Undecorated", taken="Taken")
+    classes = {kind.lower(): kind for kind in ("Empty", "number", "Undecorated", "Taken", "Renamed", "Second")}
+    installed("own_bad", BAD, **classes)
     assert main([name, str(run)]) == 2
     error = capsys.readouterr().err
     assert message in error

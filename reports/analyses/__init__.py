@@ -1,6 +1,7 @@
 """The analyses, each declared once in a file of its own; nothing heavy is imported here."""
 
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 
 from alignscape import plugins
@@ -46,6 +47,11 @@ def find_analysis(name: str) -> type[Analysis]:
         raise InputError(f"{what} declares no {', '.join(missing)}, as an analysis must")
     if "__dataclass_fields__" not in vars(found):
         raise InputError(f"{what} must be a @dataclass(frozen=True, kw_only=True): its settings are the fields")
+    tables = [table.name for table in found.tables]
+    if tables[:1] != [name]:
+        raise InputError(f"{what} must call its first table {name}, as the page does; it has {', '.join(tables)}")
+    if taken := {table.name for table in _tables(ANALYSES.values())}.intersection(tables):
+        raise InputError(f"{what} has the table {min(taken)}, which is one of alignscape's")
     return found
 
 
@@ -62,8 +68,11 @@ def all_analyses() -> dict[str, type[Analysis]]:
 
 def known_tables() -> dict[str, Table]:
     """Return every kind of table that a run or an analysis writes, by name."""
-    every = [METRICS, *(table for analysis in all_analyses().values() for table in analysis.tables)]
-    return {table.name: table for table in every}
+    return {table.name: table for table in _tables(all_analyses().values())}
+
+
+def _tables(analyses: Iterable[type[Analysis]]) -> list[Table]:
+    return [METRICS, *(table for analysis in analyses for table in analysis.tables)]
 
 
 __all__ = [
