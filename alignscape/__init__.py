@@ -34,9 +34,10 @@ def __getattr__(name: str) -> Any:
         return distribution_version()
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from alignscape.imports import protect
+    from alignscape.imports import protect, refuse_others
 
     protect()  # our own `reports`, whatever the current folder has of that name
+    refuse_others()
     return getattr(importlib.import_module(_PLACES[name]), name)
 
 

@@ -81,6 +81,22 @@ def protect() -> None:
         sys.meta_path.insert(0, FINDER)
 
 
+def refuse_others() -> None:
+    """Say so if code that was imported before us has loaded modules of its own under the names of our packages.
+
+    Raises:
+        ImportError: it has.
+    """
+    for name in OURS:
+        loaded, own = sys.modules.get(name), PathFinder.find_spec(name, [str(HOME)])
+        if loaded is not None and own is not None and not _same_place(getattr(loaded, "__spec__", None), own):
+            raise ImportError(
+                f"alignscape needs its own package {name}, and {getattr(loaded, '__file__', 'another')} is loaded "
+                "under that name: rename it, or leave it to alignscape to import what needs it, by a reference such as "
+                "model='mynet:make'"
+            )
+
+
 def locate(module: str) -> Path | None:
     """Return the source file of ``module`` as a user in the current folder names it, without running any of it; None
     if there is none to be found."""

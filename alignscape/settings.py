@@ -13,6 +13,7 @@ them ``| None``, or a tuple ``tuple[T, ...]``. Nothing heavy is imported here: a
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator
@@ -110,10 +111,12 @@ class Setting:
     parse: Callable[[str], Any] | None
 
     def typed(self, value: Any) -> Any:
-        """Return ``value`` as the type that is wanted where another means the same: a list as a tuple, a whole number
-        as a float (30 and 30.0 are one angle, and must have one key), text as a path."""
-        if self.several and isinstance(value, (list, tuple)):
-            return tuple(_typed(self.kind, part) for part in value)
+        """Return ``value`` as the type that is wanted where another means the same: a list, a range or an array as a
+        tuple, a whole number as a float (30 and 30.0 are one angle, and must have one key), a number of NumPy as
+        Python's, text as a path."""
+        values = value.tolist() if self.several and hasattr(value, "tolist") else value
+        if self.several and isinstance(values, (list, tuple, range)):
+            return tuple(_typed(self.kind, part) for part in values)
         return _typed(self.kind, value)
 
     def problem(self, value: Any) -> str:
@@ -146,11 +149,14 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 def _typed(kind: Any, value: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number: Any = value
         try:
-            return float(value)
+            return float(number)
         except OverflowError:
-            return math.inf if value > 0 else -math.inf
+            return math.inf if number > 0 else -math.inf
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
     return Path(value) if kind is Path and isinstance(value, str) else value
 
 

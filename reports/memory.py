@@ -1,5 +1,6 @@
 """Networks that are in memory, with a named data set or with tensors, as subjects of an analysis."""
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,11 @@ class InMemory:
 
     Attributes:
         modules: plain networks that return logits (N, classes).
-        data: a data set's name, or inputs (N, ...) and labels (N,), which then are both splits.
+        data: a data set's name, or inputs (N, ...) and labels (N,), which then are both splits; tensors or arrays.
         mean, std: of each channel of pixels in [0, 1], as the networks were trained; those of the data set if None, or
             inputs as they are (uint8 divided by 255).
         data_root: folder of the data sets.
+        download: fetch a missing data set first.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
 
@@ -40,10 +42,11 @@ class InMemory:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     data_root: Path | None = None
+    download: bool = False
     device: str = "auto"
 
     def subject(self, path: Path, *, split: str = "test", samples: int | None = None, seed: int = 0) -> Subject:
-        """Return a module with samples of ``split``.
+        """Return a copy of a module, which stays where it is and in the mode that it is in, with samples of ``split``.
 
         Raises:
             InputError: there is no such module, or it does not fit the data; weights that are not finite.
@@ -57,7 +60,8 @@ class InMemory:
             raise DivergedError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}")
         data = self._split(split)
         data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(target)
-        network, normalise = self.modules[name].to(target).eval(), self._normalise(data).to(target)
+        network = _copied(self.modules[name]).to(target).eval()
+        normalise = self._normalise(data).to(target)
         dataset = self.data if isinstance(self.data, str) else "tensors"
         check_fit(network, normalise, data, dataset)
         return Subject(
@@ -78,19 +82,44 @@ class InMemory:
 
     def _split(self, split: str) -> Split:
         if isinstance(self.data, str):
-            return load_split(self.data, split, find_data_root(self.data_root, Path()))
-        inputs, labels = self.data
-        if len(inputs) != len(labels) or labels.ndim != 1:
-            raise InputError(f"data are inputs (N, ...) and labels (N,), not {len(inputs)} and {tuple(labels.shape)}")
-        return Split(images=inputs, labels=labels)
+            return load_split(self.data, split, find_data_root(self.data_root, Path()), download=self.download)
+        return samples_of(self.data)
 
     def _normalise(self, data: Split) -> nn.Module:
         if isinstance(self.data, str):
             known = source(self.data)
             return normalise_for(self.mean or known.mean, self.std or known.std, data)
-        if self.mean is None or self.std is None:
+        if self.mean is None and self.std is None:
             return Unit()
+        if self.mean is None or self.std is None:
+            raise InputError("data of your own need both mean and std, or neither")
         return normalise_for(self.mean, self.std, data)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy; the module itself if it holds what cannot be copied, such as tensors of a graph."""
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError):
+        return module
+
+
+def samples_of(data: Any) -> Split:
+    """Return inputs and labels that were given, tensors or arrays, as samples; labels of any whole type.
+
+    Raises:
+        InputError: they are no such pair.
+    """
+    try:
+        inputs, labels = (torch.as_tensor(part).detach() for part in data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError("data are a pair of tensors or arrays: inputs (N, ...) and labels (N,)") from error
+    if labels.ndim != 1 or inputs.ndim == 0 or len(inputs) != len(labels) or not len(labels):
+        shapes = f"{tuple(inputs.shape)} and {tuple(labels.shape)}"
+        raise InputError(f"data are inputs (N, ...) and labels (N,), not of the shapes {shapes}")
+    if labels.is_floating_point() or labels.is_complex() or labels.min() < 0:
+        raise InputError("labels are the numbers of the classes, whole and from 0")
+    return Split(images=inputs, labels=labels.long())
 
 
 def _digest(state: Mapping[str, Any]) -> str:

@@ -7,9 +7,10 @@ curvature.frame(); curvature.plot(); curvature.save("results")
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self
 
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ from reports.analyses import (
     installed_analyses,
 )
 from reports.analyses.analysis import silent
-from reports.flags import default_text, one_of
+from reports.flags import default_text, givable, one_of
 from reports.loading import Loading
 from reports.memory import InMemory
 from reports.progress import TrainingDisplay, show_progress
@@ -40,6 +41,7 @@ from training.config import TrainConfig
 from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
@@ -53,6 +55,8 @@ def _analysing(cls: Callable[P, Analysis]) -> "Callable[Concatenate[Networks, P]
     """Return the method that makes an analysis; its signature is that of the analysis' settings."""
 
     def analyse(networks: "Networks", /, *args: P.args, **settings: P.kwargs) -> Result:
+        if args:
+            raise TypeError(f"{cls.name}() takes its settings by name")  # type: ignore[attr-defined]
         return networks.analyse(cls, **settings)  # type: ignore[arg-type]
 
     described = settings_of(cls)  # type: ignore[arg-type]
@@ -132,11 +136,11 @@ class Networks(Sequence["Networks"]):
     def __len__(self) -> int:
         return len(self.given)
 
-    def __getitem__(self, index: Any) -> "Networks":
+    def __getitem__(self, index: Any) -> Self:
         chosen = self.given[index]
-        return Networks(chosen if isinstance(index, slice) else (chosen,), self.loading, progress=self.progress)
+        return type(self)(chosen if isinstance(index, slice) else (chosen,), self.loading, progress=self.progress)
 
-    def __iter__(self) -> Iterator["Networks"]:
+    def __iter__(self) -> Iterator[Self]:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
@@ -192,7 +196,7 @@ def train(
     *,
     data_root: str | Path | None = None,
     download: bool = False,
-    device: str = "auto",
+    device: "str | torch.device" = "auto",
     stack: "Sizes" = "auto",
     progress: bool = False,
     **settings: Any,
@@ -225,11 +229,11 @@ def train(
     """
     from reports.subjects import find_data_root
 
-    known = settings_of(TrainConfig)
+    known = givable(TrainConfig)
     if unknown := [name for name in settings if name not in known]:
         raise InputError(f"no setting {unknown[0]!r}; there are {', '.join(known)}")
     values = {
-        name: list(value) if known[name].swept and isinstance(value, Iterable) else value
+        name: list(value) if known[name].swept and isinstance(value, Iterable) and not isinstance(value, str) else value
         for name, value in settings.items()
     }
     configs = configs_of(values, {name: name for name in values})
@@ -240,11 +244,11 @@ def train(
         None if out is None else Path(out),
         data_root=root,
         download=download,
-        device=device,
+        device=str(device),
         stack=stack,
         progress=TrainingDisplay(configs[0].epochs) if progress else None,
     )
-    loading = Loading(data_root=root, device=device)  # type: ignore[arg-type]
+    loading = Loading(data_root=root, device=str(device))  # type: ignore[arg-type]
     return Runs([run.path for run in runs], loading, progress=progress)
 
 
@@ -257,7 +261,7 @@ def load(
     model: str | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
-    device: str = "auto",
+    device: "str | torch.device" = "auto",
     progress: bool = False,
 ) -> Networks:
     """Return networks to analyse.
@@ -286,25 +290,54 @@ def load(
     Raises:
         InputError: nothing was given, files and modules together, or modules without data.
     """
-    modules: dict[str, nn.Module] = {}
-    paths: list[Path] = []
-    for one in networks:
-        if isinstance(one, Mapping):
-            modules.update(one)
-        elif isinstance(one, nn.Module):
-            modules[type(one).__name__ if type(one).__name__ not in modules else f"network {len(modules) + 1}"] = one
-        else:
-            paths.append(Path(one))
+    modules = _named(networks)
+    paths = [Path(one) for one in networks if isinstance(one, (str, os.PathLike))]
     if bool(modules) == bool(paths):
         raise InputError("give run folders or checkpoints, or modules with data; not nothing, and not both")
     root = None if data_root is None else Path(data_root)
+    mean, std = _channels(mean), _channels(std)
     if paths:
         if data is not None:
             raise InputError("data are for modules; a checkpoint takes its data set, or --dataset")
         settings = {"model": model, "dataset": dataset, "mean": mean, "std": std, "data_root": root}
-        loading = Loading(**settings, download=download, device=device)  # type: ignore[arg-type]
+        loading = Loading(**settings, download=download, device=str(device))  # type: ignore[arg-type]
         return Networks(paths, loading, progress=progress)
     if (data is None) == (dataset is None):
         raise InputError("a module needs data: dataset=NAME, or data=(inputs, labels)")
-    held = InMemory(modules=modules, data=data or dataset or "", mean=mean, std=std, data_root=root, device=device)
+    if model is not None:
+        raise InputError("model is for state dicts: a module is one already")
+    held = InMemory(
+        modules=modules,
+        data=(dataset or "") if data is None else data,
+        mean=mean,
+        std=std,
+        data_root=root,
+        download=download,
+        device=str(device),
+    )
     return Networks([Path(name) for name in modules], held, progress=progress)
+
+
+def _named(networks: Sequence[Any]) -> dict[str, nn.Module]:
+    """Return the modules among what was given, each with the name that it has in tables.
+
+    Raises:
+        InputError: something that is neither a module nor a path, or two modules of one name.
+    """
+    found: dict[str, nn.Module] = {}
+    for one in networks:
+        plain = type(one).__name__ if type(one).__name__ not in found else f"network {len(found) + 1}"
+        for name, module in one.items() if isinstance(one, Mapping) else ((plain, one),):
+            if isinstance(one, (str, os.PathLike)):
+                continue
+            if not isinstance(module, nn.Module):
+                raise InputError(f"a {type(module).__name__} is no network: give paths or modules, one by one")
+            if (key := str(Path(str(name)))) in found:
+                raise InputError(f"two networks are called {key}")
+            found[key] = module
+    return found
+
+
+def _channels(values: "Sequence[float] | float | None") -> "Sequence[float] | None":
+    """Return what was given for each channel; a number is that of one."""
+    return (float(values),) if isinstance(values, (int, float)) else values

@@ -64,7 +64,7 @@ class Subjects:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What an analysis found, and where it comes from.
 
@@ -87,8 +87,15 @@ class Result:
     origin: dict[str, Any]
 
     def frame(self, name: str | None = None) -> "DataFrame":
-        """Return a table, the analysis' own unless another is named: one row per number, the network first."""
-        return self.found.tables[name or self.analysis.tables[0].name].copy()
+        """Return a table, the analysis' own unless another is named: one row per number, the network first.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        tables = self.found.tables
+        if (name := name or self.analysis.tables[0].name) not in tables:
+            raise InputError(f"{self.analysis.name} has no table {name!r} here; it has {', '.join(tables)}")
+        return tables[name].copy()
 
     def plot(self, stem: str | None = None) -> "Figure":
         """Draw the analysis' figure, or the one whose file is called ``stem``, ready for a paper.
@@ -96,9 +103,12 @@ class Result:
         Raises:
             InputError: there is nothing to draw.
         """
-        drawings = self.analysis.section.drawings
-        drawing = drawings[0] if stem is None else next(one for one in drawings if one.stem == stem)
-        return self._figure(drawing)
+        drawings = {one.stem: one for one in self.analysis.section.drawings}
+        if not drawings:
+            raise InputError(f"{self.analysis.name} draws nothing; see frame()")
+        if stem is not None and stem not in drawings:
+            raise InputError(f"{self.analysis.name} has no figure {stem!r}; it has {', '.join(drawings)}")
+        return self._figure(drawings[stem or next(iter(drawings))])
 
     def _figure(self, drawing: Drawing) -> "Figure":
         return drawing.figure(self.found.tables, self.analysis.tables[0].name)
@@ -127,11 +137,15 @@ class Result:
     def __str__(self) -> str:
         return self.analysis.text(self.found)
 
+    __repr__ = __str__  # tables of all numbers would fill the screen
+
     def _repr_html_(self) -> str:
         import html
 
         title = f"<b>{html.escape(self.analysis.section.heading)}</b>"
-        return f"{title}<pre>{html.escape(str(self))}</pre>{self.frame().to_html(max_rows=20, index=False)}"
+        frame = self.frame()
+        table = f"<details><summary>{len(frame)} rows</summary>{frame.to_html(max_rows=20, index=False)}</details>"
+        return f"{title}<pre>{html.escape(str(self))}</pre>{table}"
 
 
 def run_analysis(
@@ -145,6 +159,10 @@ def run_analysis(
     Raises:
         InputError: a checkpoint that cannot be loaded or analysed; no network but diverged ones.
     """
+    if not given:
+        raise InputError("no network is given")
+    if analysis.against_first and len(given) < 2:
+        raise InputError(f"{analysis.name} needs at least two checkpoints; the first is the baseline")
     subjects = Subjects(
         [(path, analysis.paths(path)) for path in given], lambda path, of: analysis.load(loading, path, of)
     )
@@ -157,8 +175,6 @@ def run_analysis(
 
 
 def _check_baseline(analysis: Analysis, given: Sequence[Path], there: Sequence[Subject]) -> None:
-    if len(given) < 2:
-        raise InputError(f"{analysis.name} needs at least two checkpoints; the first is the baseline")
     if there[0].name != str(given[0]):
         raise InputError(f"{given[0]} has diverged: give another network first, as the baseline")
     if len(there) < 2:

@@ -54,17 +54,17 @@ class Subject:
     name: str
     path: Path
     digest: str
-    model: nn.Module
-    normalise: nn.Module
-    images: Tensor
-    labels: Tensor
+    model: nn.Module = field(repr=False)
+    normalise: nn.Module = field(repr=False)
+    images: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
     dataset: str
     split: str
     data_digest: str
     data_root: Path | None
-    checkpoint: Checkpoint | None
+    checkpoint: Checkpoint | None = field(repr=False)
     columns: dict[str, Any] = field(default_factory=dict)
-    load: "Callable[[Path], Subject] | None" = None
+    load: "Callable[[Path], Subject] | None" = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +90,10 @@ class Subject:
             InputError: it cannot be loaded.
         """
         assert self.load is not None
-        return self.load(path)
+        try:
+            return self.load(path)
+        except DivergedError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
 def load_subject(

@@ -27,8 +27,8 @@ class FunctionAttack:
         function: the attack.
         name: what the tables call it.
         norm: ``linf`` or ``l2``, of the ball.
-        steps: handed on to a function that takes it; None leaves its default.
-        loss: likewise.
+        steps: handed on to a function that takes it, of which None leaves the default; 1 for another.
+        loss: handed on to a function that takes it; ``its own`` for another.
         restarts: 1: a function that starts anew does so itself.
 
     Raises:
@@ -54,14 +54,17 @@ class FunctionAttack:
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise InputError(f"the attack {self.name} is no function, but {type(self.function).__name__}")
+        if not callable(self.function) or isinstance(self.function, type):
+            kind = "a class" if isinstance(self.function, type) else type(self.function).__name__
+            raise InputError(f"the attack {self.name} is no function, but {kind}")
         try:
             inspect.signature(self.function).bind(None, None, None, 0.0, **self._options(None))
         except (TypeError, ValueError) as error:
             raise InputError(f"the attack {self.name} must take (model, images, labels, eps): {error}") from error
-        if self.steps is None:
+        if self.steps is None or "steps" not in self._parameters():
             object.__setattr__(self, "steps", self._default_steps())
+        if "loss" not in self._parameters():
+            object.__setattr__(self, "loss", "its own")
 
     @property
     def needs_gradient(self) -> bool:

@@ -128,6 +128,7 @@ def test_torchattacks_agrees(runs, tmp_path, capsys):
         (["--audit-eps", ".1"], "--audit-eps has an effect with --audit only"),
         (["--gradient", "guessed"], "invalid choice: 'guessed'"),
         (["--audit", "--surrogate", "nowhere.pt"], "no such checkpoint: nowhere.pt"),
+        (["--attack"], "argument --attack: expected at least one argument"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(runs, tmp_path, capsys, arguments, message):
@@ -171,3 +172,85 @@ def test_a_model_without_gradients_is_named_and_square_still_runs(tmp_path, caps
     assert "use the square attack, which needs none" in err
     assert not (tmp_path / "new").exists()
     assert attack(capsys, *foreign, "--attack", "square", "--queries", 5)[0] == 0
+
+
+MINE = """
+from dataclasses import dataclass
+import torch
+
+def invert(model, images, labels, eps):
+    return 1 - images
+invert.needs_gradient = False
+
+def still(model, images, labels, eps, steps=7, loss="ce"):
+    return images
+
+@dataclass
+class Darken:
+    kernel: torch.Tensor
+    name: str = "dark/en"
+    norm: str = "linf"
+    loss: str = "none"
+    steps: int = 1
+    restarts: int = 1
+    needs_gradient: bool = False
+
+    def on(self, batch, *, restart, stop_when_fooled):
+        return lambda eps, chosen: (batch.images[chosen] - eps).clamp(0, 1)
+
+dark = Darken(torch.ones(2))
+other = Darken(torch.ones(2), name="pgd")
+round = Darken(torch.ones(2), norm="l2")
+
+class Whole:
+    name, norm, loss, steps, restarts, needs_gradient = "whole", "linf", "none", 1, 1, False
+    def on(self, batch, *, restart, stop_when_fooled):
+        return lambda eps, chosen: batch.images[chosen]
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Be in a folder with attacks of the user's own; return their module's name."""
+    (tmp_path / f"own_{tmp_path.name}.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    return f"own_{tmp_path.name}"
+
+
+@pytest.mark.parametrize(
+    ("attacks", "message"),
+    [
+        (["Whole"], "Whole is no function, but a class"),
+        (["round"], "round has the norm l2: give --norm l2"),
+        (["pgd", "other"], "two attacks are called pgd"),
+    ],
+)
+def test_an_attack_of_ones_own_that_does_not_go_is_one_line(runs, mine, capsys, attacks, message):
+    names = [name if name == "pgd" else f"{mine}:{name}" for name in attacks]
+    status, _, err = attack(capsys, runs / "bp", "--attack", *names, "--samples", 20, "--out", "new")
+    assert status == 2
+    assert re.fullmatch(rf"analyze: error: .*{re.escape(message)}.*\n", err)
+
+
+def test_steps_and_loss_reach_an_attack_of_ones_own(runs, mine, capsys, tmp_path):
+    arguments = ["--attack", f"{mine}:still", "--steps", 3, "--loss", "dlr", "--eps", 0.1, "--samples", 20]
+    assert attack(capsys, runs / "bp", *arguments, "--out", tmp_path)[0] == 0
+    row = pd.read_csv(tmp_path / "attack.csv").iloc[0]
+    assert (row.steps, row.loss) == (3, "dlr")
+
+
+def test_an_object_that_is_an_attack_is_recorded_in_words(runs, mine, capsys, tmp_path):
+    arguments = ["--attack", f"{mine}:dark", "--eps", 0.1, "--samples", 20, "--save-examples", "--out", tmp_path]
+    assert attack(capsys, runs / "bp", *arguments)[0] == 0
+    (recorded,) = json.loads((tmp_path / "attack.json").read_text())["attacks"]
+    assert recorded["kernel"] == "tensor([1., 1.])"
+    assert [path.name for path in (tmp_path / "examples").iterdir()] == ["00-dark-en-none.npz"]
+
+
+def test_images_that_leave_the_ball_are_spoken_of(runs, mine, capsys, tmp_path):
+    arguments = ["--attack", f"{mine}:invert", "--eps", 0, 0.1, "--samples", 20, "--out", tmp_path]
+    status, _, err = attack(capsys, runs / "bp", *arguments)
+    assert status == 0
+    rejected = pd.read_csv(tmp_path / "attack.csv").rejected.max()
+    assert rejected > 0
+    assert f"{rejected} images of {mine}:invert fooled outside of the ball or of [0, 1], and do not count" in err

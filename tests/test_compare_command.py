@@ -104,6 +104,9 @@ def test_numbers_of_other_tables_join(runs, tmp_path, capsys):
         (["bp0", "bp1", "--tables", "bp0/metrics.csv"], "has no column checkpoint"),
         (["bp0", "bp1", "--attack", "pgd", "--eps", "2"], "eps 2 is outside [0, 1]"),
         (["bp0", "bp1", "--attack", "pdg"], "unknown attack 'pdg'"),
+        (["bp0", "bp1", "--eps", ".1"], "--eps has an effect with --attack only"),
+        (["bp0", "bp1", "--norm", "l2"], "--norm has an effect with --attack only"),
+        (["bp0", "bp1", "--steps", "3"], "--attack bim, pgd, torchattacks:NAME or one of your own only"),
     ],
 )
 def test_bad_input_is_one_line(runs, tmp_path, capsys, monkeypatch, arguments, message):
@@ -159,9 +162,13 @@ def test_a_diverged_network_among_others_is_left_out_by_name(runs, lost, tmp_pat
         ([lost, runs / "bp0", runs / "bp1"], "has diverged: give another network first"),
         ([runs / "bp0", lost], "every network but the baseline has diverged"),
         ([lost, lost / "ckpt.pt"], "every network given has diverged"),
+        ([lost], "compare needs at least two checkpoints"),
     ):
         status, _, err = compare(capsys, *folders, "--out", tmp_path / "new")
         assert (status, message in err) == (2, True)
+    flags = ["--gradient", "transfer", "--eps", ".1", "--quiet", "--device", "cpu", "--out", str(tmp_path / "new")]
+    assert main(["attack", str(runs / "bp0"), "--surrogate", str(lost), *flags]) == 2
+    assert f"{lost}: the weights hold NaN" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

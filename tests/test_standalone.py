@@ -37,6 +37,16 @@ def test_modules_of_a_user_do_not_stand_in_the_way(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_module_loaded_under_a_name_of_ours_is_named(tmp_path):
+    (tmp_path / "reports.py").write_text("WIDTH = 16\n", encoding="utf-8")
+    (tmp_path / "script.py").write_text("import alignscape, reports\nalignscape.load('runs')\n", encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"ImportError: alignscape needs its own package reports, and {tmp_path / 'reports.py'} is")
+
+
 WITHOUT = """
 import doctest, importlib, sys, warnings
 

@@ -19,6 +19,7 @@ from reports.schema import METRICS, Table
 ANALYSES: dict[str, type[Analysis]] = {
     one.name: one for one in (Alignment, Hessian, Spectrum, Trajectory, Surface, Attack, Corruptions, Compare)
 }  # in the order of the page
+DECLARED = ("name", "version", "summary", "tables", "section")
 
 
 def installed_analyses() -> dict[str, EntryPoint]:
@@ -38,8 +39,13 @@ def find_analysis(name: str) -> type[Analysis]:
     if name not in added:
         raise InputError(f"unknown analysis {name!r}; known: {', '.join((*ANALYSES, *added))}")
     found = plugins.load(added[name], flag="analysis")
-    if not (isinstance(found, type) and issubclass(found, Analysis)) or found.name != name:
-        raise InputError(f"{added[name].value} of {plugins.source(added[name])} is no analysis called {name}")
+    what = f"{added[name].value} of {plugins.source(added[name])}"
+    if not (isinstance(found, type) and issubclass(found, Analysis)) or getattr(found, "name", name) != name:
+        raise InputError(f"{what} is no analysis called {name}")
+    if missing := [part for part in DECLARED if not hasattr(found, part)]:
+        raise InputError(f"{what} declares no {', '.join(missing)}, as an analysis must")
+    if "__dataclass_fields__" not in vars(found):
+        raise InputError(f"{what} must be a @dataclass(frozen=True, kw_only=True): its settings are the fields")
     return found
 
 

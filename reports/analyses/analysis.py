@@ -161,7 +161,7 @@ class Analysis:
 
         from reports.tables import render
 
-        return render(pd.DataFrame(list(found.checks)) if found.checks else found.tables[self.name])
+        return render(pd.DataFrame(list(found.checks)) if found.checks else found.tables[self.tables[0].name])
 
     @classmethod
     def merits(cls, table: "DataFrame") -> "DataFrame | None":

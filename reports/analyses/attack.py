@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import json
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from alignscape.errors import InputError
 from alignscape.settings import Only, setting
 from reports.analyses.analysis import Analysis, Found, Show, batch_setting, samples_setting, silent, split_setting
-from reports.analyses.attack_settings import Attacks, check_epsilons, pixels
+from reports.analyses.attack_settings import Attacks, check_epsilons, loss_setting, pixels, steps_setting
 from reports.analyses.section import Drawing, Section
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
 
@@ -85,6 +87,8 @@ class Attack(Attacks, Analysis):
     split: Literal["train", "test"] = split_setting("test")
     samples: int | None = samples_setting(1000)
     batch_size: int | None = batch_setting(1000)
+    steps: int | None = steps_setting(", or --audit")
+    loss: Literal["ce", "dlr", "ce-saturating"] = loss_setting(", or --audit")
     gradients: tuple[Literal["true", "feedback", "transfer", "none"], ...] = setting(
         ("true",),
         "whose gradient the attack follows: true, the network's own (the only one that measures robustness); feedback, "
@@ -191,6 +195,10 @@ class Attack(Attacks, Analysis):
             )
             for mode, attack in blind + guided
         ]
+        for curve in curves:
+            if curve.rejected:
+                outside = f"{curve.rejected} images of {curve.attack} fooled outside of the ball or of [0, 1]"
+                warnings.warn(f"{subject.name}: {outside}, and do not count", stacklevel=2)
         return with_worst_cases(curves, list(dict.fromkeys(mode for mode, _ in guided)))
 
     def _audits(self, subject: "Subject", surrogate: "Subject | None", show: Show) -> "list[Audit]":
@@ -254,7 +262,15 @@ def _audit_text(subject: "Subject", audit: Any) -> str:
 
 
 def describe(attack: "AnyAttack") -> dict[str, Any]:
-    """Return an attack's parameters as JSON."""
+    """Return an attack's parameters as JSON; of one that is not ours, what JSON cannot say as text."""
     fields: Any = dataclasses.fields(attack) if dataclasses.is_dataclass(attack) else ()
-    values = {field.name: getattr(attack, field.name) for field in fields if field.repr}
+    values = {field.name: _as_json(getattr(attack, field.name)) for field in fields if field.repr}
     return {"name": attack.name, **values}
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return repr(value)
+    return value

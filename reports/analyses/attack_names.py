@@ -67,6 +67,8 @@ def make_attack(name: str, of: Parameters) -> Attack:
     else:
         known = ", ".join((*OURS, *added, "torchattacks:NAME", "package.module:function"))
         raise InputError(f"unknown attack {name!r}; known: {known}")
-    if isinstance(found, Attack):
+    if isinstance(found, Attack) and not isinstance(found, type):
+        if found.norm != of.norm:
+            raise InputError(f"the attack {name} has the norm {found.norm}: give --norm {found.norm}, for all attacks")
         return found
     return FunctionAttack(function=found, name=name, norm=of.norm, steps=of.steps, loss=of.loss)

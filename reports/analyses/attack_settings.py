@@ -36,6 +36,30 @@ def _when(words: str, *names: str) -> Only:
     return Only(words, lambda one: any(name in names or name.partition(":")[0] in names for name in one.attacks))
 
 
+def steps_setting(otherwise: str = "") -> Any:
+    """Return the setting ``steps``; ``otherwise`` says when else it has an effect."""
+    return setting(
+        None,
+        "steps an image",
+        metavar="N",
+        check=at_least(1),
+        default_text="10; theirs",
+        only=Only(f"--attack bim, pgd, torchattacks:NAME or one of your own{otherwise}", lambda one: _uses_steps(one)),
+        group="attack",
+    )
+
+
+def loss_setting(otherwise: str = "") -> Any:
+    """Return the setting ``loss``; ``otherwise`` says when else it has an effect."""
+    return setting(
+        "ce",
+        "what is climbed: ce, the cross-entropy as log-odds, which do not saturate; dlr, the scale-free "
+        "margin of AutoAttack; ce-saturating, the cross-entropy as other tools compute it",
+        only=Only(f"--attack fgsm, bim, pgd or one of your own{otherwise}", lambda one: _uses_loss(one)),
+        group="attack",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attacks:
     """Which attacks are made at which eps, with their parameters; ``Attack`` and ``compare`` have these settings."""
@@ -46,7 +70,6 @@ class Attacks:
         "package.module:function of your own",
         metavar="NAME",
         flags=("--attack",),
-        empty=True,
         group="attack",
     )
     eps: tuple[float, ...] = setting(
@@ -58,15 +81,7 @@ class Attacks:
         group="attack",
     )
     norm: Literal["linf", "l2"] = setting("linf", "norm of the ball", group="attack")
-    steps: int | None = setting(
-        None,
-        "steps an image",
-        metavar="N",
-        check=at_least(1),
-        default_text="10; theirs",
-        only=Only("--attack bim, pgd or torchattacks:NAME, or --audit", lambda one: _uses_steps(one)),
-        group="attack",
-    )
+    steps: int | None = steps_setting()
     step_size: float | None = setting(
         None,
         "step in pixel units at every eps",
@@ -92,13 +107,7 @@ class Attacks:
         only=_when("--attack square", "square"),
         group="attack",
     )
-    loss: Literal["ce", "dlr", "ce-saturating"] = setting(
-        "ce",
-        "what is climbed: ce, the cross-entropy as log-odds, which do not saturate; dlr, the scale-free "
-        "margin of AutoAttack; ce-saturating, the cross-entropy as other tools compute it",
-        only=Only("--attack fgsm, bim or pgd, or --audit", lambda one: _uses_loss(one)),
-        group="attack",
-    )
+    loss: Literal["ce", "dlr", "ce-saturating"] = loss_setting()
 
     @classmethod
     def details(cls) -> Mapping[str, str]:
@@ -122,20 +131,24 @@ class Attacks:
         """Return the attacks.
 
         Raises:
-            InputError: an unknown attack, or parameters that it cannot have.
+            InputError: an unknown attack, parameters that it cannot have, or two attacks of one name.
         """
         from reports.analyses.attack_names import make_attack
 
-        return [make_attack(name, self) for name in self.attacks]
+        made = [make_attack(name, self) for name in self.attacks]
+        names = [attack.name for attack in made]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"two attacks are called {twice[0]}, and a table could not tell them apart")
+        return made
 
 
 def _uses_steps(one: Any) -> bool:
-    iterates = any(name in ITERATED or ":" in name for name in one.attacks)
-    return iterates or getattr(one, "audit", False)
+    return any(name not in ("fgsm", "square") for name in one.attacks) or getattr(one, "audit", False)
 
 
 def _uses_loss(one: Any) -> bool:
-    return bool({"fgsm", *ITERATED} & set(one.attacks)) or getattr(one, "audit", False)
+    climbing = (name for name in one.attacks if name != "square" and not name.startswith("torchattacks:"))
+    return any(climbing) or getattr(one, "audit", False)
 
 
 def check_epsilons(values: tuple[float, ...]) -> None:

@@ -1,6 +1,7 @@
 """Attacks on a subject: which network's gradient each mode follows, and what is kept of it."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def example_files(subject: Subject, curves: Sequence[AttackCurve]) -> dict[str, 
     fooled at the smallest eps (else the original image), ``minimal_eps`` (inf: never fooled, 0: wrong as it is) and
     ``labels``."""
     labels = subject.labels.cpu().numpy()
-    names = [f"{curve.attack}-{curve.gradient}".replace(" ", "-").replace(":", "-") for curve in curves]
+    names = [re.sub(r"[^\w.]+", "-", f"{curve.attack}-{curve.gradient}") for curve in curves]
     return {
         f"examples/{{index:02d}}-{name}.npz": functools.partial(_write_examples, curve, labels)
         for name, curve in zip(names, curves, strict=True)

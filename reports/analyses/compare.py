@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from alignscape.errors import InputError
-from alignscape.settings import setting
+from alignscape.settings import Only, setting
 from reports.analyses.analysis import Analysis, Found, Show, batch_setting, silent, split_setting
 from reports.analyses.attack import Attack
 from reports.analyses.attack_settings import Attacks, pixels
@@ -16,6 +16,7 @@ from reports.schema import Column, Table, columns, interval
 if TYPE_CHECKING:
     from reports.subjects import Subject
 
+ATTACKED = Only("--attack", lambda one: len(one.attacks) > 0)
 COMPARED = "what is compared (accuracy always is)"
 
 
@@ -69,7 +70,10 @@ class Compare(Attacks, Analysis):
         empty=True,
         group=COMPARED,
     )
-    eps: tuple[float, ...] = setting((0.03,), "their radii, pixel units", metavar="E", parse=pixels, group=COMPARED)
+    eps: tuple[float, ...] = setting(
+        (0.03,), "their radii, pixel units", metavar="E", parse=pixels, only=ATTACKED, group=COMPARED
+    )
+    norm: Literal["linf", "l2"] = setting("linf", "norm of the ball", only=ATTACKED, group=COMPARED)
     with_tables: tuple[Path, ...] = setting(
         (),
         "also the numbers in these tables of other commands, for the same checkpoints: hessian.csv, attack.csv, "

@@ -6,8 +6,11 @@ which click-based parsers do not.
 
 import argparse
 import importlib
+import warnings
+from importlib.metadata import EntryPoint
 from typing import Any, NoReturn
 
+from alignscape.errors import InputError
 from alignscape.plugins import source
 from reports.analyses import ANALYSES, find_analysis, installed_analyses
 from reports.commands.analysis import AnalysisCommand
@@ -51,15 +54,26 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
         description="Loss landscapes and robustness of networks trained without weight transport.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    others = {name: f"an analysis from {source(entry)}" for name, entry in installed_analyses().items()}
+    others = {name: f"an analysis from {source(entry)}" for name, entry in added_commands().items()}
     for name in (*COMMANDS, *others):
         known = command_named(name) if name in COMMANDS or name == chosen else None
         text = others[name] if known is None else known.HELP
         command = commands.add_parser(name, help=others.get(name, text), description=text)
         if known is not None and chosen in (None, name):
-            known.add_arguments(command)
+            try:
+                known.add_arguments(command)
+            except argparse.ArgumentError as error:
+                raise InputError(f"{name} has a setting whose flag is taken: {error}") from error
             command.set_defaults(run=known.run)
     return parser
+
+
+def added_commands() -> dict[str, EntryPoint]:
+    """Return the analyses that installed packages add as commands; a command of ours stays ours, with a warning."""
+    found = installed_analyses()
+    for name in set(found) & set(COMMANDS):
+        warnings.warn(f"{name} of {source(found.pop(name))} is no command: alignscape has one", stacklevel=2)
+    return found
 
 
 def command_named(name: str) -> Any:
