@@ -123,11 +123,10 @@ def _own_look(rule: str, folder: Path) -> Look:
     number = int.from_bytes(hashlib.sha256(rule.encode()).digest()[:8], "big")
     number, colour = divmod(number, len(OWN_COLOURS))
     number, marker = divmod(number, len(_OWN_MARKERS))
-    declared = declared_texts(rule)
-    chosen = {"colour": declared.get("colour", ""), "marker": declared.get("marker", "")}
+    own = {"colour": "", "marker": "", **declared_texts(rule)}
     return Look(
-        colour=to_hex(chosen["colour"]) if is_color_like(chosen["colour"]) else OWN_COLOURS[colour],
-        marker=chosen["marker"] if chosen["marker"] in Line2D.filled_markers else _OWN_MARKERS[marker],
+        colour=to_hex(own["colour"]) if is_color_like(own["colour"]) else OWN_COLOURS[colour],
+        marker=own["marker"] if own["marker"] in Line2D.filled_markers else _OWN_MARKERS[marker],
         linestyle=_OWN_DASHES[number % len(_OWN_DASHES)],
     )
 

@@ -33,17 +33,16 @@ def add_seed_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="S", help=text)
 
 
-def add_data_root_argument(parser: argparse._ActionsContainer, *, of_run: bool = False) -> None:
-    """Add ``--data-root``; a command on a run (``of_run``) looks also where the run was trained from."""
-    recorded = "else where the run was trained from, " if of_run else ""
+def add_data_root_argument(parser: argparse._ActionsContainer) -> None:
+    """Add ``--data-root``."""
     text = "folder that holds the data sets in torchvision's layout; digits need none "
-    text += f"(default: $ALIGNSCAPE_DATA, {recorded}else ./data)"
+    text += "(default: $ALIGNSCAPE_DATA, else ./data)"
     parser.add_argument("--data-root", type=Path, metavar="DIR", help=text)
 
 
-def add_data_arguments(parser: argparse._ActionsContainer, *, of_run: bool) -> None:
+def add_data_arguments(parser: argparse._ActionsContainer) -> None:
     """Add ``--data-root --download``."""
-    add_data_root_argument(parser, of_run=of_run)
+    add_data_root_argument(parser)
     parser.add_argument("--download", action="store_true", help="fetch a missing data set into --data-root first")
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reports.commands.common import add_device_argument, one_thread
+from reports.commands.make_cifar10c import read_test_set
 
 HELP = "train six networks on the bundled digits, run every analysis on them and write one page (offline)"
 
@@ -102,10 +103,7 @@ def _make_digits_c(folder: Path) -> None:
     """Corrupt the test digits: noise, blur, contrast and pixelation at 5 severities, in CIFAR-10-C's layout."""
     from robustness.corruptions import small_images
     from robustness.generate import make_corrupted_set
-    from training.data import load_split
 
     print(f"\n# corrupting the test digits into {folder}", flush=True)
-    test = load_split("digits", "test")
-    images = test.images.permute(0, 2, 3, 1).contiguous().numpy()
-    labels, definition = test.labels.numpy(), small_images()
-    make_corrupted_set(images, labels, folder, definition=definition, workers=1, source="digits test")
+    images, labels = read_test_set("digits", None, download=False)
+    make_corrupted_set(images, labels, folder, definition=small_images(), workers=1, source="digits test")

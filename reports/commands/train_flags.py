@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``analyze train``: those of ``TrainConfig``, and what the result of a run does not depend on."""
     groups = add_flags(parser, TrainConfig, group="training", details=_details())
-    add_data_arguments(groups[DATA], of_run=False)
+    add_data_arguments(groups[DATA])
     groups[OPTIMISATION].add_argument(
         "--stack",
         type=stack_size,

@@ -60,7 +60,8 @@ def attack(frame: DataFrame) -> Figure:
 
 def _panel_title(row: dict[Any, Any]) -> str:
     name, gradient = str(row["attack"]), str(row["gradient"])
-    title = name.upper() if name in ("fgsm", "bim", "pgd") else name[:1].upper() + name[1:]
+    acronym, given = name in ("fgsm", "bim", "pgd"), ":" in name  # a user's own, as it was given
+    title = name.upper() if acronym else name if given else name[:1].upper() + name[1:]
     title += f", {GRADIENTS.get(gradient, gradient)}"
     return title + (", L2" if row.get("norm") == "l2" else "") + (", last iterate" if row.get("curve") == "raw" else "")
 

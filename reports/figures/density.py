@@ -4,7 +4,7 @@ The curves and their bands are :class:`landscape.density.SpectralDensity`'s; thi
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,12 +85,11 @@ class Spectrum:
 
     def facts(self) -> list[str]:
         """Return the shares below and at zero in words, means over seeds; an upper limit where that is all we know."""
-        below = np.mean([single.share_below(-self.width).value for single in self.spectra])
+        below = _mean_percent(single.share_below(-self.width).value for single in self.spectra)
         zero = [single.mass_at_zero() for single in self.spectra]
-        at_zero, at_most = np.mean([one.value for one in zero]), np.mean([one.ci_high for one in zero])
-        known = f"{_percent(float(at_zero))} at 0"
-        share = known if self.has_mass_at_zero else f"at 0: at most {_percent(float(at_most))}"
-        return [f"{_percent(float(below))} below {-self.width:.2g}", share]
+        known, most = _mean_percent(one.value for one in zero), _mean_percent(one.ci_high for one in zero)
+        share = f"{known} at 0" if self.has_mass_at_zero else f"at 0: at most {most}"
+        return [f"{below} below {-self.width:.2g}", share]
 
     @property
     def has_mass_at_zero(self) -> bool:
@@ -123,13 +122,9 @@ def spectrum(frame: DataFrame) -> Figure:
     floor, top = _density_limits(spectra)
     for index, (axes, one) in enumerate(zip(panels, spectra, strict=True)):
         _density_panel(axes, one, one.grid(limits, threshold), index, narrow=columns > 3)
-        axes.set(yscale="log", ylim=(floor, top))
-        if index % columns == 0:
-            axes.set_ylabel("spectral density")
-        else:
-            axes.tick_params(labelleft=False)
-        if index + columns >= len(series):
-            axes.set_xlabel("eigenvalue of the Hessian")
+        axes.set(yscale="log", ylim=(floor, top), ylabel="" if index % columns else "spectral density")
+        axes.tick_params(labelleft=index % columns == 0)
+        axes.set_xlabel("eigenvalue of the Hessian" if index + columns >= len(series) else "")
     layout.title(cumulative, "cumulative weight", len(series))
     _cumulative_panel(cumulative, spectra, limits, threshold)
     for axes in [*panels, cumulative]:
@@ -155,7 +150,7 @@ def _panels(count: int) -> tuple[Figure, list[Axes], Axes, int]:
 
 
 def _explanation(series: list[Series], threshold: float) -> str:
-    bands = layout.seeds_note(series, single="95 % interval over probes", noun="Bands")
+    bands = layout.seeds_note(series, "95 % interval over probes", "Bands")
     return (
         f"{bands} Gaussian width: {100 * SHARPNESS:g} % of the range; axis linear within ±{threshold:.1g}. "
         "Ticks at the bottom: quadrature nodes. Red: below zero. Stem, if any: zero, to a millionth of the largest."
@@ -193,7 +188,8 @@ def _points(band: Band) -> DataFrame:
     return DataFrame({"value": band.value, "low": band.low, "high": band.high})
 
 
-def _percent(share: float) -> str:
+def _mean_percent(shares: Iterable[float]) -> str:
+    share = float(np.mean(list(shares)))
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.4g} %"
 
 

@@ -118,16 +118,13 @@ def batches(tables: list[Table], kind: str) -> list[Batch]:
     copy of another is left out.
     """
     groups: list[list[Table]] = []
-    for table in tables:
-        if table.kind != kind or table.frame.empty:
-            continue
+    for table in (one for one in tables if one.kind == kind and not one.frame.empty):
         if any(table.frame.equals(other.frame) for group in groups for other in group):
             continue
         place = next((group for group in groups if not _clash(table, group)), None)
         if place is None:
-            groups.append([table])
-        else:
-            place.append(table)
+            groups.append(place := [])
+        place.append(table)
     return [Batch(tables=g, frame=pd.concat([t.frame for t in g], ignore_index=True)) for g in groups]
 
 

@@ -96,7 +96,6 @@ class Made:
     name: str
     state: Literal["made", "up to date", "failed", "skipped"]
     reason: str = ""  # why it failed or was skipped, or what was left out
-    files: tuple[str, ...] = ()
     seconds: float = 0.0  # of computing that its jobs took, whenever that was; shared jobs count for each target
 
 
@@ -117,10 +116,8 @@ def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[s
     sidecars: dict[str, dict[str, Any]] = {}
     for result in results:
         stem = name + result.suffix
-        tables = (
-            {stem: result.table} if result.summary is None else {stem: result.summary, f"{stem}-runs": result.table}
-        )
-        for file, table in tables.items():
+        runs = {} if result.summary is None else {f"{stem}-runs": result.table}
+        for file, table in {stem: result.table if result.summary is None else result.summary, **runs}.items():
             sidecars[file] = {**about, "title": result.title, "caption": result.caption, "suffix": result.suffix}
             write_table(table, out / f"{file}.csv", sidecars[file])
             written += [f"{file}.csv", f"{file}.json"]
@@ -128,7 +125,7 @@ def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[s
             written += [path.name for path in save(result.figure, out / stem)]
     files = _sizes(out, [file for file in written if file != f"{name}.json"])
     write_json(out / f"{name}.json", {**sidecars[name], "files": files})
-    return Made(name=name, state="made", reason=one.left_out, files=tuple(written), seconds=about["seconds"])
+    return Made(name=name, state="made", reason=one.left_out, seconds=about["seconds"])
 
 
 def _origins(one: Plan, store: RunStore) -> dict[str, Any]:
