@@ -29,9 +29,9 @@ def installed(group: str, builtin: Collection[str] = ()) -> dict[str, EntryPoint
     found: dict[str, EntryPoint] = {}
     for entry in sorted(_entries(group), key=lambda entry: (entry.name, source(entry), entry.value)):
         if entry.name in builtin:
-            _warn_once(f"{entry.name} of {source(entry)} is not used: alignscape has a {entry.name} of its own")
+            warn_once(f"{entry.name} of {source(entry)} is not used: alignscape has a {entry.name} of its own")
         elif entry.name in found and found[entry.name].value != entry.value:
-            _warn_once(f"{entry.name} of {source(entry)} is not used: {source(found[entry.name])} has one too")
+            warn_once(f"{entry.name} of {source(entry)} is not used: {source(found[entry.name])} has one too")
         else:
             found.setdefault(entry.name, entry)
     return found
@@ -59,5 +59,6 @@ def _entries(group: str) -> Collection[EntryPoint]:
 
 
 @cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn of a package, however often it is come across."""
     warnings.warn(message, stacklevel=3)

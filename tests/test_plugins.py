@@ -22,7 +22,7 @@ def install(folder: Path, name: str, version: str, entries: str, modules: dict[s
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    plugins._warn_once.cache_clear()
+    plugins.warn_once.cache_clear()
     return tmp_path
 
 

@@ -1,6 +1,5 @@
 """The analyses, each declared once in a file of its own; nothing heavy is imported here."""
 
-import warnings
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 
@@ -62,7 +61,7 @@ def all_analyses() -> dict[str, type[Analysis]]:
         try:
             found[name] = find_analysis(name)
         except InputError as error:
-            warnings.warn(str(error), stacklevel=2)
+            plugins.warn_once(str(error))
     return found
 
 
