@@ -114,3 +114,12 @@ def test_as_one_of_ours_it_is_stored_and_a_lost_network_is_an_empty_table(folder
     assert list(whole) == list(lost) == Calibration.tables[0].names()
     assert len(whole) > 0
     assert lost.empty
+
+
+def test_as_one_of_ours_it_is_a_command(folder):
+    listed = "from calibration import Calibration; from reports.analyses import ANALYSES; "
+    listed += "ANALYSES['calibration'] = Calibration; from reports.cli import main"
+    done = run(folder, CODE.replace("from reports.cli import main", listed), "calibration", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "bins of confidence between 0 and 1" in done.stdout
+    assert "alignscape has a calibration of its own" in done.stderr

@@ -15,22 +15,7 @@ from alignscape.plugins import source
 from reports.analyses import ANALYSES, find_analysis, installed_analyses
 from reports.commands.analysis import AnalysisCommand
 
-COMMANDS = (
-    "demo",
-    "train",
-    "hessian",
-    "spectrum",
-    "trajectory",
-    "surface",
-    "alignment",
-    "attack",
-    "corruptions",
-    "make-cifar10c",
-    "compare",
-    "figures",
-    "report",
-    "runs",
-)
+COMMANDS = ("demo", "train", *ANALYSES, "make-cifar10c", "figures", "report", "runs")
 
 
 class _Parser(argparse.ArgumentParser):
