@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-SECONDS = 1.5  # that an analysis takes: Ray needs one or two to notice a death
+SECONDS = 4.0  # that an analysis takes: Ray needs one or two to notice a death, more on a machine with other work
 
 
 def measure(folder: Path, inputs: dict[str, Path], *, device: str, data_root: Path | None, log: str, seconds: float):

@@ -63,7 +63,7 @@ def run(tmp_path_factory):
 def test_its_checks_may_be_of_numpy_and_missing(installed, run, tmp_path):
     checks = """, checks=[{"least": np.float32(0.5), "n": np.int64(3), "of": np.nan, "ok": np.True_}])"""
     text = WHOLE.format(name="Sums", lower="sums", field="power").replace('"norm"])})', '"norm"])}' + checks)
-    installed("own_checks", "import numpy as np\n" + text, sums="Sums")
+    installed("checked_analyses", "import numpy as np\n" + text, sums="Sums")
     assert main(["sums", str(run), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 0
     (row,) = json.loads((tmp_path / "out" / "sums.json").read_text())["checks"]
     assert row == {"checkpoint": str(run), "least": 0.5, "n": 3, "of": None, "ok": True}
@@ -86,22 +86,25 @@ class Empty(Analysis):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("empty", "own_bad:Empty of own_bad-package 0.1 declares no name, version, summary, tables, section"),
-        ("number", "own_bad:number of own_bad-package 0.1 is no analysis called number"),
-        ("undecorated", "own_bad:Undecorated of own_bad-package 0.1 must be a @dataclass"),
-        ("renamed", "own_bad:Renamed of own_bad-package 0.1 must call its first table renamed"),
-        ("second", "own_bad:Second of own_bad-package 0.1 has the table hessian, which is one of alignscape's"),
+        ("empty", "bad_analyses:Empty of bad_analyses-package 0.1 declares no name, version, summary, tables, section"),
+        ("number", "bad_analyses:number of bad_analyses-package 0.1 is no analysis called number"),
+        ("undecorated", "bad_analyses:Undecorated of bad_analyses-package 0.1 must be a @dataclass"),
+        ("renamed", "bad_analyses:Renamed of bad_analyses-package 0.1 must call its first table renamed"),
+        (
+            "second",
+            ":Second of bad_analyses-package 0.1 has the table hessian, which is one of alignscape's",
+        ),
         ("taken", "taken has a setting whose flag is taken: argument --model: conflicting"),
     ],
 )
 def test_what_is_declared_wrong_is_one_line(installed, run, tmp_path, capsys, name, message):
     classes = {kind.lower(): kind for kind in ("Empty", "number", "Undecorated", "Taken", "Renamed", "Second")}
-    installed("own_bad", BAD, **classes)
+    installed("bad_analyses", BAD, **classes)
     assert main([name, str(run)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    with pytest.warns(UserWarning, match="own_bad"):
+    with pytest.warns(UserWarning, match="bad_analyses"):
         assert "taken" in all_analyses()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # once is enough

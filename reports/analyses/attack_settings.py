@@ -126,6 +126,10 @@ class Attacks:
             check_epsilons(self.eps)
         object.__setattr__(self, "eps", tuple(sorted(set(self.eps))))
         object.__setattr__(self, "attacks", tuple(dict.fromkeys(self.attacks)))
+        known = (*OURS, *plugins.installed("alignscape.attacks", OURS))
+        if unknown := [name for name in self.attacks if ":" not in name and name not in known]:
+            forms = ", ".join((*known, "torchattacks:NAME", "package.module:function"))
+            raise InputError(f"unknown attack {unknown[0]!r}; known: {forms}")
 
     def made(self) -> "list[AnyAttack]":
         """Return the attacks.
