@@ -60,10 +60,7 @@ def make_attack(name: str, of: Parameters) -> Attack:
     if source == "torchattacks":
         return TorchattacksAttack(attack=rest, norm=of.norm, iterations=of.steps)
     added = plugins.installed("alignscape.attacks", OURS)
-    if name in added:
-        found = plugins.load(added[name], flag="--attack")
-    else:
-        found = import_reference(name, flag="--attack")
+    found = plugins.load(added[name], flag="--attack") if name in added else import_reference(name, flag="--attack")
     if isinstance(found, Attack) and not isinstance(found, type):
         if found.norm != of.norm:
             raise InputError(f"the attack {name} has the norm {found.norm}: give --norm {found.norm}, for all attacks")
