@@ -7,7 +7,7 @@ import inspect
 import re
 from types import ModuleType
 
-PACKAGES = ("alignscape", "landscape", "robustness", "training", "training.store", "reports")
+PACKAGES = ("alignscape", "landscape", "robustness", "training", "training.store", "reports", "reports.figures")
 
 
 def public(package: str) -> dict[str, object]:

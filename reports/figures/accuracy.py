@@ -35,6 +35,14 @@ def attack(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing or the table is empty.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"eps": [0, 0.1], "accuracy": [0.9, 0.2], "ci_low": [0.8, 0.1], "ci_high": [0.95, 0.3]})
+        >>> figure = figures.attack(table.assign(checkpoint="net", attack="pgd", gradient="true"))
+        >>> figure.axes[0].get_title(loc="left")
+        'PGD, true gradient'
     """
     require(frame, ["checkpoint", "attack", "gradient", "eps", *_ACCURACY], table="attack")
     table = frame.assign(gradient=frame["gradient"].fillna("none").astype(str).str.lower())
@@ -81,6 +89,14 @@ def corruptions(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing, or there is no row of severity 1 or more.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"corruption": ["fog", "frost"], "accuracy": [0.7, 0.6], "ci_low": 0.5, "ci_high": 0.8})
+        >>> table = table.assign(checkpoint="net", category="weather", severity=1)
+        >>> len(figures.corruptions(table).axes)
+        2
     """
     cells = _cells(frame)
     series = series_of(frame)
@@ -146,6 +162,14 @@ def corruption_heatmap(frame: DataFrame) -> Figure:
 
     Args:
         frame: as for :func:`corruptions`.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"corruption": ["fog", "frost"], "accuracy": [0.7, 0.6], "ci_low": 0.5, "ci_high": 0.8})
+        >>> table = table.assign(checkpoint="net", category="weather", severity=1)
+        >>> [text.get_text() for text in figures.corruption_heatmap(table).axes[0].texts]
+        ['70', '60']
     """
     cells = _cells(frame)
     series, names = series_of(cells), in_order(cells)

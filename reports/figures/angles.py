@@ -24,6 +24,13 @@ def against_angle(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing, or no row is of rule ``ifa``.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"angle": [0.0, 45.0, 90.0], "value": [3.0, 4.0, 9.0]})
+        >>> figures.against_angle(table.assign(rule="ifa", seed=0, quantity="trace")).axes[0].get_ylabel()
+        'trace'
     """
     require(frame, ["rule", "angle", "quantity", "value"], table="the table of quantities")
     table = frame[np.isfinite(pd.to_numeric(frame["value"]))]

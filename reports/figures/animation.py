@@ -68,6 +68,15 @@ def trajectory_gif(
 
     Raises:
         InputError: a column is missing, ``frames`` is below 2, or ``seconds`` is not positive.
+
+    Example:
+        >>> import tempfile
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> path = DataFrame({"step": [0, 5, 9], "alpha": [2.0, 1.0, 0.0], "beta": [0.0, 1.0, 0.0], "off_plane": 0.1})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     figures.trajectory_gif(path.assign(checkpoint="net"), None, f"{folder}/path.gif", frames=2).name
+        'path.gif'
     """
     require(path, ["checkpoint", "step", "alpha", "beta"], table="trajectory")
     if frames < 2 or not seconds > 0:

@@ -29,6 +29,14 @@ def hessian(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing, or there is neither a trace nor an eigenvalue.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"quantity": ["trace", "eigenvalue"], "index": [0, 1], "value": [9.0, 4.0]})
+        >>> figure = figures.hessian(table.assign(checkpoint="net", ci_low=table["value"], ci_high=table["value"]))
+        >>> len(figure.axes)
+        2
     """
     require(frame, ["checkpoint", "quantity", "index", "value", "ci_low", "ci_high"], table="hessian")
     present = [name for name in ("trace", "eigenvalue") if (frame["quantity"] == name).any()]

@@ -42,6 +42,14 @@ def metrics(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing or the table is empty.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"epoch": [0, 1], "train_loss": [2.3, 1.0], "test_loss": [2.3, 1.1]})
+        >>> figure = figures.metrics(table.assign(checkpoint="net", train_accuracy=0.5, test_accuracy=0.5))
+        >>> len(figure.axes)
+        4
     """
     require(frame, ["checkpoint", "epoch"], table="metrics")
     columns = [name for name in _CURVES if name in frame and pd.to_numeric(frame[name]).notna().any()]
@@ -112,6 +120,13 @@ def alignment(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing, or there is no angle in the table.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"checkpoint": "net", "epoch": [0, 1], "angle_layers.1": [90.0, 60.0]})
+        >>> len(figures.alignment(table).axes)
+        1
     """
     require(frame, ["checkpoint", "epoch"], table="alignment")
     table, hidden = _spread(_long(frame))

@@ -110,6 +110,13 @@ def spectrum(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing, or no node is finite.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> table = DataFrame({"checkpoint": "net", "probe": 0, "node": [-0.1, 0.0, 5.0], "weight": [0.1, 0.8, 0.1]})
+        >>> len(figures.spectrum(table.assign(n_parameters=10)).axes) > 0
+        True
     """
     require(frame, ["checkpoint", "probe", "node", "weight", "n_parameters"], table="spectrum")
     table = frame[np.isfinite(frame["node"]) & np.isfinite(frame["weight"])]

@@ -27,6 +27,14 @@ def trajectory(path: DataFrame, surface: DataFrame | None = None) -> Figure:
 
     Raises:
         InputError: a column is missing or the table is empty.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> path = DataFrame({"step": [0, 5, 9], "alpha": [2.0, 1.0, 0.0], "beta": [0.0, 1.0, 0.0], "off_plane": 0.1})
+        >>> figure = figures.trajectory(path.assign(checkpoint="net", loss=[2.0, 1.0, 0.5], plane_loss=[2.0, 1.0, 0.5]))
+        >>> len(figure.axes) > 1
+        True
     """
     require(path, ["checkpoint", "step", "alpha", "beta"], table="trajectory")
     series = series_of(path, along="epoch")

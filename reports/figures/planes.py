@@ -49,6 +49,14 @@ def surface(frame: DataFrame) -> Figure:
 
     Raises:
         InputError: a column is missing, or no loss is finite.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> rows = [(a, b, a * a + b * b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+        >>> table = DataFrame(rows, columns=["alpha", "beta", "loss"])
+        >>> figures.surface(table.assign(checkpoint="net")).axes[0].get_xlabel() != ""
+        True
     """
     planes = planes_of(frame)
     rows, wide = layout.panel_grid(len(planes), most_columns=3 if len(planes) < 9 else 4)
@@ -81,6 +89,14 @@ def surface_3d(frame: DataFrame) -> Figure:
 
     Args:
         frame: as for :func:`surface`.
+
+    Example:
+        >>> from pandas import DataFrame
+        >>> from reports import figures
+        >>> rows = [(a, b, a * a + b * b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+        >>> table = DataFrame(rows, columns=["alpha", "beta", "loss"])
+        >>> figures.surface_3d(table.assign(checkpoint="net")).axes[0].name
+        '3d'
     """
     planes = planes_of(frame)
     scale = common_scale([grid for _, grid in planes])
