@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alignscape.device import resolve_device
 from alignscape.errors import DivergedError, InputError
 from reports.subjects import Subject, check_fit, find_data_root, normalise_for
+from training.checkpoint import not_finite
 from training.data import Split, load_split, source
 
 
@@ -56,7 +57,7 @@ class InMemory:
             raise InputError(f"{name} is no network here; there are {', '.join(self.modules)}")
         target = resolve_device(self.device)
         state = self.modules[name].state_dict()
-        if broken := [n for n, t in state.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        if broken := not_finite(state):
             raise DivergedError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}")
         data = self._split(split)
         data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(target)

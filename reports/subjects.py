@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alignscape.device import resolve_device
 from alignscape.errors import DivergedError, InputError
 from alignscape.files import sha256_file
-from training.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, load_state_dict, load_weights
+from training.checkpoint import Checkpoint, find_checkpoint, load_state_dict, load_weights
 from training.config import TrainConfig
 from training.data import Normalise, Split, load_split, source
 from training.models import import_model
@@ -125,7 +125,7 @@ def load_subject(
     if not file.is_file():
         hint = "; the run is not finished" if path.is_dir() and (path / "config.json").is_file() else ""
         raise InputError(f"no such checkpoint: {file}{hint}")
-    checkpoint = load_checkpoint(file) if model is None and is_checkpoint(file) else None
+    checkpoint = find_checkpoint(file) if model is None else None
     cut: tuple[int | None, int] = None, 0
     if checkpoint is not None:
         network, info = checkpoint.plain_model(), checkpoint.data

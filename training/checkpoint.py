@@ -210,8 +210,28 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         2410
     """
     fields = read_torch_file(path)
-    if not isinstance(fields, dict) or not {"format", "config", "model", "feedback"} <= fields.keys():
+    if not _is_ours(fields):
         raise InputError(f"{path} is not an alignscape checkpoint; for a plain state dict give --model and --dataset")
+    return _checkpoint(fields, path)
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Checkpoint | None:
+    """Read one of our checkpoints onto the CPU; None for any other file that can be read.
+
+    Raises:
+        InputError: as :func:`load_checkpoint`, but for a file that is not a checkpoint of ours.
+    """
+    if Path(path).suffix == ".safetensors":
+        return None
+    fields = read_torch_file(path)
+    return _checkpoint(fields, path) if _is_ours(fields) else None
+
+
+def _is_ours(fields: Any) -> bool:
+    return isinstance(fields, dict) and {"format", "config", "model", "feedback"} <= fields.keys()
+
+
+def _checkpoint(fields: dict[str, Any], path: str | os.PathLike[str]) -> Checkpoint:
     if fields["format"] != FORMAT:
         raise InputError(f"{path} has checkpoint format {fields['format']}; this alignscape reads format {FORMAT}")
     try:
@@ -237,8 +257,7 @@ def is_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Tell whether the readable torch file at ``path`` has the form of our checkpoints."""
     if Path(path).suffix == ".safetensors":
         return False
-    fields = read_torch_file(path)
-    return isinstance(fields, dict) and {"format", "config", "model", "feedback"} <= fields.keys()
+    return _is_ours(read_torch_file(path))
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -305,9 +324,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
         raise InputError(f"the weights do not fit the model {type(model).__name__}: {shown}")
-    if broken := [n for n, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+    if broken := not_finite(weights):
         raise DivergedError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}: the run has diverged")
     model.load_state_dict(dict(weights))
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity."""
+    return [n for n, t in weights.items() if t.is_floating_point() and not torch.isfinite(t).all()]
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Any:

@@ -5,7 +5,7 @@ The networks of a stack differ in settings such as the seed or the learning rate
 a network's own settings decide must be in its tensors. Three things see to it:
 
 - A rule's own options keep networks apart (:func:`training.stack_size.stack_key`), but for those it declares as
-  ``initial_options``: that ``initialise`` alone reads them.
+  ``initial_options``: read only while one network is made or moved.
 - The shared rule has a config that gives no setting in which its networks differ. Such a rule trains one by one if
   that shows before the start, and else ends with a line that says so.
 - Networks whose rules or layers keep something besides tensors in which they differ do not train together.
