@@ -171,6 +171,13 @@ def test_a_set_of_another_size_is_refused(runs, photos, tmp_path, capsys):
     assert "Traceback" not in refused_lines[2]
 
 
+def test_a_refused_call_says_one_line(photos, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    make = ["make-cifar10c", "--images", photos / "photos.npy", "--labels", photos / "labels.npy"]
+    status, _, err = analyze(capsys, *make, "--out", tmp_path / "file" / "below")
+    assert (status, len(err.splitlines())) == (2, 1), err  # and no word of the textures of a set that is not made
+
+
 def test_make_writes_set_sheet_and_what_each_file_is(photos, tmp_path, capsys):
     command = ["make-cifar10c", "--images", photos / "photos.npy", "--labels", photos / "labels.npy", "--out", tmp_path]
     status, out, err = analyze(capsys, *command, "--corruptions", "contrast", "frost", "--workers", 2)

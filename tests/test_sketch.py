@@ -86,6 +86,17 @@ def test_resumed_anywhere_it_is_bit_identical():
             np.testing.assert_array_equal(value, getattr(whole, name))
 
 
+@pytest.mark.parametrize("steps", [3, 7, 8, 9, 20])
+def test_room_for_the_rows_that_come_is_enough(steps):
+    weights = walk(steps, 30)
+    sketch = FrequentDirections(4, weights[0], most=len(weights))
+    for row in weights:
+        sketch.insert(row)
+    assert len(sketch.buffer) == min(8, steps + 1)
+    for name, value in dataclasses.asdict(sketch.finish()).items():
+        np.testing.assert_array_equal(value, getattr(sketched(weights, 4), name))
+
+
 def test_a_run_writes_the_sketch_of_its_every_step_and_resumes_it(tmp_path, monkeypatch):
     data = load_dataset("digits", train_size=320)
     config = TrainConfig(

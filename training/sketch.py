@@ -26,10 +26,12 @@ class FrequentDirections:
     sum: S <= |X - X_k|_F^2 / (L + 1 - k) for every k <= L (X_k: the best approximation of rank k).
     """
 
-    def __init__(self, rows: int, start: Tensor) -> None:
+    def __init__(self, rows: int, start: Tensor, *, most: int | None = None) -> None:
+        """Make room for ``rows`` = L of weights like ``start`` (P,), and for no more than ``most`` rows that come."""
         self.rows = rows
         self.start = start.detach().clone()
-        self.buffer = torch.zeros(2 * rows, len(start), dtype=torch.float32, device=start.device)
+        held = 2 * rows if most is None else min(2 * rows, most)
+        self.buffer = torch.zeros(held, len(start), dtype=torch.float32, device=start.device)
         self.used = 0  # rows in the buffer; of these the first `kept` are what earlier ones were shrunk to
         self.kept = 0
         self.count = 0  # rows seen

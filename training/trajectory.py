@@ -35,7 +35,7 @@ class TrajectoryWriter:
         self.steps = steps
         self._row = {step: row for row, step in enumerate(steps)}
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._sketch = FrequentDirections(sketch, self._flat()) if sketch else None
+        self._sketch = FrequentDirections(sketch, self._flat(), most=steps[-1] + 1) if sketch else None
         self._data = self._open(len(steps), sum(p.numel() for p in self._parameters.values()), np.dtype(dtype))
         write_json(
             folder / "trajectory.json",

@@ -51,11 +51,21 @@ def run(args: argparse.Namespace) -> None:
     from robustness.generate import make_corrupted_set
 
     images, labels, name = _clean_images(args)
-    with warnings.catch_warnings():
-        if args.corruptions is not None and "frost" not in args.corruptions:
-            warnings.simplefilter("ignore")  # of textures that nothing is made with
+    with warnings.catch_warnings(record=True) as of_textures:
+        warnings.simplefilter("always")
         definition = cifar_c(load_frost_textures(args.frost_dir))
+    if args.corruptions is not None and "frost" not in args.corruptions:
+        of_textures = []  # nothing is made with them
     folder = args.out / name
+    bar = progress_bar(args, f"making {folder}", "image")
+
+    def advance(done: int, total: int) -> None:
+        while of_textures:  # once it is clear that the set can be begun: a call that is refused says one line
+            told = of_textures.pop()
+            warnings.warn_explicit(told.message, told.category, told.filename, told.lineno)
+        if bar is not None:
+            bar(done, total)
+
     provenance = make_corrupted_set(
         images,
         labels,
@@ -65,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         workers=args.workers,
         source=str(args.images or f"{args.dataset} test"),
-        progress=progress_bar(args, f"making {folder}", "image"),
+        progress=advance,
     )
     sheet = _draw_sheet(folder, args.out / f"{name}-contact-sheet", images, definition, provenance)
     print(_table(provenance))

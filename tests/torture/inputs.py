@@ -288,7 +288,7 @@ TOO_LARGE = (
     "--rule pfa --expansion 999999999999",
     "--rule pfa --expansion 10000 --hidden 30000 30000",
     "--snapshot-every 1 --snapshot-sketch 99999999999",
-    "--snapshot-every 1 --snapshot-sketch 10000 --hidden 4000 4000",
+    "--snapshot-every 1 --snapshot-sketch 10000 --hidden 4000 4000 --epochs 20000",
 )
 
 
