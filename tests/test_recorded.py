@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 
 import pandas as pd
@@ -159,6 +160,23 @@ def test_what_is_read_is_not_removed(tmp_path):
     with found.removing([run]):
         pass
     assert not run.path.exists()
+
+
+def test_more_runs_are_held_than_files_may_be_open(tmp_path):
+    store, limits = RunStore(tmp_path / "store"), resource.getrlimit(resource.RLIMIT_NOFILE)
+    store.create()
+    folders = [store.root / "runs" / f"{number:016x}" for number in range(300)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with (
+            in_use(folders),
+            store.locked(folders[-1].name, wait=False) as got,
+            store.locked("other", wait=False) as free,
+        ):
+            assert (got, free) == (False, True)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_what_trains_is_read_without_waiting_and_once_a_run(tmp_path):

@@ -21,6 +21,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import time
 import uuid
@@ -256,10 +257,22 @@ def in_use(paths: Iterable[Path]) -> Iterator[None]:
         folder = next((one for one in folders if (one.parent.parent / "store.json").is_file()), None)
         if folder is not None:
             held.add((folder.parent.parent, folder.name))
-    with ExitStack() as stack:
+    with ExitStack() as stack, _files_allowed(len(held)):
         for root, name in held:
             stack.enter_context(RunStore(root).read(name))
         yield
+
+
+@contextmanager
+def _files_allowed(more: int) -> Iterator[None]:
+    """Let this process hold ``more`` open files than ``ulimit -n`` says, as far as it may raise that by itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    bounds = [limit for limit in (soft + more, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft if soft == resource.RLIM_INFINITY else min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def run_state(run: RunFolder) -> RunState:
