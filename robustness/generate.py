@@ -152,7 +152,6 @@ class _Record:
     @classmethod
     def start(cls, folder: Path, header: dict[str, Any]) -> "_Record":
         """Go on with the set in ``folder`` if it is the one that ``header`` describes, or begin it."""
-        folder.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder)
         path = folder / PROVENANCE_FILE
         if path.exists():

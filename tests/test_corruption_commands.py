@@ -1,6 +1,7 @@
 """``analyze corruptions`` and ``analyze make-cifar10c`` end to end."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -173,9 +174,12 @@ def test_a_set_of_another_size_is_refused(runs, photos, tmp_path, capsys):
 
 def test_a_refused_call_says_one_line(photos, tmp_path, capsys):
     (tmp_path / "file").touch()
-    make = ["make-cifar10c", "--images", photos / "photos.npy", "--labels", photos / "labels.npy"]
-    status, _, err = analyze(capsys, *make, "--out", tmp_path / "file" / "below")
-    assert (status, len(err.splitlines())) == (2, 1), err  # and no word of the textures of a set that is not made
+    os.mkfifo(tmp_path / "pipe")
+    for images, out in ((photos / "photos.npy", tmp_path / "file" / "below"), (tmp_path / "pipe", tmp_path / "new")):
+        make = ["make-cifar10c", "--images", images, "--labels", photos / "labels.npy", "--out", out]
+        status, _, err = analyze(capsys, *make)
+        assert (status, len(err.splitlines())) == (2, 1), err  # and no word of the textures of a set that is not made
+    assert not (tmp_path / "new").exists()
 
 
 def test_make_writes_set_sheet_and_what_each_file_is(photos, tmp_path, capsys):

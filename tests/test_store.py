@@ -411,6 +411,16 @@ def test_a_folder_that_is_no_store_is_refused(capsys, tmp_path):
         RunStore(tmp_path)
 
 
+def test_a_path_where_no_store_can_be_is_refused_by_what_only_looks(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("file", "file/below", "loop", "loop/below"):
+        flags = ["--only", "fig1", "--dry-run", "--store", str(tmp_path / place), "--out", str(tmp_path / "out")]
+        assert main(["figures", *flags]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_killed_training_shows_as_interrupted_and_goes_on(store):
     """SIGKILL in the middle; the store then says so, and the same call completes it."""
     job = TrainJob(config=config(epochs=25, train_size=None))

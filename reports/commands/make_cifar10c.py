@@ -109,6 +109,8 @@ def read_test_set(name: str, root: Path | None, download: bool) -> "tuple[NDArra
 def _read(path: Path) -> "NDArray[Any]":
     import numpy as np
 
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no file")
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -10,23 +10,8 @@ import time
 from pathlib import Path
 
 from .parts import PARTS
-from .trial import Part, Tally
-
-
-def run(part: Part, seconds: float) -> Tally:
-    """Try ``part`` until it is through or its time is; print what breaks as it breaks."""
-    began = time.monotonic()
-    counts = {"survived": 0, "broke": 0, "skipped": 0}
-    for trial in part.trials():
-        counts[trial.outcome] += 1
-        if trial.outcome != "survived":
-            print(f"  {trial.outcome}: {trial.name}: {trial.detail}", flush=True)
-        if time.monotonic() - began > seconds:
-            print(f"  {part.name}: stopped after {seconds:.0f} s; --minutes gives it more", flush=True)
-            break
-    tally = Tally(part, **counts, seconds=time.monotonic() - began)
-    print(f"{part.name}: {tally.tried} tried, {tally.survived} survived, {tally.skipped} skipped", flush=True)
-    return tally
+from .running import run_apart
+from .trial import Tally
 
 
 def table(tallies: list[Tally]) -> str:
@@ -47,11 +32,11 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    parts = [PARTS[name] for name in args.parts or PARTS]
+    names = args.parts or list(PARTS)
     end = time.monotonic() + 60 * args.minutes
     tallies = []
-    for left, part in zip(range(len(parts), 0, -1), parts, strict=True):
-        tallies.append(run(part, (end - time.monotonic()) / left))
+    for left, name in zip(range(len(names), 0, -1), names, strict=True):
+        tallies.append(run_apart(name, (end - time.monotonic()) / left))
     print("\n" + table(tallies), end="")
     if args.table is not None:
         args.table.write_text(table(tallies))

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from .__main__ import run
 from .inputs import Call, flags, judged, value_calls
 from .parts import PARTS
+from .running import run
 
 
 @pytest.mark.torture

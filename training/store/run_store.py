@@ -23,6 +23,7 @@ import json
 import os
 import resource
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,6 +60,7 @@ class RunStore:
 
     Raises:
         InputError: ``root`` is a file, or a store of another format.
+        OSError: nothing can ever be at ``root``: a part of it is a file, or a link to itself.
 
     Example:
         >>> import tempfile
@@ -75,8 +77,9 @@ class RunStore:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
-        if self.root.exists() and not self.root.is_dir():
-            raise InputError(f"{self.root} is a file: choose another --store")
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.stat(self.root).st_mode):
+                raise InputError(f"{self.root} is a file: choose another --store")
         if (found := read_json(self.root / "store.json").get("format", FORMAT)) != FORMAT:
             raise InputError(f"{self.root} is a store of format {found}; this alignscape reads format {FORMAT}")
 
