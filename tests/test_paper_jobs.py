@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from alignscape.errors import InputError
 from reports.paper import PROFILES
 from reports.paper.adversarial_images import adversarial_images
 from reports.paper.networks import depths, sizes, sweep, variances
@@ -63,6 +64,13 @@ def test_depth_counts_weight_layers_and_each_seed_draws_its_samples():
     }
     several = sizes(PROFILE.changed(["trainability_seeds=0,1,2"]), None)
     assert all(one.train.config.subset_seed == one.columns["seed"] for one in several)
+
+
+def test_seeds_of_a_profile_may_be_a_range():
+    assert PROFILE.changed(["seeds=0..3,7"]).seeds == (0, 1, 2, 3, 7)
+    for text, words in (("3..1", "an empty range"), ("0..", "has one end"), ("x", "must be int")):
+        with pytest.raises(InputError, match=words):
+            PROFILE.changed([f"network_seeds={text}"])
 
 
 def test_backward_scales_are_varied_where_they_act():

@@ -4,12 +4,14 @@ Nothing heavy is imported here: a call that finds everything done should take a 
 """
 
 import math
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from alignscape.errors import InputError
 from alignscape.settings import Setting, check_settings, setting, settings_json, settings_of
+from training.config import seed_range
 
 HE = math.sqrt(2)  # the scale s of N(0, s^2 / fan_in) that He et al. (2015) start from; 1 is LeCun's
 
@@ -29,7 +31,9 @@ class Profile:
     batch_size: int = setting(64, "samples")
     lr: float = setting(1e-3, "learning rate")
     epochs: int = setting(8, "length of training")
-    seeds: tuple[int, ...] = setting((0, 1, 2, 3), "of each network; how many a claim needs, --dry-run says")
+    seeds: tuple[int, ...] = setting(
+        (0, 1, 2, 3), "of each network; how many a claim needs, --dry-run says; 0..9 is a range", parse=seed_range
+    )
     angles: tuple[float, ...] = setting(
         (0.0, 30.0, 60.0), "degrees, with 0, 30 and 60; 90 is FA, and not trained twice"
     )
@@ -53,7 +57,7 @@ class Profile:
 
     # Trainability: forward x backward scale, depth, size of the training set
     trainability_epochs: int = setting(6, "length of training")
-    trainability_seeds: tuple[int, ...] = setting((0,), "of each network")
+    trainability_seeds: tuple[int, ...] = setting((0,), "of each network", parse=seed_range)
     scales: tuple[float, ...] = setting((1.0, HE, 4.0), "of both directions, with 1 and He's")
     sgd_lr: float = setting(0.05, "learning rate of the grid by SGD with momentum 0.9")
     large_scale: float = setting(4.0, "one of scales")
@@ -67,13 +71,13 @@ class Profile:
     networks: tuple[str, ...] = setting(("lenet", "alexnet"), "architectures", empty=True)
     network_lrs: tuple[float, ...] = setting((1e-3, 1e-4), "learning rate of each", empty=True)
     network_epochs: int = setting(2, "length of training")
-    network_seeds: tuple[int, ...] = setting((0,), "of each network")
+    network_seeds: tuple[int, ...] = setting((0,), "of each network", parse=seed_range)
     network_train_size: int | None = setting(256, "samples; None: all")
     weight_decay: float = setting(1e-4, "of the architectures")
     datasets: tuple[str, ...] = setting(("digits",), "data sets", empty=True)
     dataset_angles: tuple[float, ...] = setting((60.0, 30.0, 0.0), "degrees", empty=True)
     dataset_epochs: int = setting(10, "most that a curve may have")
-    dataset_seeds: tuple[int, ...] = setting((0,), "of each network")
+    dataset_seeds: tuple[int, ...] = setting((0,), "of each network", parse=seed_range)
     patience: int = setting(3, "epochs without a better test accuracy after which a curve ends")
 
     # Robustness
@@ -120,6 +124,8 @@ class Profile:
                 raise InputError(f"--set {words}: it must be NAME=VALUE with NAME one of {', '.join(known)}")
             try:
                 changes[name] = _parsed(known[name], text)
+            except ArgumentTypeError as error:
+                raise InputError(f"--set {words}: {error}") from error
             except ValueError as error:
                 kind = known[name].kind.__name__ + (", or all" if known[name].optional else "")
                 raise InputError(f"--set {words}: the value must be {kind}") from error
@@ -134,7 +140,11 @@ def _require(condition: bool, message: str) -> None:
 def _parsed(one: Setting, text: str) -> Any:
     if one.optional and text in ("all", "none"):
         return None
-    return [one.kind(part) for part in text.split(",") if part] if one.several else one.kind(text)
+    parse = one.parse or one.kind
+    if not one.several:
+        return parse(text)
+    parsed = [parse(part) for part in text.split(",") if part]
+    return [value for values in parsed for value in (values if isinstance(values, list) else [values])]
 
 
 def smoke() -> Profile:
