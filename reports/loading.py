@@ -25,7 +25,7 @@ class Loading:
     model: str | None = setting(
         None,
         "for a state dict: the network it belongs to: package.module:factory (called without arguments), "
-        "torchvision:NAME or timm:NAME",
+        "torchvision:NAME, timm:NAME or hf:FOLDER",
         metavar="REF",
         group=_FOREIGN,
     )

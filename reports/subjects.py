@@ -2,7 +2,9 @@
 
 import functools
 import json
+import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +15,16 @@ from torch import Tensor, nn
 
 from alignscape.device import resolve_device
 from alignscape.errors import DivergedError, InputError
-from alignscape.files import sha256_file
-from training.checkpoint import Checkpoint, find_checkpoint, load_state_dict, load_weights
+from training.checkpoint import Checkpoint, find_checkpoint, load_weights
 from training.config import TrainConfig
 from training.data import Normalise, Split, load_split, source
+from training.foreign import fitting, load_hugging_face, load_state_dict, outputs_wanted, weights_digest, weights_in
 from training.models import import_model
+from training.models.imported import ZOOS
 
 DATA_ROOT_VARIABLE = "ALIGNSCAPE_DATA"
+CHECKPOINT = "ckpt.pt"  # of a run folder
+CHANCE_SAMPLES, LEAST_SAMPLES = 256, 50  # that are looked at for chance; fewer say nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +122,9 @@ def load_subject(
 ) -> Subject:
     """Load the network at ``path`` and ``samples`` samples (all if None, drawn by ``seed``) of ``split``.
 
-    ``path`` is a checkpoint of ours, a run folder (its ``ckpt.pt``), or a state dict file together with ``model``
-    (see :func:`training.models.import_model`) and ``dataset``.
+    ``path`` is a checkpoint of ours, a run folder (its ``ckpt.pt``), a state dict file together with ``model`` (see
+    :func:`training.models.import_model`) and ``dataset``, or a folder of Hugging Face's (``config.json`` and weights)
+    together with ``dataset``.
 
     Raises:
         DivergedError: the weights are not finite, or the run is recorded to have diverged.
@@ -126,11 +132,9 @@ def load_subject(
     """
     options = {name: value for name, value in locals().items() if name != "path"}
     target = resolve_device(device)
-    file = path / "ckpt.pt" if path.is_dir() else path
-    if not file.is_file():
-        hint = "; the run is not finished" if path.is_dir() and (path / "config.json").is_file() else ""
-        raise InputError(f"no such checkpoint: {file}{hint}")
-    checkpoint = find_checkpoint(file) if model is None else None
+    file = _file_of(path)
+    of_others = model is not None or (path.is_dir() and file.name != CHECKPOINT)
+    checkpoint = None if of_others else find_checkpoint(file)
     cut: tuple[int | None, int] = None, 0
     if checkpoint is not None:
         network, info = checkpoint.plain_model(), checkpoint.data
@@ -140,17 +144,19 @@ def load_subject(
         if split == "train" and dataset == info.name:
             cut = checkpoint.config.train_size, checkpoint.config.subset_seed
     else:
-        network, dataset = _foreign_model(file, model, dataset)
+        network, dataset = _foreign_model(path, file, model, dataset)
         mean, std = mean or source(dataset).mean, std or source(dataset).std
     root = find_data_root(data_root, file)
     data, digest = _samples(dataset, split, root, download, cut, samples, seed, target)
     normalise = normalise_for(mean, std, data).to(target)
     network = network.to(target).eval()
-    check_fit(network, normalise, data, dataset)
+    check_fit(network, normalise, data, dataset, classes=source(dataset).classes)
+    if checkpoint is None:
+        warn_of_chance(network, normalise, data, path)
     return Subject(
         name=os.fspath(path),
         path=file,
-        digest=sha256_file(file) if checkpoint is None else checkpoint.digest,
+        digest=weights_digest(file) if checkpoint is None else checkpoint.digest,
         model=network,
         normalise=normalise,
         images=data.images,
@@ -205,16 +211,43 @@ def find_data_root(given: Path | None, checkpoint: Path) -> Path | None:
     return Path("data")
 
 
-def _foreign_model(file: Path, model: str | None, dataset: str | None) -> tuple[nn.Module, str]:
+def _foreign_model(path: Path, file: Path, model: str | None, dataset: str | None) -> tuple[nn.Module, str]:
+    """Return the network of somebody else's weights, which are in ``file``, and the data set to analyse it on."""
+    if path.is_dir() and model is None and dataset is not None and (path / "config.json").is_file():
+        source(dataset)
+        network = load_hugging_face(path)
+        load_weights(network, network.state_dict())  # which refuses those that are not finite
+        return network, dataset
     if model is None or dataset is None:
         state = load_state_dict(file)  # says so if the file is broken or refused, before asking for more
-        flags = " and ".join(f for f, v in (("--model", model), ("--dataset", dataset)) if v is None)
+        known = model is not None or (path.is_dir() and (path / "config.json").is_file())
+        flags = " and ".join(f for f, v in (("--model", known), ("--dataset", dataset is not None)) if not v)
         raise InputError(f"{file} is a plain state dict ({len(state)} tensors): give {flags}")
     source(dataset)
     state = load_state_dict(file)
     network = import_model(model)
-    load_weights(network, state)
+    if model.partition(":")[0] in ZOOS and (outputs := outputs_wanted(state, network)) is not None:
+        network = import_model(model, classes=outputs)
+    load_weights(network, fitting(state, network))
     return network, dataset
+
+
+def _file_of(path: Path) -> Path:
+    """Return the file that holds the weights of ``path``.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not path.is_dir():
+        if path.is_file():
+            return path
+        raise InputError(f"no such checkpoint: {path}")
+    if (file := path / CHECKPOINT).is_file():
+        return file
+    if (weights := weights_in(path)) is not None:
+        return weights
+    hint = "; the run is not finished" if (path / "metrics.csv").is_file() or (path / ".lock").is_file() else ""
+    raise InputError(f"no such checkpoint: {file}{hint}")
 
 
 def normalise_for(mean: Sequence[float], std: Sequence[float], data: Split) -> Normalise:
@@ -229,8 +262,10 @@ def normalise_for(mean: Sequence[float], std: Sequence[float], data: Split) -> N
     return Normalise(tuple(mean), tuple(std))
 
 
-def check_fit(network: nn.Module, normalise: nn.Module, data: Split, dataset: str) -> None:
-    """Fail early, in one line, where network and data do not go together.
+def check_fit(
+    network: nn.Module, normalise: nn.Module, data: Split, dataset: str, *, classes: int | None = None
+) -> None:
+    """Fail early, in one line, where network and data do not go together; None: any number of classes may be.
 
     Raises:
         InputError: they do not.
@@ -244,7 +279,25 @@ def check_fit(network: nn.Module, normalise: nn.Module, data: Split, dataset: st
         raise InputError(f"the model does not take {dataset}'s images of shape {shape}: {reason}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise InputError("the model must return one tensor of logits (N, classes)")
+    if classes is not None and logits.shape[1] != classes:
+        raise InputError(f"the model has {logits.shape[1]} outputs, {dataset} has {classes} classes")
     if logits.shape[1] <= int(data.labels.max()):
         raise InputError(
             f"the model has {logits.shape[1]} classes, {dataset} has labels up to {int(data.labels.max())}"
+        )
+
+
+@torch.no_grad()
+def warn_of_chance(network: nn.Module, normalise: nn.Module, data: Split, path: Path) -> None:
+    """Warn where a network that was trained elsewhere does no better on these samples than guessing would: then it is
+    most likely given other pixels, or another order of the classes, than it was trained with."""
+    some = data.subset(min(len(data), CHANCE_SAMPLES), 0)
+    logits = network(normalise(some.images))
+    right = int((logits.argmax(1) == some.labels).sum())
+    guessed = 1 / logits.shape[1]
+    if len(some) >= LEAST_SAMPLES and right <= len(some) * guessed + 2 * math.sqrt(len(some) * guessed * (1 - guessed)):
+        warnings.warn(
+            f"{path} is right on {right} of {len(some)} samples, no more than by chance: is it trained on this data "
+            "set, with these --mean and --std?",
+            stacklevel=2,
         )

@@ -15,12 +15,12 @@ from training.checkpoint import (
     DataInfo,
     is_checkpoint,
     load_checkpoint,
-    load_state_dict,
     load_weights,
     save_checkpoint,
     split_state,
 )
 from training.config import TrainConfig
+from training.foreign import load_state_dict
 from training.models import build_model
 from training.rules import RULES, make_rule
 

@@ -1,8 +1,9 @@
 from .angles import Alignment, alignment
-from .checkpoint import Checkpoint, DataInfo, load_checkpoint, load_state_dict, load_weights, save_checkpoint
+from .checkpoint import Checkpoint, DataInfo, load_checkpoint, load_weights, save_checkpoint
 from .config import TrainConfig
 from .data import SOURCES, Dataset, Normalise, Split, load_dataset, load_split
 from .evaluation import evaluate
+from .foreign import load_state_dict
 from .gradient_angles import GradientAlignment, gradient_alignment
 from .loop import Standing, train, train_many
 from .models import MODELS, build_model, import_model

@@ -20,6 +20,7 @@ from alignscape.recorded import read_recorded
 from training.config import TrainConfig
 from training.data import Dataset
 from training.models import build_model
+from training.refused import is_torchscript, refused_pickle, resave
 from training.rules import Rule, make_rule
 from training.rules.base import wrapped_layers
 from training.rules.others import origin_text
@@ -237,7 +238,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Checkpoint | None:
     Raises:
         InputError: as :func:`load_checkpoint`, but for a file that is not a checkpoint of ours.
     """
-    if Path(path).suffix == ".safetensors":
+    if Path(path).suffix in (".safetensors", ".json"):  # of others: weights, or an index of them
         return None
     fields, digest = read_with_digest(path)
     return _checkpoint(fields, path, digest) if _is_ours(fields) else None
@@ -272,41 +273,9 @@ def _checkpoint(fields: dict[str, Any], path: str | os.PathLike[str], digest: st
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Tell whether the readable torch file at ``path`` has the form of our checkpoints."""
-    if Path(path).suffix == ".safetensors":
+    if Path(path).suffix in (".safetensors", ".json"):
         return False
     return _is_ours(read_torch_file(path))
-
-
-def load_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a plain state dict from ``.safetensors``, or from a torch file that holds one, bare or under
-    ``state_dict`` or ``model`` as trainers write it; the ``module.`` prefix of DataParallel is dropped.
-
-    Raises:
-        InputError: as :func:`load_checkpoint`; no tensors in the file.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> import torch
-        >>> from training import load_state_dict
-        >>> model = torch.nn.DataParallel(torch.nn.Linear(3, 2))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     torch.save({"state_dict": model.state_dict(), "epoch": 7}, Path(folder) / "theirs.pt")
-        ...     weights = load_state_dict(Path(folder) / "theirs.pt")
-        >>> {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        {'weight': (2, 3), 'bias': (2,)}
-    """
-    if Path(path).suffix == ".safetensors":
-        state: Any = _read_safetensors(path)
-    else:
-        state = read_torch_file(path)
-        for key in ("state_dict", "model"):
-            if isinstance(state, dict) and isinstance(state.get(key), dict):
-                state = state[key]
-                break
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} holds no state dict (a dictionary of tensors)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -332,8 +301,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         Traceback (most recent call last):
         alignscape.errors.InputError: the weights do not fit the model Linear: weight is (2, 4), the model wants (2, 3)
     """
-    own = model.state_dict()
-    spare = {f"{name}.num_batches_tracked".lstrip(".") for name, m in model.named_modules() if isinstance(m, _NormBase)}
+    own, spare = model.state_dict(), spare_names(model)
     problems = [f"missing {name}" for name in own if name not in weights and name not in spare]
     problems += [f"unexpected {name}" for name in weights if name not in own]
     problems += [
@@ -347,6 +315,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if broken := not_finite(weights):
         raise DivergedError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}: the run has diverged")
     model.load_state_dict(dict(weights))
+
+
+def spare_names(model: nn.Module) -> set[str]:
+    """Return the names of what a state dict may lack: the counts of batches that normalisation layers keep beside
+    their statistics, which files from before torch 0.4.1 have not; nothing in evaluation depends on them."""
+    return {f"{name}.num_batches_tracked".lstrip(".") for name, m in model.named_modules() if isinstance(m, _NormBase)}
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
@@ -375,27 +349,17 @@ def read_with_digest(path: str | os.PathLike[str]) -> tuple[Any, str]:
     content, digest = read_recorded(path)
     if content[:2] not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):  # zip, or a pickle
         raise InputError(f"{path} is truncated or not a torch file")
+    if is_torchscript(content):
+        raise InputError(
+            f"{path} is a TorchScript archive, which is code: {resave(path, 'torch.jit.load', '.state_dict()')}"
+        )
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), digest
     except pickle.UnpicklingError as error:
         # The bytes are those of a pickle, and the restricted reader will not have them.
-        raise InputError(
-            f"{path} is refused: it holds more than tensors and plain values, and loading it could run code"
-        ) from error
+        raise InputError(refused_pickle(path, content, error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is truncated or not a torch file") from error
-
-
-def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not Path(path).is_file():
-        raise InputError(f"no such file: {path}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path} is truncated or not a safetensors file") from error
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,16 @@
 """Networks of other people: a zoo's, or whatever a function of theirs returns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from alignscape.errors import InputError
 from alignscape.imports import import_reference, reason
 
-ZOOS = ("torchvision", "timm")
+ZOOS = ("torchvision", "timm", "hf")
+FORMS = "package.module:factory, torchvision:NAME, timm:NAME or hf:FOLDER"
 
 
 def import_model(reference: str, *, classes: int | None = None, flag: str = "--model") -> nn.Module:
@@ -15,9 +18,10 @@ def import_model(reference: str, *, classes: int | None = None, flag: str = "--m
 
     Args:
         reference: ``package.module:factory`` (called without arguments; modules in the current folder are found, see
-            :mod:`alignscape.imports`),
-            ``torchvision:NAME`` or ``timm:NAME``, both without their weights.
-        classes: outputs of a network of torchvision or timm; its own number if None.
+            :mod:`alignscape.imports`), ``torchvision:NAME``, ``timm:NAME``, or ``hf:FOLDER`` with the ``config.json``
+            of an image classifier of Hugging Face's (``hf:NAME``: what their cache has of that name); none of them
+            with its weights.
+        classes: outputs of a network of these three; its own number if None.
         flag: what messages call the reference.
 
     Raises:
@@ -32,7 +36,7 @@ def import_model(reference: str, *, classes: int | None = None, flag: str = "--m
     """
     source, _, name = reference.partition(":")
     if not source or not name:
-        raise InputError(f"{flag} {reference!r} must be package.module:factory, torchvision:NAME or timm:NAME")
+        raise InputError(f"{flag} {reference!r} must be {FORMS}")
     factory = None if source in ZOOS else import_reference(reference, flag=flag)
     try:
         model = _zoo_model(source, name, classes) if factory is None else factory()
@@ -44,11 +48,44 @@ def import_model(reference: str, *, classes: int | None = None, flag: str = "--m
 
 
 def _zoo_model(source: str, name: str, classes: int | None) -> nn.Module:
+    if source == "hf":
+        return _hugging_face(name, classes)
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if source == "torchvision":
         from torchvision.models import get_model
 
         return get_model(name, weights=None, **options)
-    import timm  # the optional extra
-
+    with extra("timm"):
+        import timm
     return timm.create_model(name, pretrained=False, **options)
+
+
+def _hugging_face(name: str, classes: int | None) -> nn.Module:
+    """Build the image classifier that a ``config.json`` describes, without its weights and without code of its own."""
+    with extra("transformers"):
+        from transformers import AutoConfig, AutoModelForImageClassification
+    options: dict[str, Any] = {} if classes is None else {"num_labels": classes}
+    config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
+    return as_logits(AutoModelForImageClassification.from_config(config, trust_remote_code=False))
+
+
+def as_logits(model: nn.Module) -> nn.Module:
+    """Have ``model`` return the logits alone of what it returns; by a hook, so that its weights keep their names."""
+    model.register_forward_hook(_logits)
+    return model
+
+
+def _logits(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+    found: Tensor = output.logits
+    return found
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Name the extra that a missing library comes with."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ModuleNotFoundError(f"this needs the extra `{name}`: pip install 'alignscape[{name}]'") from error
