@@ -52,7 +52,7 @@ def _give_up_output() -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Show our own warnings as one line; hide the libraries' talk among themselves."""
-    if issubclass(category, UserWarning):
+    if issubclass(category, UserWarning) and not issubclass(category, DeprecationWarning):  # pyparsing's are both
         print(f"analyze: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 

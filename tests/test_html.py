@@ -115,7 +115,7 @@ def test_every_table_is_on_the_page_with_its_provenance(results):
 def test_cells_hold_the_values_of_the_table(results):
     page = read(results)
     values = {a["data-value"] for a in page.all("td")}
-    table = pd.read_csv(results / "hessian.csv")
+    table = pd.read_csv(results / "hessian.csv", float_precision="round_trip")
     assert {repr(float(value)) for value in table["value"]} <= values
     assert {"trace", "eigenvalue"} <= values
 
@@ -177,7 +177,8 @@ def test_other_tables_and_unreadable_ones(tmp_path):
     pd.DataFrame({"checkpoint": ["a"], "x": [1]}).to_csv(tmp_path / "hessian.csv", index=False)
     with pytest.warns(UserWarning, match=r"is (left out|no JSON)") as warned:
         write_page(tmp_path)
-    assert sorted(str(w.message).split(" is ")[1][:8] for w in warned) == ["left out", "no JSON "]
+    ours = [str(w.message) for w in warned if not issubclass(w.category, DeprecationWarning)]
+    assert sorted(text.split(" is ")[1][:8] for text in ours) == ["left out", "no JSON "]
     text = " ".join(read(tmp_path).text)
     assert "pairs.csv" in text
     assert "0.03125" in text

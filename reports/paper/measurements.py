@@ -125,7 +125,7 @@ def corrupted_set(profile: Profile, root: Path | None, severity: int) -> Analysi
         "frost": "data root" if frost else "default",
     }
     function, inputs = "reports.paper.corrupted_set:corrupted_set", {"data": DataFiles(profile.dataset, root)}
-    return AnalysisJob(name="corrupted-set", version=2, function=function, inputs=inputs, parameters=parameters)
+    return AnalysisJob(name="corrupted-set", version=3, function=function, inputs=inputs, parameters=parameters)
 
 
 def corruptions(profile: Profile, network: Trained, root: Path | None, severity: int) -> AnalysisJob:

@@ -79,7 +79,8 @@ def _displace(images: Floats, dy: Floats, dx: Floats) -> Floats:
     flat = padded.reshape(-1, images.shape[-1])
     above = flat[corner] * (1 - right) + flat[corner + 1] * right
     below = flat[corner + stride] * (1 - right) + flat[corner + stride + 1] * right
-    return above * (1 - down) + below * down
+    moved: Floats = above * (1 - down) + below * down
+    return moved.astype(np.float32)  # as SciPy returns it: 126.99999 of a flat image is 127 again
 
 
 def pixelate(images: Images, severity: int, streams: Streams) -> Images:

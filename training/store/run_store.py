@@ -248,7 +248,7 @@ class Entry:
         """
         import pandas as pd
 
-        return pd.read_csv(io.BytesIO(read_recorded(self.file(name))[0]))
+        return pd.read_csv(io.BytesIO(read_recorded(self.file(name))[0]), float_precision="round_trip")
 
 
 @contextmanager
