@@ -1,9 +1,10 @@
 """A stand-in for CUDA graphs on a CPU: it keeps to their rules, and breaks where they would.
 
-A recording keeps the operators that a call dispatches, below autograd and ``vmap``, with the very tensors and the numbers
-that they got. A replay runs these operators again and puts what they give into the tensors of the recording: no Python of
-the step runs, addresses stay, numbers are frozen, and random numbers come from the global stream as it stands then. As on
-a GPU, a call that is recorded changes nothing, and reading a value or bringing one from the host in it is an error.
+A recording keeps the operators that a call dispatches, below autograd and ``vmap``, with the very tensors and the
+numbers that they got. A replay runs these operators again and puts what they give into the tensors of the recording: no
+Python of the step runs, addresses stay, numbers are frozen, and random numbers come from the global stream as it stands
+then. As on a GPU, a call that is recorded changes nothing, and reading a value or bringing one from the host in it is
+an error.
 """
 
 from collections import Counter
@@ -48,6 +49,8 @@ class Tape(TorchDispatchMode):
         for argument in func._schema.arguments:
             if argument.name in kwargs and argument.alias_info is not None and argument.alias_info.is_write:
                 self.keep(kwargs[argument.name])
+        if name.startswith("native_batch_norm"):  # its schema does not say that it writes running statistics
+            self.keep(args[3:5])
         result = func(*args, **kwargs)
         given = {storage(t) for t in tensors_in(args, kwargs)}
         self.made |= {storage(t): t for t in tensors_in(result) if storage(t) not in given}

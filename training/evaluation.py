@@ -93,6 +93,10 @@ class StackEvaluation:
         n = len(self.split)
         return [(x / n, c / n) for x, c in zip(self.loss.tolist(), self.correct.tolist(), strict=True)]
 
+    def forget(self) -> None:
+        """Let go of recordings."""
+        self._add.forget()
+
     def _batch(self, images: Tensor, labels: Tensor) -> None:
         """Add what the networks make of (N, C, H, W) images to the sums."""
         forward = vmap(lambda tensors, inputs: functional_call(self.model, tensors, (inputs,)), in_dims=(0, None))

@@ -6,6 +6,7 @@ the ordinary pass, without the axis: a run alone and a run in a stack are the sa
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -267,11 +268,31 @@ class Stack:
         """Return the stack of the networks that stay, where they stand."""
         staying = [network for network in self.networks if network not in leaving]
         states = [s for network, s in zip(self.networks, self.states(), strict=True) if network in staying]
-        self._step.forget()  # a recording keeps all the memory of its step
-        self._evaluation = None
+        self.release()
         rest = Stack(staying, self.data)
         rest.restore(states)
         return rest
+
+    def release(self) -> None:
+        """Let go of recordings, each of which keeps all the memory of its step."""
+        self._step.forget()
+        if self._evaluation is not None:
+            self._evaluation.forget()
+
+    def after_step(self) -> None:
+        """Keep what is kept of single steps."""
+        keeping = [network.keeps_step() for network in self.networks]
+        if self.stacked and all(keeping):  # one row for each network at once
+            names = [name for name, p in self.networks[0].model.named_parameters() if p.requires_grad]
+            for network, row in zip(self.networks, self._rows(names), strict=True):
+                network.after_step(row)
+            return
+        for network in itertools.compress(self.networks, keeping):
+            network.after_step()
+
+    def _rows(self, names: Sequence[str]) -> Tensor:
+        """Return the parameters ``names`` of each network side by side (E, P)."""
+        return torch.cat([self.tensors[name].detach().flatten(1) for name in names], 1)
 
 
 class Objective(nn.Module):
