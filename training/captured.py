@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alignscape.memory import free_memory
+from alignscape.seeding import kept_streams
 from training.recordable import Watch
 
 
@@ -148,7 +149,7 @@ class CapturedStep:
         """Do one step, and return whether ``replay`` would have done the same."""
         moving = list(self.moving())
         before = _copies(moving, recorder.device)
-        with torch.random.fork_rng([recorder.device] if recorder.device.type == "cuda" else []):
+        with kept_streams(recorder.device):
             replay()  # and the step itself draws the same
         replayed = _copies(moving, recorder.device)
         with torch.no_grad():

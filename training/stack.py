@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from alignscape.errors import InputError
-from alignscape.seeding import derive_seed, generator
+from alignscape.seeding import derive_seed, generator, kept_streams
 from training.captured import CapturedStep, recorder_for
 from training.data import Dataset, Normalise
 from training.evaluation import StackEvaluation, evaluate
@@ -204,7 +204,7 @@ class Stack:
         if self.networks[0].apart is None:
             yield
             return
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with kept_streams(self.device):
             torch.manual_seed(derive_seed(self.config.seed, "dropout", self.step))
             yield
 
