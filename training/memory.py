@@ -24,7 +24,7 @@ ADVICE = "give fewer --hidden units, a smaller --expansion or --snapshot-sketch,
 def mlp_layers(config: TrainConfig, features: int, classes: int) -> list[LayerSize]:
     """Return the layers of the MLP of ``config``, which need not be made for that."""
     widths = (features, *config.hidden, classes)
-    return [LayerSize((out, n), n, first=not i) for i, (n, out) in enumerate(itertools.pairwise(widths))]
+    return [LayerSize((out, n), n, first=not i, outputs=out) for i, (n, out) in enumerate(itertools.pairwise(widths))]
 
 
 def layers_of(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerSize]:
