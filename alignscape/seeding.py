@@ -1,6 +1,7 @@
 """Independent, named random streams from one user seed."""
 
 import hashlib
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -19,3 +20,8 @@ def generator(seed: int, *labels: object, device: torch.device | str = "cpu") ->
     """Return a generator for the stream called ``labels``. What it draws depends on its kind of device, so
     everything that a CPU and a GPU run must share comes from the CPU."""
     return torch.Generator(device).manual_seed(derive_seed(seed, *labels))
+
+
+def kept_streams(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context that leaves torch's global random streams, the CPU's and that of ``device``, as they were."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alignscape.errors import InputError
+from alignscape.seeding import kept_streams
 from robustness.attacks import Batch, Perturber, one_eps_at_a_time
 
 GRADIENT_FREE = ("GN", "OnePixel", "Pixle", "SPSA", "Square")
@@ -149,9 +150,8 @@ def _guarded(model: nn.Module, seed: int, images: Tensor) -> Iterator[None]:
     gradients = [(p, p.grad) for p in model.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
-    devices = [images.device] if images.is_cuda else []
     try:
-        with torch.random.fork_rng(devices=devices), warnings.catch_warnings(), torch.enable_grad():
+        with kept_streams(images.device), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             torch.manual_seed(seed)
             yield

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alignscape.errors import InputError
+from alignscape.seeding import kept_streams
 from robustness.attacks import Batch, Perturber, one_eps_at_a_time
 
 OPTIONS = ("norm", "seed", "steps", "loss", "gradient_model")
@@ -96,9 +97,8 @@ class FunctionAttack:
 
         def perturber(eps: float, chosen: Tensor) -> Tensor:
             images, labels = batch.images[chosen], batch.labels[chosen]
-            devices = [images.device] if images.is_cuda else []
             try:
-                with torch.random.fork_rng(devices=devices), torch.enable_grad():
+                with kept_streams(images.device), torch.enable_grad():
                     torch.manual_seed(batch.seed)
                     found = self.function(batch.model, images.clone(), labels, eps, **self._options(batch))
             except InputError:

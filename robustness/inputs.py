@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from alignscape.errors import InputError
+from alignscape.seeding import kept_streams
 from robustness.norms import Norm
 
 
@@ -98,7 +99,7 @@ def check_model(model: nn.Module) -> None:
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Let a network that draws at random draw by ``seed``, and leave torch's generators as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with kept_streams(device):
         torch.manual_seed(seed)
         yield
 

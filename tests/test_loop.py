@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tape import TapeRecorder
 from torch.nn import functional as F
 
 from alignscape.errors import InputError
 from alignscape.seeding import generator
-from training import clock, network
+from training import clock, network, stack
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
@@ -267,11 +268,33 @@ def test_no_epochs_gives_the_initialisation(digits, tmp_path):
     assert math.isnan(final.metrics["train_loss"])
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_training_on_cuda_agrees_with_the_cpu(tmp_path):
-    results = [
-        load_checkpoint(train(config(), load_dataset("digits", device=d), tmp_path / d).checkpoint).metrics
-        for d in ("cpu", "cuda")
-    ]
-    assert results[0]["test_loss"] == pytest.approx(results[1]["test_loss"], rel=1e-3)
+CUDA = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=CUDA), "cpu"])
+def test_recorded_runs_agree_with_the_cpu_and_resume(tmp_path, monkeypatch, device):
+    """A run that is killed between two replays goes on from its resume point, and records its steps anew."""
+    expected = load_checkpoint(train(config(), load_dataset("digits"), tmp_path / "cpu").checkpoint).metrics
+    if device == "cpu":
+        monkeypatch.setattr(stack, "recorder_for", TapeRecorder)  # a stand-in for CUDA graphs
+    data = load_dataset("digits", device=device)
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, epoch, index):
+        if (epoch, index) == (1, 20):
+            raise Killed
+        step(self, epoch, index)
+
+    step = Stack.train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "RESUME_SHARE", 1e9)  # a resume point after every step
+        patch.setattr(Stack, "train_step", dying)
+        with pytest.raises(Killed):
+            train(config(), data, tmp_path / device / "cut")
+    for name in ("cut", "whole"):
+        found = load_checkpoint(train(config(), data, tmp_path / device / name).checkpoint).metrics
+        assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-3)
+    if device == "cpu":
+        assert_same_run(tmp_path / device / "cut", tmp_path / device / "whole")

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from training.captured import CapturedStep, Recorder
 from training.data import Normalise, Split
+from training.recordable import modules_of
 
 
 @torch.no_grad()
@@ -43,23 +45,63 @@ def evaluate(model: nn.Module, normalise: Normalise, split: Split, batch_size: i
     return loss.item() / len(split), correct.item() / len(split)
 
 
-@torch.no_grad()
-def evaluate_stack(
-    model: nn.Module, stacked: Mapping[str, Tensor], normalise: Normalise, split: Split, samples: int = 20_000
-) -> list[tuple[float, float]]:
-    """As :func:`evaluate`, for E networks at once: ``stacked`` holds (E, ...) for parameters and buffers of ``model``;
-    ``samples`` bounds networks x images in one batch."""
-    size = len(next(iter(stacked.values())))
-    was_training = model.training
-    model.eval()
-    loss = torch.zeros(size, dtype=torch.float64, device=split.labels.device)
-    correct = torch.zeros(size, dtype=torch.int64, device=split.labels.device)
-    forward = vmap(lambda tensors, inputs: functional_call(model, tensors, (inputs,)), in_dims=(0, None))
-    batch_size = max(1, samples // size)
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        logits = forward(dict(stacked), normalise(images))  # (E, N, classes)
-        every = labels.expand(size, -1)
-        loss += F.cross_entropy(logits.flatten(0, 1), every.flatten(), reduction="none").view(size, -1).sum(1)
-        correct += (logits.argmax(-1) == every).sum(1)
-    model.train(was_training)
-    return [(x / len(split), c / len(split)) for x, c in zip(loss.tolist(), correct.tolist(), strict=True)]
+class StackEvaluation:
+    """As :func:`evaluate`, for E networks at once, again and again: a GPU records the pass of a batch.
+
+    Args:
+        model: the network whose tensors are replaced.
+        stacked: (E, ...) for its parameters and buffers, which stay where they are.
+        normalise: what its images are normalised by.
+        split: the samples.
+        samples: most networks x images in one batch.
+        recorder: None where passes are not recorded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stacked: Mapping[str, Tensor],
+        normalise: Normalise,
+        split: Split,
+        samples: int,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.model, self.stacked, self.normalise, self.split = model, dict(stacked), normalise, split
+        self.size = len(next(iter(stacked.values())))
+        self.batch_size = max(1, samples // self.size)
+        self.loss = torch.zeros(self.size, dtype=torch.float64, device=split.labels.device)
+        self.correct = torch.zeros(self.size, dtype=torch.int64, device=split.labels.device)
+        self._add = CapturedStep(
+            self._batch,
+            recorder,
+            moving=lambda: (self.loss, self.correct),
+            keepers=modules_of(model),
+            what="the evaluation of a stack",
+        )
+
+    @torch.no_grad()
+    def __call__(self) -> list[tuple[float, float]]:
+        """Return loss and accuracy of each network."""
+        was_training = self.model.training
+        self.model.eval()
+        self.loss.zero_()
+        self.correct.zero_()
+        images, labels = (part.split(self.batch_size) for part in (self.split.images, self.split.labels))
+        for batch in zip(images, labels, strict=True):
+            self._add(*batch)
+        self.model.train(was_training)
+        n = len(self.split)
+        return [(x / n, c / n) for x, c in zip(self.loss.tolist(), self.correct.tolist(), strict=True)]
+
+    def forget(self) -> None:
+        """Let go of recordings."""
+        self._add.forget()
+
+    def _batch(self, images: Tensor, labels: Tensor) -> None:
+        """Add what the networks make of (N, C, H, W) images to the sums."""
+        forward = vmap(lambda tensors, inputs: functional_call(self.model, tensors, (inputs,)), in_dims=(0, None))
+        logits = forward(self.stacked, self.normalise(images))  # (E, N, classes)
+        every = labels.expand(self.size, -1)
+        loss = F.cross_entropy(logits.flatten(0, 1), every.flatten(), reduction="none")
+        self.loss += loss.view(self.size, -1).sum(1)
+        self.correct += (logits.argmax(-1) == every).sum(1)

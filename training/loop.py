@@ -272,8 +272,7 @@ class Trainer:
             network.open()
         if states is None:
             self._end_epoch()
-            for network in self.stack.networks:
-                network.after_step()
+            self.stack.after_step()
         else:
             self.stack.restore(states)
         self.clock.start(self.stack.step - self.first_step)
@@ -289,6 +288,7 @@ class Trainer:
             self._save()  # killed while its networks finish, the stack goes on from its very end
         for network in self.stack.networks:
             network.finish()
+        self.stack.release()
 
     def _train_epoch(self) -> None:
         """Train to the end of the epoch."""
@@ -297,11 +297,11 @@ class Trainer:
             self.stack.start_optimiser()  # what it remembers is of noise
         self.stack.start_epoch(epoch)
         self.clock.lap()
-        listeners = [network for network in self.stack.networks if network.trajectory is not None]
+        listens = any(network.trajectory is not None for network in self.stack.networks)
         for index in range(first, self.steps_per_epoch):
             self.stack.train_step(epoch, index)
-            for network in listeners:
-                network.after_step()
+            if listens:
+                self.stack.after_step()
             if index + 1 < self.steps_per_epoch:  # else the epoch's end sees to these
                 if self.clock.save_is_due():
                     self._count_time()

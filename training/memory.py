@@ -17,13 +17,14 @@ from training.rules.wrapping import uses, weight_layers
 
 STEP = 100  # bytes of a step number and its place in a list and a dictionary
 FLOAT = 4  # bytes: weights, feedback and all that goes with them are float32
+EVALUATED, EVALUATION_BYTES = 20_000, 2**31  # images at once, and the memory that they may take
 ADVICE = "give fewer --hidden units, a smaller --expansion or --snapshot-sketch, or fewer networks at once (--stack)"
 
 
 def mlp_layers(config: TrainConfig, features: int, classes: int) -> list[LayerSize]:
     """Return the layers of the MLP of ``config``, which need not be made for that."""
     widths = (features, *config.hidden, classes)
-    return [LayerSize((out, n), n, first=not i) for i, (n, out) in enumerate(itertools.pairwise(widths))]
+    return [LayerSize((out, n), n, first=not i, outputs=out) for i, (n, out) in enumerate(itertools.pairwise(widths))]
 
 
 def layers_of(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerSize]:
@@ -31,7 +32,11 @@ def layers_of(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerSize]
     layers = weight_layers(model)
     return [
         LayerSize(
-            tuple(layers[name].weight.shape), use.input_shape.numel(), use.first, getattr(layers[name], "groups", 1)
+            tuple(layers[name].weight.shape),
+            use.input_shape.numel(),
+            use.first,
+            getattr(layers[name], "groups", 1),
+            use.output_shape.numel(),
         )
         for name, use in uses(model, input_shape).items()
     ]
@@ -106,6 +111,13 @@ def _sized(config: TrainConfig) -> tuple[object, ...]:
     rule = config.rule, config.expansion, config.feedback_density
     steps = config.epochs, config.batch_size, config.train_size
     return *rule, config.hidden, config.optimiser, config.momentum > 0, config.snapshot_sketch, *steps
+
+
+def samples_at_once(layers: Sequence[LayerSize]) -> int:
+    """Return how many images, over all networks of a stack, are evaluated in one pass: as many as make stacks fast, if
+    what a layer takes, gives and leaves after its activation is not more than ``EVALUATION_BYTES``."""
+    widest = max((max(layer.inputs, layer.outputs or layer.weight[0]) for layer in layers), default=1)
+    return max(1, min(EVALUATED, EVALUATION_BYTES // (3 * FLOAT * widest)))
 
 
 def snapshot_count(total_steps: int, every: int) -> int:

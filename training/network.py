@@ -63,7 +63,7 @@ class Network:
         self.data = data
 
     def _try(self, data: Dataset) -> str | None:
-        """Return why this network can train in no stack and in no recorded step, None if it can.
+        """Return why this network can train in no stack, None if it can.
 
         Raises:
             InputError: parameters that are frozen or no float32; it cannot train on mini-batches as small as there
@@ -107,10 +107,14 @@ class Network:
                 self.run.path, self.model, steps, self.config.snapshot_dtype, sketch=self.config.snapshot_sketch
             )
 
-    def after_step(self) -> None:
-        """Keep what is kept of single steps, from step 0, before the first on the data."""
-        if self.trajectory is not None and self.step >= 0:
-            self.trajectory.write(self.step)
+    def keeps_step(self) -> bool:
+        """Whether :meth:`after_step` does anything, from step 0, before the first on the data."""
+        return self.trajectory is not None and self.step >= 0 and self.trajectory.keeps(self.step)
+
+    def after_step(self, weights: Tensor | None = None) -> None:
+        """Keep what is kept of single steps; ``weights`` (P,) are those of the model, if they are at hand."""
+        if self.trajectory is not None and self.keeps_step():
+            self.trajectory.write(self.step, weights)
 
     def end_epoch(self, train_loss: float, train_accuracy: float, test_loss: float, test_accuracy: float) -> None:
         """Add the epoch's row, and keep its checkpoint if the config asks for it."""

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,12 +39,20 @@ class StackOptimiser:
     Adam and SGD act on each number apart, so networks that stand side by side and share a schedule are one tensor to
     the optimiser: one pass over the memory of a block of networks instead of a call for each. ``parameters`` are
     (E, ...), or those of one network without that axis. Those named in ``decayed`` are decayed; fixed feedback is a
-    buffer and so never is (:func:`training.rules.wrapping.decayed`).
+    buffer and so never is (:func:`training.rules.wrapping.decayed`). With ``recorded`` the learning rates and counts of
+    steps are tensors on the device, so that a recorded step finds what they have become; the fused kernels take a decay
+    as a number only.
     """
 
     def __init__(
-        self, configs: Sequence[TrainConfig], parameters: Mapping[str, Tensor], decayed: Collection[str]
+        self,
+        configs: Sequence[TrainConfig],
+        parameters: Mapping[str, Tensor],
+        decayed: Collection[str],
+        *,
+        recorded: bool = False,
     ) -> None:
+        self.recorded = recorded
         self.stacked = len(configs) > 1
         self.parameters = parameters
         self.decayed = decayed
@@ -60,7 +69,9 @@ class StackOptimiser:
     def _build(self) -> torch.optim.Optimizer:
         groups = []
         for (config, _), views in zip(self.blocks, self.views, strict=True):
-            shared = {"lr": config.lr}
+            shared: dict[str, Any] = {"lr": config.lr}
+            if self.recorded:
+                shared["lr"] = torch.tensor(config.lr, device=next(iter(views.values())).device)
             if config.optimiser == "sgd":
                 shared["momentum"] = config.momentum
             groups.append({**shared, "params": [v for n, v in views.items() if n in self.decayed]})
@@ -68,21 +79,22 @@ class StackOptimiser:
         config = self.blocks[0][0]
         if config.optimiser == "sgd":
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
-        # One pass over the weights instead of about ten. Capturable: the count of steps stays on the GPU.
-        on_gpu = next(iter(self.parameters.values())).is_cuda
-        adam = torch.optim.Adam(groups, lr=config.lr, fused=True, capturable=on_gpu)
+        # One pass over the weights instead of about ten. Capturable: the count of steps stays on the device.
+        adam = torch.optim.Adam(groups, lr=config.lr, fused=True, capturable=self.recorded)
         # It would warn of the steps before a recording, which run as they are.
         adam._warned_capturable_if_run_uncaptured = True
         return adam
 
     def set_epoch(self, epoch: int) -> bool:
-        """Set learning rates and decays of ``epoch`` (from 0); return whether any has changed."""
-        before = [(group["lr"], group["weight_decay"]) for group in self.torch.param_groups]
+        """Set learning rates and decays of ``epoch`` (from 0); return whether a recorded step does not see it."""
+        before = [group["weight_decay"] for group in self.torch.param_groups]
         matrices, vectors = self.torch.param_groups[::2], self.torch.param_groups[1::2]
         for (config, _), decayed, free in zip(self.blocks, matrices, vectors, strict=True):
-            decayed.update(lr=learning_rate(config, epoch), weight_decay=weight_decay(config, epoch))
-            free.update(lr=learning_rate(config, epoch), weight_decay=0.0)
-        return before != [(group["lr"], group["weight_decay"]) for group in self.torch.param_groups]
+            rate = learning_rate(config, epoch)
+            for group, decay in ((decayed, weight_decay(config, epoch)), (free, 0.0)):
+                group["lr"] = group["lr"].fill_(_in_float32(rate)) if self.recorded else rate
+                group["weight_decay"] = decay
+        return before != [group["weight_decay"] for group in self.torch.param_groups]
 
     def step(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Move every parameter by its gradient of the same shape; None leaves it where it is, decay included."""
@@ -91,6 +103,14 @@ class StackOptimiser:
                 gradient = gradients[name]
                 view.grad = None if gradient is None else self._rows(laid_out_as(gradient, self.parameters[name]), rows)
         self.torch.step()
+        for views in self.views:
+            for view in views.values():
+                view.grad = None  # gradients end with the step: where one is recorded, their memory is the next one's
+
+    def moving(self) -> Iterator[Tensor]:
+        """Yield what a step changes besides the parameters."""
+        for state in self.torch.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
 
     def state(self, network: int) -> dict[str, dict[str, Tensor]]:
         """Return moments and step counts of one network by parameter, on the CPU: the same whatever stack it is in."""
@@ -126,6 +146,10 @@ class StackOptimiser:
         if not self.stacked or values[0].ndim == 0:
             return values[0].clone()
         return torch.stack(values)
+
+
+def _in_float32(number: float) -> float:
+    return math.inf if number > torch.finfo(torch.float32).max else number
 
 
 def laid_out_as(gradient: Tensor, parameter: Tensor) -> Tensor:

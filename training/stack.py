@@ -6,7 +6,8 @@ the ordinary pass, without the axis: a run alone and a run in a stack are the sa
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from alignscape.errors import InputError
-from alignscape.seeding import derive_seed, generator
-from training.captured import CapturedStep
+from alignscape.seeding import derive_seed, generator, kept_streams
+from training.captured import CapturedStep, recorder_for
 from training.data import Dataset, Normalise
-from training.evaluation import evaluate, evaluate_stack
+from training.evaluation import StackEvaluation, evaluate
+from training.memory import samples_at_once
 from training.network import Network
 from training.optimiser import StackOptimiser
 from training.precision import autocast
+from training.recordable import modules_of
 from training.rules import Rule, Step
 from training.rules.others import explained, is_ours
 from training.rules.wrapping import decayed
@@ -44,16 +47,41 @@ class Stack:
         self.rule = shared_rule(first.rule, differences) if self.stacked else first.rule
         self.tensors = self._join()
         self.parameters = {name: self.tensors[name] for name, p in self.twin.named_parameters() if p.requires_grad}
-        self.objective = Objective(self.rule, self.twin)
+        self.objective, self.mover = Objective(self.rule, self.twin), Mover(self.rule, self.twin)
+        self.recorder = recorder_for(self.device)
+        # Feedback moves within the step where that is recorded, for all networks at once; elsewhere network by network,
+        # which gives the bits of a run alone.
+        self._moves_inside = self.recorder is not None and self.rule.moves_by_tensors()
+        self._labels: list[str] = []  # of what the rule draws for one network
         self.start_optimiser()
         self.sums = Sums.zero(len(networks), self.device)
         self._orders: dict[int, Tensor] = {}  # by epoch
+        self._evaluation = self._stacked_evaluation() if self.stacked else None
 
     def start_optimiser(self) -> None:
         """Begin with an optimiser that remembers nothing, and a step to record."""
         configs = [network.config for network in self.networks]
-        self.optimiser = StackOptimiser(configs, self.parameters, decayed(self.twin))
-        self._step = CapturedStep(self._body, enabled=self.networks[0].apart is None)
+        recorded = self.recorder is not None
+        self.optimiser = StackOptimiser(configs, self.parameters, decayed(self.twin), recorded=recorded)
+        self._step = CapturedStep(
+            self._body,
+            self.recorder,
+            moving=self._moving,
+            keepers=(self.rule, *modules_of(self.twin)),
+            what=f"the step of {self.config.model} with {self.config.rule}",
+        )
+
+    def _moving(self) -> Iterator[Tensor]:
+        """Yield all tensors that a step changes."""
+        yield from self.tensors.values()
+        yield from self.optimiser.moving()
+        yield from (self.sums.loss, self.sums.correct, self.sums.bad_step, self.sums.step)
+
+    def _stacked_evaluation(self) -> StackEvaluation:
+        model = self.networks[0].model
+        plain = {name: self.tensors[name] for name, _ in (*model.named_parameters(), *model.named_buffers())}
+        samples = samples_at_once(self.networks[0].layers)
+        return StackEvaluation(model, plain, self.normalise, self.data.test, samples, self.recorder)
 
     @property
     def step(self) -> int:
@@ -88,6 +116,40 @@ class Stack:
         size = min(self.config.batch_size, len(self.data.train) - start)
         noise = self._noise(size) if epoch < 0 else None
         batch = self.order(max(epoch, 0))[:, start : start + size]  # (E, N)
+        drawn = self._drawn(size) if self._moves_inside else []
+        if not self._moves_inside:
+            self._move_apart(batch, noise)
+        with self._randomness():
+            if noise is not None:
+                self._learn(*(noise if self.stacked else (noise[0][0], noise[1][0])), *drawn)
+            else:
+                self._step(batch if self.stacked else batch[0], *drawn)
+        for network in self.networks:
+            network.step += 1
+
+    def _drawn(self, size: int) -> list[Tensor]:
+        """Return what each network's rule draws for the step on so many samples, one network after another."""
+        drawn: list[Tensor] = []
+        for network in self.networks:
+            with explained(network.rule, "draws"):
+                own = network.rule.draws(network.twin, network.step, size)
+                drawn += [draw() for draw in own.values()]
+            self._labels = list(own)
+        return drawn
+
+    def _move(self, inputs: Tensor, labels: Tensor, drawn: Sequence[Tensor]) -> None:
+        """Move the feedback of all networks by what :meth:`_drawn` gave."""
+        count = len(self._labels)
+        with explained(self.rule, "move"):
+            if not self.stacked:
+                self.rule.move(self.twin, dict(zip(self._labels, drawn, strict=True)), inputs, labels)
+                return
+            by_label = {label: torch.stack(list(drawn[k::count])) for k, label in enumerate(self._labels)}
+            own = {f"twin.{name}": tensor for name, tensor in self.tensors.items()}
+            vmap(lambda *one: functional_call(self.mover, one[0], one[1:]))(own, by_label, inputs, labels)
+
+    def _move_apart(self, batch: Tensor, noise: tuple[Tensor, Tensor] | None) -> None:
+        """Move feedback network by network, before the step on ``batch`` (E, N) or on ``noise``."""
         if self.rule.moves_feedback:
             for network in self.networks:
                 with explained(network.rule, "before_step"):
@@ -99,13 +161,6 @@ class Stack:
                     network.rule.before_batch(network.twin, network.step, *own)
         if self.rule.moves_feedback or self.rule.reads_batch:
             self._share_what_moved("before_batch" if self.rule.reads_batch else "before_step")
-        with self._randomness():
-            if noise is not None:
-                self._learn(*(noise if self.stacked else (noise[0][0], noise[1][0])))
-            else:
-                self._step(batch if self.stacked else batch[0])
-        for network in self.networks:
-            network.step += 1
 
     def _share_what_moved(self, moved_by: str) -> None:
         """Let the shared rule see what the method ``moved_by`` has set on the rule of each network.
@@ -131,12 +186,16 @@ class Stack:
         self.twin.train()
 
     def order(self, epoch: int) -> Tensor:
-        """Return the order of the samples in ``epoch`` (E, n), each network's a function of its seed."""
+        """Return the order of the samples in ``epoch`` (E, n), each network's a function of its seed: drawn on the CPU,
+        and so the same on every device."""
         if epoch not in self._orders:
             n = len(self.data.train)
-            rows = [torch.randperm(n, generator=generator(x.config.seed, "order", epoch)) for x in self.networks]
+            # Pinned, so that a GPU fetches them when it gets there and nobody waits.
+            rows = torch.empty(len(self.networks), n, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+            for row, network in zip(rows, self.networks, strict=True):
+                torch.randperm(n, generator=generator(network.config.seed, "order", epoch), out=row)
             self._orders = {e: order for e, order in self._orders.items() if e + 1 == epoch}
-            self._orders[epoch] = torch.stack(rows).to(self.device)
+            self._orders[epoch] = rows.to(self.device, non_blocking=True)
         return self._orders[epoch]
 
     @contextlib.contextmanager
@@ -145,16 +204,19 @@ class Stack:
         if self.networks[0].apart is None:
             yield
             return
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with kept_streams(self.device):
             torch.manual_seed(derive_seed(self.config.seed, "dropout", self.step))
             yield
 
-    def _body(self, batch: Tensor) -> None:
+    def _body(self, batch: Tensor, *drawn: Tensor) -> None:
         """One step on the samples ``batch`` (E, N), or (N,) for a run alone. Reads nothing on the host."""
-        self._learn(*self._samples(batch))
+        self._learn(*self._samples(batch), *drawn)
 
-    def _learn(self, inputs: Tensor, labels: Tensor) -> None:
-        """One step on normalised ``inputs`` (E, N, C, H, W) and ``labels`` (E, N), without E for a run alone."""
+    def _learn(self, inputs: Tensor, labels: Tensor, *drawn: Tensor) -> None:
+        """One step on normalised ``inputs`` (E, N, C, H, W) and ``labels`` (E, N), without E for a run alone, after the
+        feedback has moved by what was ``drawn``."""
+        if self._moves_inside:
+            self._move(inputs, labels, drawn)
         with autocast(self.config.precision, self.device), explained(self.rule, "objective"):
             step = self._evaluate(inputs, labels)
         with explained(self.rule, "gradients"):
@@ -185,11 +247,9 @@ class Stack:
 
     def evaluate(self) -> list[tuple[float, float]]:
         """Return loss and accuracy of each network on the test split."""
-        model, split = self.networks[0].model, self.data.test
-        if not self.stacked:
-            return [evaluate(model, self.normalise, split)]
-        plain = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
-        return evaluate_stack(model, {name: self.tensors[name] for name in plain}, self.normalise, split)
+        if self._evaluation is not None:
+            return self._evaluation()
+        return [evaluate(self.networks[0].model, self.normalise, self.data.test)]
 
     def states(self) -> Iterator[dict[str, Any]]:
         """Yield a resume point for each network, on the CPU; it fits any stack the network may be in next."""
@@ -208,10 +268,31 @@ class Stack:
         """Return the stack of the networks that stay, where they stand."""
         staying = [network for network in self.networks if network not in leaving]
         states = [s for network, s in zip(self.networks, self.states(), strict=True) if network in staying]
-        self._step.forget()  # a recording keeps all the memory of its step
+        self.release()
         rest = Stack(staying, self.data)
         rest.restore(states)
         return rest
+
+    def release(self) -> None:
+        """Let go of recordings, each of which keeps all the memory of its step."""
+        self._step.forget()
+        if self._evaluation is not None:
+            self._evaluation.forget()
+
+    def after_step(self) -> None:
+        """Keep what is kept of single steps."""
+        keeping = [network.keeps_step() for network in self.networks]
+        if self.stacked and all(keeping):  # one row for each network at once
+            names = [name for name, p in self.networks[0].model.named_parameters() if p.requires_grad]
+            for network, row in zip(self.networks, self._rows(names), strict=True):
+                network.after_step(row)
+            return
+        for network in itertools.compress(self.networks, keeping):
+            network.after_step()
+
+    def _rows(self, names: Sequence[str]) -> Tensor:
+        """Return the parameters ``names`` of each network side by side (E, P)."""
+        return torch.cat([self.tensors[name].detach().flatten(1) for name in names], 1)
 
 
 class Objective(nn.Module):
@@ -224,6 +305,19 @@ class Objective(nn.Module):
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Step:
         return self.rule.objective(self.twin, inputs, labels)
+
+
+class Mover(nn.Module):
+    """How a rule moves feedback, as a module: see :class:`Objective`."""
+
+    def __init__(self, rule: Rule, twin: nn.Module) -> None:
+        super().__init__()
+        self.rule = rule
+        self.twin = twin
+
+    def forward(self, drawn: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        self.rule.move(self.twin, drawn, inputs, labels)
+        return labels  # ``vmap`` wants something back
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,18 @@ from torch.func import functional_call, vmap
 
 from alignscape import memory
 from alignscape.errors import InputError
+from training.captured import CapturedStep
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
+from training.memory import FLOAT
 from training.network import Network
 from training.optimiser import schedule_key
 from training.rules import find_rule
 from training.rules.others import explained
 from training.run_folder import RunFolder
 from training.shared_rule import SharedSettingError, differing, shared_rule
-from training.stack import Objective
+from training.stack import Mover, Objective, Stack
 
 Sizes = int | Literal["auto"]
 
@@ -37,6 +40,7 @@ FREE_FIELDS = {
 
 MEMORY_SHARE = 0.5  # of what is free
 LARGEST = {"cuda": 256, "cpu": 64}  # beyond these a larger stack was not faster
+TRIED, TRIAL_STEPS = 8, 10  # networks and steps of a timed trial
 
 # Multiply-adds of a network's step below which a stack is faster than single networks on a CPU: the step of a small
 # network is mostly the cost of calling it, which a stack shares. Measured by benchmarks/train.py --break-even.
@@ -125,17 +129,47 @@ def choose_size(
     needed, free = bytes_per_network(network, data), free_memory(device)
     fitting = max(1, int(MEMORY_SHARE * free / needed))
     size = min(count, fitting, LARGEST.get(device.type, LARGEST["cpu"]))
+    if has_convolutions and size > 1 and (slower := slower_together(network, data, min(size, TRIED))) is not None:
+        return Choice(1, slower)
     # As even as can be: 70 networks in two stacks of 35, not in one of 64 and one of 6.
     size = -(-count // -(-count // size))
     return Choice(size, f"{needed / 1e6:.1f} MB each, {free / 1e9:.1f} GB free")
 
 
+def slower_together(network: Network, data: Dataset, size: int) -> str | None:
+    """Return by how much networks like this one train slower in a stack of ``size`` than alone, timed; None if they do
+    not. Convolutions of a stack are grouped ones, of which libraries make less than of separate ones, or more."""
+    alone, together = (seconds_per_network(network, data, networks) for networks in (1, size))
+    if together < alone:
+        return None
+    return f"timed, a step takes {1e3 * alone:.3g} ms alone and {1e3 * together:.3g} ms each in a stack of {size}"
+
+
+def seconds_per_network(network: Network, data: Dataset, size: int) -> float:
+    """Return what a step of ``size`` networks like this one takes each. They are made for it, and nothing is kept."""
+    stack = Stack([Network(network.config, data, network.info, RunFolder(Path())) for _ in range(size)], data)
+    whole = max(1, len(data.train) // network.config.batch_size)  # mini-batches of one size
+
+    def run(steps: int) -> None:
+        for index in range(steps):
+            stack.train_step(0, index % whole)
+        stack.sums.rows()  # which waits for the device
+
+    stack.start_epoch(0)
+    run(CapturedStep.WARM_UP + 2)
+    start = time.perf_counter()
+    run(TRIAL_STEPS)
+    seconds = time.perf_counter() - start
+    stack.release()
+    return seconds / TRIAL_STEPS / size
+
+
 def unstackable(network: Network, data: Dataset, differences: Collection[str] = ()) -> str | None:
     """Return why ``torch.func.vmap`` cannot run networks like this one that differ in the settings ``differences`` (a
     forward pass whose course depends on values, say), None if it can. Two images go through copies of its tensors,
-    twice, and back."""
+    twice, and back, after the rule's feedback has moved where that is a part of the step."""
     rule = shared_rule(network.rule, differences)
-    objective = Objective(rule, network.twin)
+    objective, mover = Objective(rule, network.twin), Mover(rule, network.twin)
     copies = {name: torch.stack([t.detach(), t.detach()]) for name, t in network.tensors().items()}
     trained = {name: copies[name].requires_grad_() for name, p in network.twin.named_parameters() if p.requires_grad}
     tensors = {f"twin.{name}": tensor for name, tensor in copies.items()}
@@ -144,6 +178,11 @@ def unstackable(network: Network, data: Dataset, differences: Collection[str] = 
     was_training = network.twin.training
     network.twin.train()
     try:
+        if rule.moves_by_tensors():
+            with explained(rule, "draws or move"):
+                draws = network.rule.draws(network.twin, network.step, labels.shape[-1])
+                drawn = {label: torch.stack([draw(), draw()]) for label, draw in draws.items()}
+                vmap(lambda own, *rest: functional_call(mover, own, rest))(tensors, drawn, inputs, labels)
         with explained(rule, "objective or gradients"):
             rule.gradients(
                 trained, vmap(lambda own, x, y: functional_call(objective, own, (x, y)))(tensors, inputs, labels)
@@ -166,10 +205,12 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     order = 2 * len(data.train) * 8  # of this epoch and the next
     weights = sum(p.nbytes for p in network.model.parameters() if p.requires_grad)
     sketch = (2 * network.config.snapshot_sketch + 3) * weights if network.config.snapshot_sketch else 0
-    # A graph of the step on an epoch's last mini-batch, which may be smaller, has gradients of its own.
-    gradients = 2 if data.train.labels.is_cuda else 1
+    noise = 0
+    if network.rule.moves_by_tensors():  # drawn for all layers, and put where a recorded step finds it
+        noise = 2 * FLOAT * sum(map(network.rule.drawn_each_step, network.layers))
     # Twice the activations: the backward pass holds the gradients of some beside them.
-    return (1 + gradients + moments) * parameters + buffers + order + sketch + 2 * activation_bytes(network, data)
+    own = (2 + moments) * parameters + buffers + order + sketch + noise
+    return own + 2 * activation_bytes(network, data)
 
 
 def activation_bytes(network: Network, data: Dataset) -> int:

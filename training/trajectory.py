@@ -58,12 +58,16 @@ class TrajectoryWriter:
             whole.flush()
         return np.load(self.path, mmap_mode="r+")
 
-    def write(self, step: int) -> None:
-        """Write the weights after ``step`` if that step has a row."""
-        row = self._row.get(step)
-        if row is None and self._sketch is None:
+    def keeps(self, step: int) -> bool:
+        """Whether anything is kept of ``step``."""
+        return self._sketch is not None or step in self._row
+
+    def write(self, step: int, weights: Tensor | None = None) -> None:
+        """Write the weights after ``step`` if that step has a row; ``weights`` (P,) are they, if they are at hand."""
+        if not self.keeps(step):
             return
-        flat = self._flat()
+        row = self._row.get(step)
+        flat = self._flat() if weights is None else weights
         if self._sketch is not None:
             self._sketch.insert(flat)
         if row is not None:

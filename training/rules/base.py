@@ -5,7 +5,7 @@ backward pass), and gives the update that a mini-batch calls for. One file a rul
 line of ``training/rules/__init__.py`` (see ``docs/adding-a-rule.md``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -58,8 +58,8 @@ class Rule:
         summary: a line on it.
         options: fields of :class:`TrainConfig` that it reads and bp does not.
         initial_options: those that are read only while one network is made or moved (:meth:`initialise`, :meth:`layer`,
-            :meth:`before_step`, :meth:`before_batch`), as :meth:`draw` does, so that networks of one stack may differ
-            in them.
+            :meth:`before_step`, :meth:`before_batch`, :meth:`draws`), as :meth:`draw` does, so that networks of one
+            stack may differ in them.
         moves_feedback: whether :meth:`before_step` does anything.
         reads_batch: whether :meth:`before_batch` does anything.
 
@@ -148,10 +148,34 @@ class Rule:
     def before_step(self, twin: nn.Module, step: int) -> None:
         """Move feedback buffers in place before the training step number ``step``, where ``moves_feedback`` says so.
         What is drawn is a function of (seed, step), so that a resumed run draws it again."""
+        if not self.reads_batch:
+            self.move(twin, Drawn(self.draws(twin, step, self.config.batch_size)))
 
     def before_batch(self, twin: nn.Module, step: int, inputs: Tensor, labels: Tensor) -> None:
         """Do what :meth:`before_step` does, after it and where ``reads_batch`` says so, for feedback that learns from
         the step's mini-batch: normalised ``inputs`` (N, ...) and ``labels`` (N,)."""
+        self.move(twin, Drawn(self.draws(twin, step, len(labels))), inputs, labels)
+
+    def draws(self, twin: nn.Module, step: int, samples: int) -> dict[str, Callable[[], Tensor]]:
+        """Return what :meth:`move` needs of chance before the step number ``step`` on so many samples, each by a
+        function that draws it: of one shape for all networks of a stack, and a function of (seed, step)."""
+        return {}
+
+    def move(
+        self, twin: nn.Module, drawn: Mapping[str, Tensor], inputs: Tensor | None = None, labels: Tensor | None = None
+    ) -> None:
+        """Move feedback buffers in place by what was ``drawn`` and, where ``reads_batch`` says so, the mini-batch.
+
+        What :meth:`before_step` and :meth:`before_batch` do unless a rule has its own; written so, it is part of the
+        step that a GPU records, for all networks of a stack at once under ``torch.func.vmap``. So it may depend on
+        tensors alone: neither on the number of the step nor on what networks of a stack differ in.
+        """
+
+    @classmethod
+    def moves_by_tensors(cls) -> bool:
+        """Whether feedback moves by :meth:`move` alone."""
+        own = cls.before_step is not Rule.before_step or cls.before_batch is not Rule.before_batch
+        return (cls.moves_feedback or cls.reads_batch) and not own
 
     def attack_path(self, twin: nn.Module) -> nn.Module:
         """Return a network whose gradient by the pixels is what the rule's own backward pass sends there.
@@ -179,6 +203,22 @@ class Rule:
         """The run's random stream for ``labels``, e.g. ``("feedback", "layers.1")``. The CPU's numbers are the same
         whatever the run's device; what is drawn for every step is drawn there, since a GPU would wait for them."""
         return generator(self.config.seed, *labels, device=device)
+
+
+class Drawn(Mapping[str, Tensor]):
+    """What a rule draws, drawn when it is asked for and not kept: one layer's numbers at a time."""
+
+    def __init__(self, draws: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._draws = draws
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._draws[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._draws)
+
+    def __len__(self) -> int:
+        return len(self._draws)
 
 
 def wrapped_layers(twin: nn.Module) -> dict[str, WrappedLayer]:

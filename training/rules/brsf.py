@@ -1,9 +1,11 @@
 """Batch-wise random-magnitude sign-concordant feedback (Liao et al. 2016; Moskovitz et al. 2018)."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.rules.base import wrapped_layers
 from training.rules.feedback import SignFeedback
@@ -17,9 +19,17 @@ class BatchRandomSignFeedback(FixedRandomSignFeedback):
     summary: ClassVar[str] = "sign-concordant feedback with random magnitudes, drawn anew for each mini-batch"
     moves_feedback: ClassVar[bool] = True
 
+    def draws(self, twin: nn.Module, step: int, samples: int) -> dict[str, Callable[[], Tensor]]:
+        return {
+            name: partial(self.draw, layer.feedback, "magnitude", name, step, device=layer.feedback.device)
+            for name, layer in wrapped_layers(twin).items()
+            if isinstance(layer, SignFeedback)
+        }
+
     @torch.no_grad()
-    def before_step(self, twin: nn.Module, step: int) -> None:
+    def move(
+        self, twin: nn.Module, drawn: Mapping[str, Tensor], inputs: Tensor | None = None, labels: Tensor | None = None
+    ) -> None:
         for name, layer in wrapped_layers(twin).items():
             if isinstance(layer, SignFeedback):
-                drawn = self.draw(layer.feedback, "magnitude", name, step, device=layer.feedback.device)
-                layer.feedback.copy_(drawn).abs_()
+                layer.feedback.copy_(drawn[name]).abs_()

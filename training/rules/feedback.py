@@ -29,6 +29,7 @@ class LayerSize(NamedTuple):
     inputs: int  # values that go into it
     first: bool  # as in Use
     groups: int = 1
+    outputs: int | None = None  # values that come out; None: as many as the weight has rows
 
 
 class WrappedLayer(nn.Module):

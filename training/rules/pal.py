@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from alignscape.errors import InputError
+from training.config import TrainConfig
 from training.models.trial import in_mode, try_forward
 from training.rules.base import Rule, wrapped_layers
 from training.rules.calls import intercepted
@@ -49,8 +51,14 @@ class PhaselessAlignment(Rule):
     options: ClassVar[tuple[str, ...]] = ("backward_scale", "pal_noise", "pal_rate", "pal_gain")
     reads_batch: ClassVar[bool] = True
 
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self._shapes: dict[int, dict[str, torch.Size]] = {}  # of the noise, by the number of images
+        self._image: tuple[int, ...] = ()
+
     def wrap(self, model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
         twin = super().wrap(model, input_shape)
+        self._image = tuple(input_shape)
         layers = {name: twin.get_submodule(name) for name in weight_layers(model)}
         order = _layers_below(twin, layers, input_shape)
         last = next(reversed(order), None)
@@ -77,39 +85,40 @@ class PhaselessAlignment(Rule):
     def drawn_each_step(self, layer: LayerSize) -> int:
         return 0 if layer.first else self.config.batch_size * layer.inputs
 
+    def draws(self, twin: nn.Module, step: int, samples: int) -> dict[str, Callable[[], Tensor]]:
+        like = next(iter(_learning(twin).values()), None)
+        if like is None:
+            return {}
+        if samples not in self._shapes:
+            self._shapes[samples] = self._noise_shapes(twin, like.weight.new_zeros(samples, *self._image))
+
+        def drawn(label: str, shape: torch.Size) -> Tensor:
+            random = self.stream("noise", label, step, device=like.weight.device)
+            return self.config.pal_noise * torch.randn(shape, generator=random, device=random.device).to(like.weight)
+
+        return {label: partial(drawn, label, shape) for label, shape in self._shapes[samples].items()}
+
     @torch.no_grad()
-    def before_batch(self, twin: nn.Module, step: int, inputs: Tensor, labels: Tensor) -> None:
-        learning = {n: m for n, m in wrapped_layers(twin).items() if isinstance(m, PhaselessFeedback)}
-        hidden = {layer.below for layer in learning.values() if layer.below}
-        layers = {name: twin.get_submodule(name) for name in (*learning, *hidden)}
-        noise: dict[str, Tensor] = {}
+    def _noise_shapes(self, twin: nn.Module, inputs: Tensor) -> dict[str, torch.Size]:
+        """Return the shape of each noise that a pass of ``inputs`` takes."""
+        shapes: dict[str, torch.Size] = {}
 
-        def shifted(values: Tensor, label: str, sign: int) -> Tensor:
-            if label not in noise:
-                random = self.stream("noise", label, step, device=values.device)
-                drawn = torch.randn(values.shape, generator=random, device=values.device)
-                noise[label] = self.config.pal_noise * drawn.to(values)
-            return values + sign * noise[label]
+        def noted(values: Tensor, label: str) -> Tensor:
+            shapes[label] = values.shape
+            return values
 
-        def rates(sign: int) -> Mapping[str, Tensor]:
-            found: dict[str, Tensor] = {}
+        _rates(twin, inputs, noted)
+        return shapes
 
-            def around(name: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-                if name in learning and not learning[name].below:
-                    x = shifted(x, f"into {name}", sign)
-                output = forward(x)
-                if name in hidden:
-                    output = shifted(output, name, sign)
-                is_last = name in learning and learning[name].is_last
-                found[name] = output.clone() if is_last else output.relu()  # the network may change it in place
-                return output
-
-            with intercepted(layers, around), in_mode(twin, training=False):
-                twin(inputs)
-            return found
-
-        up, down = rates(1), rates(-1)
-        for name, layer in learning.items():
+    @torch.no_grad()
+    def move(
+        self, twin: nn.Module, drawn: Mapping[str, Tensor], inputs: Tensor | None = None, labels: Tensor | None = None
+    ) -> None:
+        assert inputs is not None
+        noise = {label: drawn[label] for label in drawn}
+        up = _rates(twin, inputs, lambda values, label: values + noise[label])
+        down = _rates(twin, inputs, lambda values, label: values - noise[label])
+        for name, layer in _learning(twin).items():
             self._learn(layer, (up[name] - down[name]) / 2, noise[layer.below or f"into {name}"])
 
     def _learn(self, layer: PhaselessFeedback, response: Tensor, noise: Tensor) -> None:
@@ -121,6 +130,33 @@ class PhaselessAlignment(Rule):
         share = config.pal_rate * config.pal_gain / (samples * config.pal_noise**2)
         most = torch.finfo(growth.dtype).max  # beyond it the feedback diverges, and so does the run
         layer.feedback.mul_(1 - config.pal_rate).add_(growth, alpha=min(share, most))
+
+
+def _learning(twin: nn.Module) -> dict[str, PhaselessFeedback]:
+    return {name: layer for name, layer in wrapped_layers(twin).items() if isinstance(layer, PhaselessFeedback)}
+
+
+def _rates(twin: nn.Module, inputs: Tensor, shifted: Callable[[Tensor, str], Tensor]) -> dict[str, Tensor]:
+    """Return the rates of the layers in a pass of ``inputs`` in evaluation mode, with what is ``shifted`` by the noise
+    of a label: the output of hidden layers, and inputs that are no such outputs."""
+    learning = _learning(twin)
+    hidden = {layer.below for layer in learning.values() if layer.below}
+    layers = {name: twin.get_submodule(name) for name in (*learning, *hidden)}
+    found: dict[str, Tensor] = {}
+
+    def around(name: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if name in learning and not learning[name].below:
+            x = shifted(x, f"into {name}")
+        output = forward(x)
+        if name in hidden:
+            output = shifted(output, name)
+        is_last = name in learning and learning[name].is_last
+        found[name] = output.clone() if is_last else output.relu()  # the network may change it in place
+        return output
+
+    with intercepted(layers, around), in_mode(twin, training=False):
+        twin(inputs)
+    return found
 
 
 def _layers_below(twin: nn.Module, layers: Mapping[str, nn.Module], shape: tuple[int, ...]) -> dict[str, list[str]]:

@@ -1,6 +1,8 @@
 """Weight mirror (Akrout et al. 2019): feedback learns the weights from the answer of each layer to noise."""
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.rules.base import Rule, wrapped_layers
+from training.rules.base import Drawn, Rule, wrapped_layers
 from training.rules.feedback import FixedFeedback, Layer, LayerSize, WrappedLayer
 from training.rules.initial import fan_in
 
@@ -58,19 +60,26 @@ class WeightMirror(Rule):
 
     def before_training(self, twin: nn.Module) -> None:
         for step in range(-self.config.mirror_steps, 0):
-            self._mirror(twin, "mirror mode", step)
+            # A label of its own: steps on noise (``noise_epochs``) are below 0 too.
+            self.move(twin, Drawn(self._noises(twin, "mirror mode", step)))
 
-    def before_step(self, twin: nn.Module, step: int) -> None:
-        self._mirror(twin, "mirror", step)
+    def draws(self, twin: nn.Module, step: int, samples: int) -> dict[str, Callable[[], Tensor]]:
+        return self._noises(twin, "mirror", step)
+
+    def _noises(self, twin: nn.Module, label: str, step: int) -> dict[str, Callable[[], Tensor]]:
+        def drawn(name: str, weight: Tensor) -> Tensor:
+            return self.noise(self.config.batch_size, weight, self.stream(label, name, step, device=weight.device))
+
+        layers = {name: layer for name, layer in wrapped_layers(twin).items() if isinstance(layer, FixedFeedback)}
+        return {name: partial(drawn, name, layer.weight) for name, layer in layers.items()}
 
     @torch.no_grad()
-    def _mirror(self, twin: nn.Module, label: str, step: int) -> None:
-        """Move each B once, by noise of its own ``label``: steps on noise (``noise_epochs``) are below 0 too."""
+    def move(
+        self, twin: nn.Module, drawn: Mapping[str, Tensor], inputs: Tensor | None = None, labels: Tensor | None = None
+    ) -> None:
         for name, layer in wrapped_layers(twin).items():
             if isinstance(layer, FixedFeedback):
-                random = self.stream(label, name, step, device=layer.weight.device)
-                noise = self.noise(self.config.batch_size, layer.weight, random)
-                growth = mirror(layer.weight, layer.bias, noise)
+                growth = mirror(layer.weight, layer.bias, drawn[name])
                 layer.feedback.mul_(1 - self.config.mirror_decay).add_(growth, alpha=self.config.mirror_rate)
 
     def noise(self, samples: int, weight: Tensor, random: torch.Generator) -> Tensor:
