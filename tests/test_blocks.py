@@ -95,7 +95,7 @@ def test_products_are_those_of_the_dense_blocks(name, hessian, budget):
     for group, indices in own.items():
         found = blocks[group].product(torch.eye(len(indices), dtype=torch.float64))
         torch.testing.assert_close(found, dense[indices][:, indices], rtol=1e-9, atol=1e-12)
-    first, last = list(own)[0], list(own)[-1]
+    first, last = next(iter(own)), list(own)[-1]
     cross = blocks.cross(last, first)
     corner = dense[own[last]][:, own[first]]
     found = cross.product(torch.eye(cross.dim, dtype=torch.float64))
