@@ -237,7 +237,7 @@ def graph_bytes(roots: Sequence[Node]) -> int:
 
 def _saved_tensors(node: Node) -> Iterator[Tensor]:
     for name in dir(node):
-        if not name.startswith("_saved_"):
+        if not name.startswith("_saved_") and name != "saved_tensors":  # the latter of functions of our own
             continue
         value = getattr(node, name)
         for part in value if isinstance(value, (tuple, list)) else (value,):

@@ -12,6 +12,7 @@ from torch import distributed as dist
 
 from alignscape.errors import InputError
 from landscape.algebra import OperatorAlgebra
+from landscape.convolution import DirectConvolutions
 from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform
 from landscape.distributed import all_sum
 from landscape.graphs import BatchGraph, DifferenceGraph, GaussNewtonGraph, HessianGraph
@@ -220,7 +221,7 @@ class HessianOperator(OperatorAlgebra):
         """Return the graph of one batch, and the model's outputs on it."""
         parameters = list(self._parameters.values())
         together = self.dim * batch.size <= _OVERHEAD_BOUND.get(self.device.type, 0)
-        with analysis_mode(self._model):
+        with analysis_mode(self._model), DirectConvolutions():
             outputs = batch.outputs(self._model, self._tensors)
             value = batch.loss(self._loss, outputs)
             if self._hessian == "full":
