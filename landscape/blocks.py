@@ -304,6 +304,17 @@ class Block(OperatorAlgebra):
 
     Its vectors are those of its groups one behind the other, each in the order of the parameters. Made by
     :class:`Blocks`.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Blocks, HessianOperator
+        >>> model = torch.nn.Linear(2, 1).double()
+        >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (torch.eye(2).double(), torch.zeros(2, 1)))
+        >>> blocks = Blocks(hessian, by=["weight", "bias"])
+        >>> blocks["weight"] @ torch.ones(2, dtype=torch.float64)
+        tensor([1., 1.], dtype=torch.float64)
+        >>> blocks.cross("weight", "bias") @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+        tensor([1., 1., 0.], dtype=torch.float64)
     """
 
     def __init__(self, blocks: Blocks, groups: Sequence[str], *, hollow: bool = False) -> None:
