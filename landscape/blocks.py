@@ -20,7 +20,7 @@ from landscape.algebra import OperatorAlgebra
 from landscape.density import SpectralDensity, density_method
 from landscape.lanczos import Eigenpairs, Ends, eigenpairs_method
 from landscape.operator import HessianOperator, Restricted
-from landscape.symmetric import Method, Run
+from landscape.symmetric import Method, Run, tell
 from landscape.traces import Estimate, Trace, random_signs, student_interval, trace_method
 
 T = TypeVar("T")
@@ -288,6 +288,7 @@ class Blocks:
         progress: Callable[[int, int], None] | None,
     ) -> dict[str, T]:
         """Run a method on each block, with the next vectors of all in one pass over the data."""
+        before = self.operator.n_products
         runs = {name: Run(method) for name, method in methods.items()}
         while asked := {name: run.rows for name, run in runs.items() if run.rows is not None}:
             requests = {name: blocks[name].requests(rows) for name, rows in asked.items()}
@@ -295,7 +296,9 @@ class Blocks:
             for name, rows in asked.items():
                 runs[name].answer(blocks[name].joined(rows, [next(images) for _ in requests[name]]))
             if progress is not None:
-                progress(sum(run.rows is None for run in runs.values()), len(runs))
+                done, products = sum(run.rows is None for run in runs.values()), self.operator.n_products - before
+                progress(done, len(runs))
+                tell(progress, f"{done} of {len(runs)} groups, {products} products", done / len(runs))
         return {name: run.found for name, run in runs.items()}
 
 

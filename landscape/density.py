@@ -28,7 +28,7 @@ from alignscape.memory import require_memory
 from landscape.data import Data, Loss
 from landscape.operator import HessianOperator, OperatorOptions
 from landscape.quadrature import quadrature
-from landscape.symmetric import Method, SymmetricOperator, drive
+from landscape.symmetric import Method, SymmetricOperator, drive, tell
 from landscape.traces import Estimate
 
 Array = NDArray[np.float64]
@@ -387,6 +387,7 @@ class _Counted:
         self._done += len(vectors)
         if self._progress is not None:
             self._progress(self._done, self._total)
+            tell(self._progress, f"{self._done} products of {self._total}", self._done / self._total)
         return images
 
 

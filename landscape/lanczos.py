@@ -7,6 +7,7 @@ The state is the Krylov-Schur relation (Stewart 2001; Wu and Simon 2000 for the 
 with T = V H V^T in float64. For a Ritz pair (theta, y) the residual norm is |y^T B|: it is known without a product.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from alignscape.errors import InputError
 from alignscape.memory import require_memory
 from landscape.data import Data, Loss
 from landscape.operator import HessianOperator, OperatorOptions
-from landscape.symmetric import Method, SymmetricOperator, drive
+from landscape.symmetric import Method, SymmetricOperator, drive, tell
 
 Ends = Literal["largest", "smallest", "magnitude"]
 
@@ -434,6 +435,14 @@ class _Search:
                 return
             if self.progress is not None:
                 self.progress(self.n_converged, self.k)
+                tell(self.progress, *self.standing(self.space.operator.n_products - begun))
+
+    def standing(self, products: int) -> tuple[str, float]:
+        """Return products and the largest residual of a wanted pair in words, and how far the latter has come on a
+        logarithmic scale, a share."""
+        worst = float(self.residuals[: self.k].max()) / self.scale if self.scale else 0.0
+        share = -math.log(min(max(worst, self.tol), 1.0)) / -math.log(min(self.tol, 0.5))
+        return f"{products} products, residual {worst:.1e} of {self.tol:.1e}", share
 
     def step(self) -> Method[bool]:
         """Expand once, restarting first where V is full; False when V spans the whole space."""

@@ -4,7 +4,7 @@ So one method runs on one matrix (:func:`drive`), and many run beside each other
 their vectors in one pass over the data (:mod:`landscape.blocks`), by the same code.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -43,6 +43,12 @@ class SymmetricOperator(Protocol):
 
     def product(self, vectors: Tensor) -> Tensor:
         """Return the matrix times each row of ``vectors`` (K, P), as rows (K, P)."""
+
+
+def tell(progress: Callable[[int, int], None] | None, standing: str, share: float) -> None:
+    """Say where a method stands, in words and as a share of the work, to a ``progress`` that has a method ``tell``."""
+    if (told := getattr(progress, "tell", None)) is not None:
+        told(standing, share)
 
 
 class Run(Generic[T]):

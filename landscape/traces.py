@@ -25,7 +25,7 @@ from landscape.data import Data, Loss
 from landscape.lanczos import Subspace, krylov_subspace
 from landscape.operator import HessianOperator, OperatorOptions
 from landscape.parameters import unflatten
-from landscape.symmetric import Method, SymmetricOperator, drive
+from landscape.symmetric import Method, SymmetricOperator, drive, tell
 
 _FIRST_LOOK = 12  # probes before the spread of the samples says anything
 _TRUSTED, _STRICT = 24, 0.25  # with fewer probes it stops at this share of the tolerance only
@@ -225,9 +225,14 @@ def trace_method(
         if progress is not None:
             progress(n_probes, max_probes)
         if n_probes < look:
+            tell(progress, f"{operator.n_products - before} products", n_probes / max_probes)
             continue
         look = min(_next(look), max_probes)
         estimate = student_interval(torch.cat(total))
+        if estimate.value:
+            error = (estimate.ci_high - estimate.value) / abs(estimate.value)
+            share = max(n_probes / max_probes, min(1.0, (tol / error) ** 2) if error else 1.0)
+            tell(progress, f"{operator.n_products - before} products, interval +-{error:.1%} of +-{tol:.1%}", share)
         # A spread that few pairs have shown is small by chance where it lets us stop: be stricter then.
         wanted = tol * (1 if n_probes >= _TRUSTED else _STRICT)
         converged = estimate.ci_high - estimate.value <= wanted * abs(estimate.value)
