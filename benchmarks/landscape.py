@@ -394,7 +394,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     model, batch = make_problem(args) if set(args.only) & set(ROWS) else (nn.Identity(), (torch.zeros(0),) * 2)
-    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, {len(batch[0])} samples")
+    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads")
     rows = []
     for name in args.only:
         if name in TABLES:
