@@ -1,4 +1,4 @@
-"""Curvature against PyHessian: products, eigenvalues, trace, surface, memory.
+"""Curvature against PyHessian and others: products, eigenvalues, trace, surface, memory, convolutions by layer.
 
     python -m benchmarks.landscape                                      # random images
     python -m benchmarks.landscape --data-root DIR                      # CIFAR-10
@@ -8,6 +8,11 @@ Network 3072-512-512-10 (P = 1.84 M), 2,000 training samples, trained for an epo
 the same samples and network, in float32, and alternate where they are timed. PyHessian gets its fastest use: the
 samples as ready tensors in one batch, no loader. Where it must stop by itself it is stopped by an oracle, at the first
 product whose residual is good enough: its own test (two equal values) would stop it sooner or later than that.
+
+``--only peers`` sets products, top eigenvalues and trace against every peer that is installed, on the MLP, on ResNet-20
+and on a small vision transformer (``--models``). ``--only layers`` times a product of ResNet-20 against what it cannot
+do without: of each convolution two forward, two to the inputs and two to the weights, each timed bare (the first layer
+has one forward and one to the weights). ``--only samples`` takes 50,000 samples of the MLP.
 """
 
 import argparse
@@ -15,18 +20,21 @@ import math
 import multiprocessing
 import resource
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Any
 
 # Python puts this file's folder first, where a benchmark's name hides the package that it measures: move it to the end.
 sys.path.sort(key=lambda entry: Path(entry).resolve() == Path(__file__).resolve().parent)
 
-import pyhessian
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.landscape_peers import CountedPyHessian, Peer, peers
 from landscape import (
     Eigenpairs,
     HessianOperator,
@@ -54,34 +62,7 @@ class Row:
 
     def __str__(self) -> str:
         verdict = "met" if self.met else "MISSED"
-        return f"{self.work:34} {self.ours:>24} {self.theirs:>26} {self.ratio:>7.2f}   {self.target:12} {verdict}"
-
-
-class CountedPyHessian(pyhessian.hessian):
-    """PyHessian over one batch as its data set, counting products and stopped by an oracle."""
-
-    def __init__(self, model: nn.Module, batch: Batch, *, residual: float = 0.0) -> None:
-        super().__init__(model, nn.CrossEntropyLoss(), dataloader=[batch], cuda=batch[0].is_cuda)
-        self.products = 0
-        self.residual = residual
-        self.largest = 0.0
-        self._last = float("nan")
-        self._stopped = False
-
-    def dataloader_hv_product(self, v: list[Tensor]) -> tuple[float, list[Tensor]]:
-        """Multiply; once the residual of ``v`` is good, repeat the value before, which ends PyHessian's loop."""
-        value, image = super().dataloader_hv_product(v)
-        self.products += 1
-        if self._stopped:
-            self._stopped, self._last = False, float("nan")
-        if self.residual:
-            rest = math.sqrt(sum(float(((h - value * x) ** 2).sum()) for h, x in zip(image, v, strict=True)))
-            self.largest = max(self.largest, abs(value))
-            if rest <= self.residual * self.largest and not math.isnan(self._last):
-                self._stopped = True
-                return self._last, image
-            self._last = value
-        return value, image
+        return f"{self.work:44} {self.ours:>24} {self.theirs:>26} {self.ratio:>7.2f}   {self.target:12} {verdict}"
 
 
 def make_problem(args: argparse.Namespace) -> tuple[nn.Module, Batch]:
@@ -181,7 +162,7 @@ def trace_row(model: nn.Module, batch: Batch, args: argparse.Namespace) -> Row:
     peer = CountedPyHessian(model, batch)
     torch.manual_seed(0)
     theirs = torch.tensor(peer.trace(maxIter=args.probes, tol=-1.0))
-    need_ours = math.ceil(float(ours.samples.std() / (0.02 * ours.value)) ** 2)
+    need_ours = math.ceil(2 * float(ours.samples.std() / (0.02 * ours.value)) ** 2)  # a sample takes two products
     need_theirs = math.ceil(float(theirs.std() / (0.02 * theirs.mean())) ** 2)
     print(f"  our trace {ours.value:.5g} [{ours.ci_low:.5g}, {ours.ci_high:.5g}], PyHessian's {theirs.mean():.5g}")
     total = need_ours + len(space.rows)
@@ -223,6 +204,169 @@ def _memory_work(model: nn.Module, batch: Batch, device: str) -> None:
     slq_density(operator, steps=100, probes=1)
 
 
+def make_network(name: str, args: argparse.Namespace) -> tuple[nn.Module, Batch]:
+    """Return a network of the head to head, with 128 samples that it was trained on for a moment, or the MLP with its
+    own."""
+    if name == "mlp":
+        return make_problem(args)
+    torch.manual_seed(0)
+    if name == "resnet20":
+        from training import TrainConfig
+        from training.models import MODELS
+
+        model = MODELS["resnet20"](TrainConfig(), (3, 32, 32), 10)
+    else:
+        from torchvision.models.vision_transformer import VisionTransformer
+
+        model = VisionTransformer(32, 4, 4, 4, 64, 128, num_classes=10)
+    model.to(args.device)
+    labels = torch.randint(0, 10, (128,), device=args.device)
+    images = torch.randn(10, 3, 32, 32, device=args.device)[labels] + torch.randn(128, 3, 32, 32, device=args.device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(3):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+    model.zero_grad(set_to_none=True)
+    return model.eval(), (images, labels)
+
+
+def peer_rows(args: argparse.Namespace) -> list[Row]:
+    """Set products, the top 5 and the products that a trace to 2 % takes against every peer on every network."""
+    rows = []
+    for name in args.models:
+        model, batch = make_network(name, args)
+        with sdpa_kernel(SDPBackend.MATH):
+            for peer in peers(model, batch):
+                for row in (_peer_product, _peer_top, _peer_trace):
+                    rows.append(row(name, model, batch, peer, args))
+                    print(rows[-1], flush=True)
+    return rows
+
+
+def _peer_product(name: str, model: nn.Module, batch: Batch, peer: Peer, args: argparse.Namespace) -> Row:
+    operator = HessianOperator(model, nn.CrossEntropyLoss(), batch)
+    vector = torch.randn(operator.dim, device=args.device)
+    wanted, found = operator.product(vector), peer.product(vector)
+    error = (wanted - found).norm() / wanted.norm()
+    assert error < 1e-3, f"the two products differ by {error:.1e}"
+    mine, theirs = math.inf, math.inf
+    for _ in range(args.repeats):
+        theirs = min(theirs, seconds(lambda: peer.product(vector), args))
+        mine = min(mine, seconds(lambda: operator.product(vector), args))
+    ratio, title = theirs / mine, f"{name}: product, {peer.name}"
+    return Row(title, f"{1e3 * mine:.1f} ms", f"{1e3 * theirs:.1f} ms", ratio, ">= 1", ratio >= 1)
+
+
+def _peer_top(name: str, model: nn.Module, batch: Batch, peer: Peer, args: argparse.Namespace) -> Row:
+    found: list[Eigenpairs] = []
+    mine = seconds(lambda: found.append(top_eigenpairs(model, nn.CrossEntropyLoss(), batch, k=5, tol=1e-4)), args)
+    peer.products = 0
+    values: list[float] = []
+    theirs = seconds(lambda: values.extend(peer.top(5, 1e-4)), args)
+    off = max(abs(a / b - 1) for a, b in zip(values, found[0].values.tolist(), strict=True))
+    print(f"  the values of {peer.name} differ by at most {100 * off:.2g} %")
+    ours, others = f"{found[0].n_products} products {mine:.1f} s", f"{peer.products} products {theirs:.1f} s"
+    return Row(f"{name}: top 5, {peer.name}", ours, others, theirs / mine, ">= 1", theirs >= mine)
+
+
+def _peer_trace(name: str, model: nn.Module, batch: Batch, peer: Peer, args: argparse.Namespace) -> Row:
+    operator = HessianOperator(model, nn.CrossEntropyLoss(), batch)
+    space = krylov_subspace(operator, 25)
+    ours = hutchinson_trace(operator, deflate=space, tol=1e-9, max_probes=args.probes, seed=1)
+    theirs = peer.trace_samples(args.probes)
+    need = math.ceil(2 * float(ours.samples.std() / (0.02 * ours.value)) ** 2) + len(space.rows)
+    need_theirs = math.ceil(float(theirs.std() / (0.02 * theirs.mean())) ** 2)
+    title = f"{name}: products for a trace to 2 %, {peer.name}"
+    return Row(title, str(need), str(need_theirs), need_theirs / need, ">= 1", need_theirs >= need)
+
+
+def layers_row(args: argparse.Namespace) -> list[Row]:
+    """Time a product of ResNet-20 against its convolutions alone, by layer."""
+    model, batch = make_network("resnet20", args)
+    inputs: dict[str, tuple[nn.Conv2d, Tensor, Tensor]] = {}
+
+    def note(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda module, given, images: inputs.__setitem__(layer, (module, given[0], images))  # type: ignore[arg-type]
+
+    hooks = [m.register_forward_hook(note(n)) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        model(batch[0])
+    for hook in hooks:
+        hook.remove()
+    operator = HessianOperator(model, nn.CrossEntropyLoss(), batch, memory_budget=4e9)
+    vector = torch.randn(operator.dim, device=args.device)
+    best: dict[tuple[str, str], float] = defaultdict(lambda: math.inf)
+    for _ in range(args.repeats):
+        with torch.no_grad():
+            best["", "pass"] = min(best["", "pass"], seconds(lambda: model(batch[0]), args))
+            for layer, (conv, x, images) in inputs.items():
+                for kind, work in _bare(conv, x, images).items():
+                    best[layer, kind] = min(best[layer, kind], seconds(work, args))
+        best["", "product"] = min(best["", "product"], seconds(lambda: operator.product(vector), args))
+    floor = 0.0
+    for number, layer in enumerate(inputs):
+        forward, to_inputs, to_weights = (1e3 * best[layer, kind] for kind in ("forward", "to inputs", "to weights"))
+        own = forward + to_weights if number == 0 else 2 * (forward + to_inputs + to_weights)
+        print(f"  {layer:20} forward {forward:6.2f}  to inputs {to_inputs:6.2f}  to weights {to_weights:6.2f} ms")
+        floor += own / 1e3
+    product, ratio = best["", "product"], best["", "product"] / floor
+    print(f"  a product takes {product / best['', 'pass']:.2f} forward passes, its convolutions alone {floor:.3f} s")
+    return [Row("ResNet-20: product over floor", f"{product:.3f} s", f"{floor:.3f} s", ratio, "<= 1.3", ratio <= 1.3)]
+
+
+def _bare(conv: nn.Conv2d, x: Tensor, images: Tensor) -> dict[str, Callable[[], object]]:
+    """Return the three convolutions that there are fast kernels for."""
+    geometry = conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups
+    backward = torch.ops.aten.convolution_backward
+    return {
+        "forward": lambda: torch.convolution(x, conv.weight, None, *geometry),  # type: ignore[arg-type]
+        "to inputs": lambda: backward(images, x, conv.weight, None, *geometry, [True, False, False]),
+        "to weights": lambda: backward(images, x, conv.weight, None, *geometry, [False, True, False]),
+    }
+
+
+def samples_row(args: argparse.Namespace) -> list[Row]:
+    """Find the top 5 of 50,000 samples in a process of its own; against its products at the speed of few samples."""
+    context = multiprocessing.get_context("spawn")
+    parent, child = context.Pipe()
+    process = context.Process(target=_samples_work, args=(args, child))
+    process.start()
+    products, spent, needed = parent.recv()
+    process.join()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    ratio = spent / needed
+    print(f"  {products} products, peak memory {peak:.2f} GB (the budget for kept graphs is 1.07 GB)")
+    title = f"top 5 of {args.many:,} samples"
+    return [Row(title, f"{spent:.1f} s", f"products {needed:.1f} s", ratio, "<= 1.3", ratio <= 1.3)]
+
+
+def _samples_work(args: argparse.Namespace, pipe: Any) -> None:
+    torch.manual_seed(0)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    layers = nn.Linear(3072, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    model = nn.Sequential(nn.Flatten(), *layers).to(args.device)
+    images = torch.randint(0, 256, (args.many, 3, 32, 32), dtype=torch.uint8, device=args.device)
+    labels = images[:, :, 0, 0].sum(dim=1) % 10
+    normalise = Normalise(SOURCES["cifar10"].mean, SOURCES["cifar10"].std)
+
+    def seconds_of_few() -> float:
+        few = HessianOperator(model, nn.CrossEntropyLoss(), (images[:2000], labels[:2000]), transform=normalise)
+        vector = torch.randn(few.dim, device=args.device)
+        return min(seconds(lambda: few.product(vector), args) for _ in range(args.repeats))
+
+    one = seconds_of_few()
+    found: list[Eigenpairs] = []
+
+    def work() -> None:
+        data = images, labels
+        found.append(top_eigenpairs(model, nn.CrossEntropyLoss(), data, k=5, tol=1e-2, transform=normalise))
+
+    spent = seconds(work, args)
+    pipe.send((found[0].n_products, spent, found[0].n_products * one * args.many / 2000))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,15 +384,25 @@ def main() -> None:
         help="time that passes, or processor time of all threads, for a machine that others use too (default: wall)",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), help="rows (default: all)")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*ROWS, *TABLES], default=list(ROWS), help="rows (default: those of PyHessian)"
+    )
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, default=NETWORKS, help="of peers (default: all)")
+    parser.add_argument("--many", type=int, default=50_000, help="samples of the row `samples` (default: 50,000)")
+    parser.add_argument("--threads", type=int, help="threads (default: torch's)")
     args = parser.parse_args()
-    model, batch = make_problem(args)
-    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, {len(batch[0])} samples")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model, batch = make_problem(args) if set(args.only) & set(ROWS) else (nn.Identity(), (torch.zeros(0),) * 2)
+    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads")
     rows = []
     for name in args.only:
+        if name in TABLES:
+            rows += TABLES[name](args)
+            continue
         rows.append(ROWS[name](model, batch, args))
         print(rows[-1], flush=True)
-    print(f"\n{'work':34} {'alignscape':>24} {'PyHessian':>26} {'ratio':>7}   target")
+    print(f"\n{'work':44} {'alignscape':>24} {'the other':>26} {'ratio':>7}   target")
     print(*rows, sep="\n")
 
 
@@ -259,6 +413,8 @@ ROWS = {
     "surface": surface_row,
     "memory": memory_row,
 }
+TABLES = {"peers": peer_rows, "layers": layers_row, "samples": samples_row}
+NETWORKS = ["mlp", "resnet20", "vit"]
 
 if __name__ == "__main__":
     main()

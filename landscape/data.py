@@ -5,6 +5,7 @@ batch means weights a sample by the size of its batch: with batches of 400 and 1
 Hessian-vector products 41 % wrong.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -92,9 +93,12 @@ class Batch:
 
 
 def tensors_in(structure: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists and mappings."""
+    """Yield the tensors in nested tuples, lists, mappings and dataclasses (the outputs of Hugging Face's models)."""
     if isinstance(structure, Tensor):
         yield structure
+    elif _is_record(structure):
+        for name in _fields(structure):
+            yield from tensors_in(getattr(structure, name))
     elif isinstance(structure, Mapping):
         for part in structure.values():
             yield from tensors_in(part)
@@ -104,15 +108,29 @@ def tensors_in(structure: Any) -> Iterator[Tensor]:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], structure: Any) -> Any:
-    """Return ``structure`` with ``function`` applied to its tensors; mappings become dicts, tuples and lists stay."""
+    """Return ``structure`` with ``function`` applied to its tensors; mappings become dicts, the others stay what they
+    are."""
     if isinstance(structure, Tensor):
         return function(structure)
+    if _is_record(structure):
+        parts = {name: map_tensors(function, getattr(structure, name)) for name in _fields(structure)}
+        return type(structure)(**parts)
     if isinstance(structure, Mapping):
         return {name: map_tensors(function, part) for name, part in structure.items()}
     if isinstance(structure, (tuple, list)):
-        parts = [map_tensors(function, part) for part in structure]
-        return parts if isinstance(structure, list) else tuple(parts)
+        several = [map_tensors(function, part) for part in structure]
+        if hasattr(structure, "_fields"):  # a named tuple
+            return type(structure)(*several)
+        return several if isinstance(structure, list) else tuple(several)
     return structure
+
+
+def _is_record(structure: Any) -> bool:
+    return dataclasses.is_dataclass(structure) and not isinstance(structure, type)
+
+
+def _fields(record: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(record) if field.init]
 
 
 def loss_reduction(loss: Loss, reduction: Reduction | None = None) -> Reduction:

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from alignscape.errors import InputError
 from alignscape.memory import require_memory
 from landscape.data import Data, Loss
-from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
-from landscape.quadrature import lanczos_quadrature
+from landscape.operator import HessianOperator, OperatorOptions
+from landscape.quadrature import quadrature
+from landscape.symmetric import Method, SymmetricOperator, drive, tell
 from landscape.traces import Estimate
 
 Array = NDArray[np.float64]
@@ -317,18 +318,25 @@ def slq_density(
     """
     if steps < 1 or probes < 1:
         raise InputError("the spectral density needs at least 1 step and 1 probe")
+    counted = _Counted(operator, progress, probes * min(steps, operator.dim))
+    return drive(density_method(operator, steps=steps, probes=probes, seed=seed), counted)
+
+
+def density_method(
+    operator: SymmetricOperator, *, steps: int, probes: int, seed: int, most: int = 2**24
+) -> Method[SpectralDensity]:
+    """The method of :func:`slq_density`; ``most`` numbers for probes that go on at once."""
     before = operator.n_products
     generator = torch.Generator(device=operator.device).manual_seed(seed)
     steps = min(steps, operator.dim)
     work, advice = f"a density of {steps:,} steps and {probes:,} probes", "ask for fewer (--steps, --probes)"
     require_memory({"basis": steps * operator.dim * operator.dtype.itemsize}, work, advice, device=operator.device)
     require_memory({"nodes": 2 * 8 * steps * probes}, work, advice)
-    at_once = min(probes, max(1, 2**24 // (operator.dim * steps)))
-    counted = _Counted(operator, progress, probes * steps)
+    at_once = min(probes, max(1, most // (operator.dim * steps)))
     found: list[tuple[Tensor, Tensor]] = []
     for first in range(0, probes, at_once):
         rows = [_unit_gaussian(operator, generator) for _ in range(min(at_once, probes - first))]
-        found += lanczos_quadrature(counted, torch.stack(rows), steps)
+        found += yield from quadrature(torch.stack(rows), steps)
     return SpectralDensity(
         probe=np.repeat(np.arange(probes), [len(nodes) for nodes, _ in found]),
         nodes=torch.cat([nodes for nodes, _ in found]).numpy(),
@@ -379,6 +387,7 @@ class _Counted:
         self._done += len(vectors)
         if self._progress is not None:
             self._progress(self._done, self._total)
+            tell(self._progress, f"{self._done} products of {self._total}", self._done / self._total)
         return images
 
 

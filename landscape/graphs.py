@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from alignscape.errors import InputError
-from landscape.data import Batch, Loss
+from landscape.data import Batch, Loss, map_tensors, tensors_in
 
 
 class BatchGraph(Protocol):
@@ -27,8 +27,14 @@ class BatchGraph(Protocol):
     loss: float
     gradient: list[Tensor | None]
 
-    def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
-        """Return curvature times vectors, one tensor (K, *shape) per parameter for ``vectors`` of that shape."""
+    def products(
+        self, vectors: Sequence[Tensor], columns: Sequence[int] | None = None, rows: Sequence[int] | None = None
+    ) -> list[Tensor | None]:
+        """Return curvature times vectors, one tensor (K, *shape) per parameter for ``vectors`` of that shape.
+
+        With ``columns`` the vectors are those of these parameters, the others' being zero; with ``rows`` only these
+        are returned. What neither needs is not computed.
+        """
 
     def nbytes(self) -> int:
         """Return the bytes that keeping this graph holds."""
@@ -50,11 +56,14 @@ class HessianGraph:
         self.gradient = [None if g is None else g.detach() for g in grads]
         self._live = _live(grads)
 
-    def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
-        if not self._live:
-            return [None] * len(self._parameters)
-        grads = [edge for _, edge in self._live]
-        return _vector_jacobian(grads, self._parameters, [vectors[i] for i, _ in self._live], self._together)
+    def products(
+        self, vectors: Sequence[Tensor], columns: Sequence[int] | None = None, rows: Sequence[int] | None = None
+    ) -> list[Tensor | None]:
+        grads, given = _chosen(self._live, vectors, columns)
+        wanted = self._parameters if rows is None else [self._parameters[row] for row in rows]
+        if not grads:
+            return [None] * len(wanted)
+        return _vector_jacobian(grads, wanted, given, self._together)
 
     def nbytes(self) -> int:
         return graph_bytes([edge.node for _, edge in self._live])
@@ -63,45 +72,87 @@ class HessianGraph:
 class GaussNewtonGraph:
     """``J^T (d2 loss / d outputs^2) J`` of one batch (Schraudolph 2002), positive semidefinite for convex losses.
 
-    For cross-entropy it is the Fisher information matrix. ``J v`` is taken by differentiating ``J^T w`` in ``w``.
+    For cross-entropy it is the Fisher information matrix. ``J v`` is taken by differentiating ``J^T w`` in ``w``. Of
+    outputs that are several tensors, in tuples or mappings, those count that the loss depends on.
     """
 
     def __init__(self, outputs: Any, loss: Loss, batch: Batch, parameters: Sequence[Tensor], *, together: bool) -> None:
         self._together = together
-        if not isinstance(outputs, Tensor):
-            raise InputError("the Gauss-Newton matrix needs a model that returns one tensor")
         self._parameters = list(parameters)
-        self._outputs = outputs
-        self._leaf = outputs.detach().requires_grad_()
-        value = batch.loss(loss, self._leaf)
+        leaves: list[Tensor] = []
+        value = batch.loss(loss, map_tensors(lambda t: _as_leaf(t, leaves), outputs))
         self.loss = float(value.detach())
-        (self._loss_grad,) = _grad(value, self._leaf, create_graph=True)
-        self.gradient: list[Tensor | None] = [None] * len(self._parameters)
-        self._weight = torch.zeros_like(outputs).requires_grad_()
-        self._live: list[tuple[int, GradientEdge]] = []
-        if outputs.requires_grad:
-            self.gradient = list(
-                _grad(outputs, self._parameters, self._loss_grad.detach(), retain_graph=True, allow_unused=True)
+        grads: Sequence[Tensor | None] = [None] * len(leaves)
+        if value.requires_grad:
+            grads = _grad(value, leaves, create_graph=True, allow_unused=True)
+        of_parameters = [t for t in tensors_in(outputs) if t.requires_grad]
+        used = [(out, leaf, g) for out, leaf, g in zip(of_parameters, leaves, grads, strict=True) if g is not None]
+        if used and all(out.dim() == 0 for out, _, _ in used) and not any(g.requires_grad for _, _, g in used):
+            raise InputError(
+                "the model returns its loss, of which the Gauss-Newton matrix knows no outputs: give a loss of what "
+                "the model predicts"
             )
-            pullback = _grad(outputs, self._parameters, self._weight, create_graph=True, allow_unused=True)
-            self._live = _live(pullback)
+        self._outputs, self._leaves = [out for out, _, _ in used], [leaf for _, leaf, _ in used]
+        slopes = [g for _, _, g in used]
+        self.gradient: list[Tensor | None] = [None] * len(self._parameters)
+        self._curved = _live(slopes)
+        self._weights = [torch.zeros_like(out).requires_grad_() for out in self._outputs]
+        self._live: list[tuple[int, GradientEdge]] = []
+        if used:
+            flat = [g.detach() for g in slopes]
+            self.gradient = list(_grad(self._outputs, self._parameters, flat, retain_graph=True, allow_unused=True))
+            pulled = _grad(self._outputs, self._parameters, self._weights, create_graph=True, allow_unused=True)
+            self._live = _live(pulled)
 
-    def products(self, vectors: Sequence[Tensor]) -> list[Tensor | None]:
-        none: list[Tensor | None] = [None] * len(self._parameters)
-        if not self._live or not self._loss_grad.requires_grad:
+    def products(
+        self, vectors: Sequence[Tensor], columns: Sequence[int] | None = None, rows: Sequence[int] | None = None
+    ) -> list[Tensor | None]:
+        wanted = self._parameters if rows is None else [self._parameters[row] for row in rows]
+        none: list[Tensor | None] = [None] * len(wanted)
+        pullback, given = _chosen(self._live, vectors, columns)
+        if not pullback or not self._curved:
             return none
-        pullback = [edge for _, edge in self._live]
-        (pushed,) = _vector_jacobian(pullback, [self._weight], [vectors[i] for i, _ in self._live], self._together)
-        if pushed is None:
+        pushed = _vector_jacobian(pullback, self._weights, given, self._together)
+        pairs = [(edge, pushed[place]) for place, edge in self._curved]
+        moved = [(edge, vector) for edge, vector in pairs if vector is not None]
+        if not moved:
             return none
-        (curved,) = _vector_jacobian([self._loss_grad], [self._leaf], [pushed], self._together)
-        if curved is None:
+        curved = _vector_jacobian([edge for edge, _ in moved], self._leaves, [v for _, v in moved], self._together)
+        back = [(out, vector) for out, vector in zip(self._outputs, curved, strict=True) if vector is not None]
+        if not back:
             return none
-        return _vector_jacobian([self._outputs], self._parameters, [curved], self._together)
+        return _vector_jacobian([out for out, _ in back], wanted, [v for _, v in back], self._together)
 
     def nbytes(self) -> int:
-        ends = [tensor.grad_fn for tensor in (self._outputs, self._loss_grad) if tensor.grad_fn is not None]
-        return graph_bytes([*ends, *(edge.node for _, edge in self._live)])
+        ends = [tensor.grad_fn for tensor in self._outputs if tensor.grad_fn is not None]
+        return graph_bytes([*ends, *(edge.node for _, edge in (*self._live, *self._curved))])
+
+
+class DifferenceGraph:
+    """The Hessian of one batch less its Gauss-Newton part: ``sum_c dL/dz_c d2 z_c / d theta^2``, the outputs' own
+    curvature."""
+
+    def __init__(self, whole: HessianGraph, part: GaussNewtonGraph) -> None:
+        self._whole, self._part = whole, part
+        self.loss, self.gradient = whole.loss, whole.gradient
+        part.gradient = []
+
+    def products(
+        self, vectors: Sequence[Tensor], columns: Sequence[int] | None = None, rows: Sequence[int] | None = None
+    ) -> list[Tensor | None]:
+        both = (graph.products(vectors, columns, rows) for graph in (self._whole, self._part))
+        return [a if b is None else -b if a is None else a - b for a, b in zip(*both, strict=True)]
+
+    def nbytes(self) -> int:
+        return self._whole.nbytes() + self._part.nbytes()  # what they share counts twice: kept graphs stay in bounds
+
+
+def _as_leaf(tensor: Tensor, leaves: list[Tensor]) -> Tensor:
+    """Return an output cut off from the parameters, noted in ``leaves`` where it depends on them."""
+    if not tensor.requires_grad:
+        return tensor
+    leaves.append(tensor.detach().requires_grad_())
+    return leaves[-1]
 
 
 def _grad(outputs: Any, inputs: Any, grad_outputs: Any = None, **options: Any) -> tuple[Tensor, ...]:
@@ -130,6 +181,15 @@ def _live(grads: Sequence[Tensor | None]) -> list[tuple[int, GradientEdge]]:
     A gradient without a graph is constant: the parameter enters linearly and its row of H is zero.
     """
     return [(i, get_gradient_edge(g)) for i, g in enumerate(grads) if g is not None and g.requires_grad]
+
+
+def _chosen(
+    live: Sequence[tuple[int, GradientEdge]], vectors: Sequence[Tensor], columns: Sequence[int] | None
+) -> tuple[list[GradientEdge], list[Tensor]]:
+    """Return the edges that have a vector, with their vectors."""
+    given = dict(zip(range(len(vectors)) if columns is None else columns, vectors, strict=True))
+    found = [(edge, given[index]) for index, edge in live if index in given]
+    return [edge for edge, _ in found], [vector for _, vector in found]
 
 
 def _vector_jacobian(
@@ -177,7 +237,7 @@ def graph_bytes(roots: Sequence[Node]) -> int:
 
 def _saved_tensors(node: Node) -> Iterator[Tensor]:
     for name in dir(node):
-        if not name.startswith("_saved_"):
+        if not name.startswith("_saved_") and name != "saved_tensors":  # the latter of functions of our own
             continue
         value = getattr(node, name)
         for part in value if isinstance(value, (tuple, list)) else (value,):

@@ -7,6 +7,7 @@ The state is the Krylov-Schur relation (Stewart 2001; Wu and Simon 2000 for the 
 with T = V H V^T in float64. For a Ritz pair (theta, y) the residual norm is |y^T B|: it is known without a product.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from alignscape.errors import InputError
 from alignscape.memory import require_memory
 from landscape.data import Data, Loss
-from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
+from landscape.operator import HessianOperator, OperatorOptions
+from landscape.symmetric import Method, SymmetricOperator, drive, tell
 
 Ends = Literal["largest", "smallest", "magnitude"]
 
@@ -203,16 +205,23 @@ def extreme_eigenpairs(
             f"{k} eigenvalues asked of {operator.dim} parameters: there are only {operator.dim}", stacklevel=2
         )
         k = operator.dim
-    before = operator.n_products
-    generator = torch.Generator(device=operator.device).manual_seed(seed)
     capacity = max(basis_size or max(2 * k + 30, 40), k + 2 * block_size + 2)
     needed = {"basis": min(capacity, operator.dim) * operator.dim * operator.dtype.itemsize}
     require_memory(needed, f"a search for {k:,} eigenvalues", "ask for fewer (--k)", device=operator.device)
+    generator = torch.Generator(device=operator.device).manual_seed(seed)
     space = KrylovSpace(operator, capacity, generator)
     space.begin(start, block_size)
     search = _Search(space, k, ends, tol, max_products, progress)
-    search.run(confirm=confirm)
-    return search.result(before, keep_basis=keep_basis)
+    return drive(search.method(confirm=confirm, keep_basis=keep_basis), operator)
+
+
+def eigenpairs_method(operator: SymmetricOperator, k: int, *, ends: Ends, tol: float, seed: int) -> Method[Eigenpairs]:
+    """The method of :func:`extreme_eigenpairs`, which keeps the whole basis; ``k`` above P is cut without a word."""
+    k = min(k, operator.dim)
+    generator = torch.Generator(device=operator.device).manual_seed(seed)
+    space = KrylovSpace(operator, max(2 * k + 30, 40), generator)
+    space.begin(None, 1)
+    return (yield from _Search(space, k, ends, tol, 2000, None).method(confirm=True, keep_basis=True))
 
 
 def krylov_subspace(operator: SymmetricOperator, products: int, *, seed: int = 0) -> Subspace:
@@ -239,8 +248,7 @@ def krylov_subspace(operator: SymmetricOperator, products: int, *, seed: int = 0
     generator = torch.Generator(device=operator.device).manual_seed(seed)
     space = KrylovSpace(operator, products, generator)
     space.begin(None, 1)
-    while space.size < space.capacity and len(space.frontier) > 0:
-        space.expand(1)
+    drive(space.filled(), operator)
     return space.rotated()
 
 
@@ -283,14 +291,19 @@ class KrylovSpace:
         self.frontier = torch.cat([self.frontier, direction])
         self.coupling = torch.nn.functional.pad(self.coupling, (0, len(direction)))
 
-    def expand(self, width: int) -> None:
+    def filled(self) -> Method[None]:
+        """Expand until V is full, or spans all that the matrix makes of the start."""
+        while self.size < self.capacity and len(self.frontier) > 0:
+            yield from self.expand(1)
+
+    def expand(self, width: int) -> Method[None]:
         """Move the last ``width`` directions of the frontier into V; their images are the new ones behind the rest."""
         first, old = len(self.frontier) - width, self.size
         block, waiting = self.frontier[first:], self.frontier[:first]
         self._rows[old : old + width] = block
         self.size = old + width
         self.frontier = waiting
-        image = self.operator.product(self.basis[old:].clone())
+        image = yield self.basis[old:].clone()
         against_basis, against_waiting, rest = self._remainder(image)
         grown = torch.zeros(self.size, self.size, dtype=torch.float64)
         grown[:old, :old] = self.projected
@@ -406,18 +419,32 @@ class _Search:
         good = self.residuals[: self.k] <= self.tol * self.scale
         return int(good.sum())
 
-    def run(self, *, confirm: bool) -> None:
+    def method(self, *, confirm: bool, keep_basis: bool) -> Method[Eigenpairs]:
+        """Search, and check what was found."""
+        before = self.space.operator.n_products
+        yield from self.run(confirm=confirm)
+        return (yield from self.result(before, keep_basis=keep_basis))
+
+    def run(self, *, confirm: bool) -> Method[None]:
         begun = self.space.operator.n_products
         while self.space.operator.n_products - begun < self.max_products:
             if self.n_converged < self.k:
-                if not self.step():
+                if not (yield from self.step()):
                     return
-            elif not confirm or self.confirmed():
+            elif not confirm or (yield from self.confirmed()):
                 return
             if self.progress is not None:
                 self.progress(self.n_converged, self.k)
+                tell(self.progress, *self.standing(self.space.operator.n_products - begun))
 
-    def step(self) -> bool:
+    def standing(self, products: int) -> tuple[str, float]:
+        """Return products and the largest residual of a wanted pair in words, and how far the latter has come on a
+        logarithmic scale, a share."""
+        worst = float(self.residuals[: self.k].max()) / self.scale if self.scale else 0.0
+        share = -math.log(min(max(worst, self.tol), 1.0)) / -math.log(min(self.tol, 0.5))
+        return f"{products} products, residual {worst:.1e} of {self.tol:.1e}", share
+
+    def step(self) -> Method[bool]:
         """Expand once, restarting first where V is full; False when V spans the whole space."""
         space = self.space
         if len(space.frontier) == 0:
@@ -427,7 +454,7 @@ class _Search:
             return False
         if space.size + width > space.capacity and space.size + width <= space.operator.dim:
             self.restart(width)
-        space.expand(width)
+        yield from space.expand(width)
         self.ritz()
         return True
 
@@ -435,23 +462,23 @@ class _Search:
         keep = min(self.k + (self.space.capacity - self.k) // 3, self.space.capacity - width)
         self.space.restart(self.weights[:, : max(keep, 1)])
 
-    def confirmed(self) -> bool:
+    def confirmed(self) -> Method[bool]:
         """Search from a fresh random direction; True where the wanted values stay what they are."""
         space = self.space
         before = self.values[: self.k].clone()
         space.add_random_direction()
         for _ in range(_CONFIRMING_STEPS):
-            if not self.step():
+            if not (yield from self.step()):
                 break
         changed = (self.values[: self.k] - before).abs().max() > self.tol * self.scale
         return not changed and self.n_converged == self.k
 
-    def result(self, before: int, *, keep_basis: bool) -> Eigenpairs:
+    def result(self, before: int, *, keep_basis: bool) -> Method[Eigenpairs]:
         """Multiply the wanted vectors once more: values and residuals that owe nothing to the recurrence."""
         space = self.space
         vectors = self.weights[:, : self.k].T.to(space.basis) @ space.basis
         vectors = vectors / vectors.norm(dim=1, keepdim=True)
-        images = space.operator.product(vectors)
+        images = yield vectors
         values = (vectors * images).sum(dim=1, dtype=torch.float64)
         rest = images - values[:, None].to(images) * vectors
         residuals = rest.norm(dim=1, dtype=torch.float64).cpu()
@@ -473,6 +500,6 @@ class _Search:
             warnings.warn(
                 f"the eigenvalues reached a relative residual of {worst:.1e}, not {self.tol:.1e}, in "
                 f"{pairs.n_products} products; {advice}, or a larger tolerance",
-                stacklevel=4,
+                stacklevel=7,
             )
         return pairs

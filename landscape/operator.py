@@ -3,60 +3,30 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol, TypedDict
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from alignscape.errors import InputError
+from landscape.algebra import OperatorAlgebra
+from landscape.convolution import DirectConvolutions
 from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform
 from landscape.distributed import all_sum
-from landscape.graphs import BatchGraph, GaussNewtonGraph, HessianGraph
+from landscape.graphs import BatchGraph, DifferenceGraph, GaussNewtonGraph, HessianGraph
 from landscape.modes import analysis_mode
 from landscape.parameters import computing_dtype, flatten, select_parameters, unflatten, unwrapped
 from landscape.weights import BatchWeights, Denominator, mixing_layer, samples_mix
 
-Curvature = Literal["full", "ggn"]
+Curvature = Literal["full", "ggn", "difference"]
 
 # Below this many multiply-adds a product, the time goes into calls: several vectors share them (measured: 4x on a
 # 700-parameter net with 100 samples, 1.2x at 2e6, none above). A GPU needs far more work to be kept busy.
 _OVERHEAD_BOUND = {"cpu": 2e6, "cuda": 2e10}
 _LARGEST_BATCH = 2000
 _CPU_BUDGET = 2**30
-
-
-class SymmetricOperator(Protocol):
-    """What the eigenvalue, trace and density methods ask of a symmetric matrix (P, P): any object that has these.
-
-    Attributes:
-        dim: P.
-        dtype: of the vectors.
-        device: of the vectors.
-        n_products: vectors multiplied so far; ``product`` counts them.
-
-    Example:
-        >>> import torch
-        >>> from landscape import extreme_eigenpairs
-        >>> class Diagonal:
-        ...     dim, dtype, device, n_products = 4, torch.float64, torch.device("cpu"), 0
-        ...     def product(self, vectors):
-        ...         self.n_products += len(vectors)
-        ...         return vectors * torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
-        >>> extreme_eigenpairs(Diagonal(), 2).values
-        tensor([4., 3.], dtype=torch.float64)
-    """
-
-    dim: int
-    dtype: torch.dtype
-    device: torch.device
-    n_products: int
-
-    def product(self, vectors: Tensor) -> Tensor:
-        """Return the matrix times each row of ``vectors`` (K, P), as rows (K, P)."""
 
 
 class OperatorOptions(TypedDict, total=False):
@@ -72,7 +42,22 @@ class OperatorOptions(TypedDict, total=False):
     group: "dist.ProcessGroup | None"
 
 
-class HessianOperator:
+@dataclass(frozen=True)
+class Restricted:
+    """A product that is asked of a part of the matrix.
+
+    Attributes:
+        vectors: (K, columns of the part).
+        columns: positions of the parameters that the vectors are of.
+        rows: positions of the parameters that the images are of.
+    """
+
+    vectors: Tensor
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+class HessianOperator(OperatorAlgebra):
     """The Hessian (or Gauss-Newton matrix) of the loss averaged over all samples, at the model's present weights.
 
     The model is evaluated in eval mode (no dropout, BatchNorm with its running statistics) on copies of its
@@ -89,7 +74,8 @@ class HessianOperator:
             the loss too. A batch that is one mapping goes whole to both: ``model(**batch)``, ``loss(outputs,
             batch)``. With ``group``, the part of this process; parts may differ in size.
         params: glob patterns on parameter names; the matrix is restricted to the matching rows and columns.
-        hessian: ``"full"`` or ``"ggn"`` (``J^T H_L J``, for cross-entropy the Fisher information matrix).
+        hessian: ``"full"``, ``"ggn"`` (``J^T H_L J``, for cross-entropy the Fisher information matrix), or
+            ``"difference"``, the first less the second: what the outputs' own curvature adds.
         reduction: whether ``loss`` is the mean or the sum over its batch; None reads ``loss.reduction``, and takes
             a plain function for a mean. The matrix is that of the *mean over samples* either way.
         denominator: what a mean over a batch divides by, called with what the loss gets after the outputs, such as
@@ -144,8 +130,8 @@ class HessianOperator:
         transform: Transform | None = None,
         group: "dist.ProcessGroup | None" = None,
     ) -> None:
-        if hessian not in ("full", "ggn"):
-            raise InputError(f"unknown curvature {hessian!r}; use 'full' or 'ggn'")
+        if hessian not in get_args(Curvature):
+            raise InputError(f"unknown curvature {hessian!r}; use 'full' or 'ggn', or their 'difference'")
         model = unwrapped(model)
         self._model, self._loss, self._hessian, self._group = model, loss, hessian, group
         self._weights = BatchWeights(loss, reduction, denominator)
@@ -168,47 +154,6 @@ class HessianOperator:
         """The selected parameters, by name: the layout of the flat vectors."""
         return {name: p.detach() for name, p in self._parameters.items()}
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(P, P)."""
-        return self.dim, self.dim
-
-    def __matmul__(self, other: Tensor) -> Tensor:
-        """Return ``H v`` of a vector (P,), or ``H V`` of a matrix (P, K) whose *columns* are vectors.
-
-        Raises:
-            ValueError: neither a vector nor a matrix with P rows.
-        """
-        if not isinstance(other, Tensor):
-            return NotImplemented
-        if other.ndim not in (1, 2) or len(other) != self.dim:
-            raise ValueError(f"a matrix {self.shape} does not multiply a tensor {tuple(other.shape)}")
-        return self.product(other.mT.contiguous()).mT if other.ndim == 2 else self.product(other)
-
-    def to_scipy(self) -> "LinearOperator[np.float32 | np.float64]":
-        """Return the matrix for ``scipy.sparse.linalg`` (``eigsh``, ``cg``, ``minres``, ...): NumPy arrays in and out,
-        in float64 if the model is and else in float32, products wherever the model is.
-
-        Example:
-            >>> import torch
-            >>> from scipy.sparse.linalg import eigsh
-            >>> from landscape import HessianOperator
-            >>> model = torch.nn.Linear(3, 1, bias=False).double()
-            >>> inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
-            >>> hessian = HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(3, 1)))
-            >>> eigsh(hessian.to_scipy(), 1, return_eigenvectors=False).round(6)
-            array([6.])
-        """
-        dtype = np.float64 if self.dtype == torch.float64 else np.float32
-
-        def multiply(columns: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-            moved = torch.from_numpy(np.ascontiguousarray(columns)).to(device=self.device, dtype=self.dtype)
-            return np.asarray((self @ moved).cpu().to(torch.float64).numpy(), dtype=dtype)
-
-        return LinearOperator(
-            self.shape, matvec=multiply, rmatvec=multiply, matmat=multiply, rmatmat=multiply, dtype=np.dtype(dtype)
-        )
-
     def product(self, vectors: Tensor) -> Tensor:
         """Return ``H v`` for each row of ``vectors``: (K, P) -> (K, P), or (P,) -> (P,)."""
         rows = vectors.reshape(-1, self.dim).to(self.dtype)
@@ -217,6 +162,31 @@ class HessianOperator:
             self._add_products(total, graph, rows, self._weights.scale(weight))
         self.n_products += len(rows)
         return all_sum(total, self._group).div_(self._divisor).reshape(vectors.shape)
+
+    def restricted_products(self, requests: Sequence["Restricted"]) -> list[Tensor]:
+        """Return the products of parts of the matrix, (K, rows of the part) each, all in one pass over the data.
+
+        A part takes the time of what its rows and columns need: a diagonal block of an early layer nearly that of a
+        product, one of a late layer a small share of it.
+        """
+        names = list(self._parameters)
+        totals = [self._parts_of(request.vectors, request.rows) for request in requests]
+        for graph, weight in self._graphs():
+            scale = self._weights.scale(weight)
+            for total, request in zip(totals, requests, strict=True):
+                like = {names[place]: self._parameters[names[place]] for place in request.columns}
+                vectors = list(unflatten(request.vectors.to(self.dtype), like).values())
+                products = graph.products(vectors, request.columns, request.rows)
+                like = {names[place]: self._parameters[names[place]] for place in request.rows}
+                for place, product in zip(unflatten(total, like).values(), products, strict=True):
+                    if product is not None:
+                        place.add_(product, alpha=scale)
+        self.n_products += sum(len(request.vectors) for request in requests)
+        return [all_sum(total, self._group).div_(self._divisor) for total in totals]
+
+    def _parts_of(self, vectors: Tensor, rows: Sequence[int]) -> Tensor:
+        sizes = [p.numel() for p in self._parameters.values()]
+        return torch.zeros(len(vectors), sum(sizes[row] for row in rows), dtype=self.dtype, device=self.device)
 
     def products_by_batch(self, vectors: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Yield (weight, mean-loss ``H v`` (K, P)) batch by batch, of this process's data.
@@ -251,12 +221,15 @@ class HessianOperator:
         """Return the graph of one batch, and the model's outputs on it."""
         parameters = list(self._parameters.values())
         together = self.dim * batch.size <= _OVERHEAD_BOUND.get(self.device.type, 0)
-        with analysis_mode(self._model):
+        with analysis_mode(self._model), DirectConvolutions():
             outputs = batch.outputs(self._model, self._tensors)
             value = batch.loss(self._loss, outputs)
             if self._hessian == "full":
                 return HessianGraph(value, parameters, together=together), outputs
-            return GaussNewtonGraph(outputs, self._loss, batch, parameters, together=together), outputs
+            part = GaussNewtonGraph(outputs, self._loss, batch, parameters, together=together)
+            if self._hessian == "ggn":
+                return part, outputs
+            return DifferenceGraph(HessianGraph(value, parameters, together=together), part), outputs
 
     def _first_pass(self) -> None:
         """Keep the graphs that fit, and sum the loss and its gradient on the way."""

@@ -4,28 +4,37 @@ m steps of Lanczos from a unit vector v give nodes theta_i and weights w_i with 
 exactly for polynomials f up to degree 2 m - 1 (Golub and Welsch 1969; Golub and Meurant 2010).
 """
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
-from landscape.operator import SymmetricOperator
+from landscape.symmetric import Method, SymmetricOperator, drive
+
+Quadrature: TypeAlias = list[tuple[Tensor, Tensor]]
 
 
-def lanczos_quadrature(operator: SymmetricOperator, probes: Tensor, steps: int) -> list[tuple[Tensor, Tensor]]:
+def lanczos_quadrature(operator: SymmetricOperator, probes: Tensor, steps: int) -> Quadrature:
     """Return (nodes, weights), float64, for each of the unit rows of ``probes`` (K, P).
 
     Every new vector is orthogonalised twice against all before it: without that, a positive semidefinite matrix of
     rank 15 showed eigenvalues down to -2.5, and converged eigenvalues came in ghost copies. A probe whose Krylov
     space ends early (a matrix of low rank) has fewer nodes, and then they are exact. Memory: K * steps * P numbers.
     """
-    count, steps = len(probes), min(steps, operator.dim)
-    basis = probes.new_zeros(count, steps, operator.dim)
+    return drive(quadrature(probes, steps), operator)
+
+
+def quadrature(probes: Tensor, steps: int) -> Method[Quadrature]:
+    """The method of :func:`lanczos_quadrature`."""
+    count, steps = len(probes), min(steps, probes.shape[1])
+    basis = probes.new_zeros(count, steps, probes.shape[1])
     diagonal = torch.zeros(count, steps, dtype=torch.float64)
     below = torch.zeros(count, steps, dtype=torch.float64)
     lengths = [steps] * count
     vectors = probes
     for step in range(steps):
         basis[:, step] = vectors
-        images = operator.product(vectors)
+        images = yield vectors
         diagonal[:, step] = (vectors * images).sum(dim=1, dtype=torch.float64).cpu()
         span = basis[:, : step + 1]
         for _ in range(2):

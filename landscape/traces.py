@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from alignscape.errors import InputError
 from landscape.data import Data, Loss
 from landscape.lanczos import Subspace, krylov_subspace
-from landscape.operator import HessianOperator, OperatorOptions, SymmetricOperator
+from landscape.operator import HessianOperator, OperatorOptions
 from landscape.parameters import unflatten
+from landscape.symmetric import Method, SymmetricOperator, drive, tell
 
 _FIRST_LOOK = 12  # probes before the spread of the samples says anything
 _TRUSTED, _STRICT = 24, 0.25  # with fewer probes it stops at this share of the tolerance only
@@ -194,23 +195,44 @@ def hutchinson_trace(
     """
     if max_probes < 2 or not tol > 0:
         raise InputError("the trace needs at least 2 probes and a positive tolerance")
+    options = {"tol": tol, "max_probes": max_probes, "layout": layout or {}, "seed": seed, "progress": progress}
+    return drive(trace_method(operator, deflate, **options), operator)  # type: ignore[arg-type]
+
+
+def trace_method(
+    operator: SymmetricOperator,
+    deflate: Tensor | Subspace | None,
+    *,
+    tol: float,
+    max_probes: int,
+    layout: Mapping[str, Tensor],
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Method[Trace]:
+    """The method of :func:`hutchinson_trace`."""
     before = operator.n_products
     max_probes = max(_FEWEST, max_probes - max_probes % 2)
-    layout = layout or {}
-    span, exact, exact_layers = _deflated_part(operator, deflate, layout)
+    span, exact, exact_layers = yield from _deflated_part(operator, deflate, layout)
     total: list[Tensor] = []
     by_layer: list[Tensor] = []
     n_probes, look = 0, min(_FIRST_LOOK, max_probes)
-    for samples, layer_samples in _samples(operator, span, layout, seed, _looks(max_probes)):
+    for parts in _probes(operator, seed, _looks(max_probes)):
+        images = yield parts - (parts @ span.T) @ span
+        samples, layer_samples = _pair_samples(parts, images, layout)
         total.append(samples + exact)
         by_layer.append(layer_samples + exact_layers)
         n_probes += 2 * len(samples)
         if progress is not None:
             progress(n_probes, max_probes)
         if n_probes < look:
+            tell(progress, f"{operator.n_products - before} products", n_probes / max_probes)
             continue
         look = min(_next(look), max_probes)
         estimate = student_interval(torch.cat(total))
+        if estimate.value:
+            error = (estimate.ci_high - estimate.value) / abs(estimate.value)
+            share = max(n_probes / max_probes, min(1.0, (tol / error) ** 2) if error else 1.0)
+            tell(progress, f"{operator.n_products - before} products, interval +-{error:.1%} of +-{tol:.1%}", share)
         # A spread that few pairs have shown is small by chance where it lets us stop: be stricter then.
         wanted = tol * (1 if n_probes >= _TRUSTED else _STRICT)
         converged = estimate.ci_high - estimate.value <= wanted * abs(estimate.value)
@@ -250,20 +272,21 @@ def _next(look: int) -> int:
     return 2 * int(look * _GROWTH / 2)
 
 
-def _samples(
-    operator: SymmetricOperator, span: Tensor, layout: Mapping[str, Tensor], seed: int, looks: Iterator[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ``z^* H (I - U^T U) z`` (n,) and its parts by layer (n, layers), in pieces that fit in memory."""
+def _probes(operator: SymmetricOperator, seed: int, looks: Iterator[int]) -> Iterator[Tensor]:
+    """Yield the parts of random phases (2 n, P), in pieces that fit in memory."""
     generator = torch.Generator(device=operator.device).manual_seed(seed)
     at_once = 2 * max(1, 2**21 // operator.dim)
     for count in looks:
         for first in range(0, count, at_once):
             pairs = min(at_once, count - first) // 2
-            parts = torch.cat([_random_phases(operator, generator) for _ in range(pairs)])
-            images = operator.product(parts - (parts @ span.T) @ span)
-            whole, layers = _inner(parts, images, layout)
-            scale = _RADIUS**2
-            yield whole.view(pairs, 2).sum(dim=1) / scale, layers.view(pairs, 2, -1).sum(dim=1) / scale
+            yield torch.cat([_random_phases(operator, generator) for _ in range(pairs)])
+
+
+def _pair_samples(parts: Tensor, images: Tensor, layout: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return ``z^* H (I - U^T U) z`` (n,) of each pair of parts, and its parts by layer (n, layers)."""
+    pairs, scale = len(parts) // 2, _RADIUS**2
+    whole, layers = _inner(parts, images, layout)
+    return whole.view(pairs, 2).sum(dim=1) / scale, layers.view(pairs, 2, -1).sum(dim=1) / scale
 
 
 def _random_phases(operator: SymmetricOperator, generator: torch.Generator) -> Tensor:
@@ -280,7 +303,7 @@ def random_signs(operator: SymmetricOperator, generator: torch.Generator) -> Ten
 
 def _deflated_part(
     operator: SymmetricOperator, deflate: Tensor | Subspace | None, layout: Mapping[str, Tensor]
-) -> tuple[Tensor, float, Tensor]:
+) -> Method[tuple[Tensor, float, Tensor]]:
     """Return orthonormal rows U, ``tr(U H U^T)`` and its parts by layer."""
     if isinstance(deflate, Subspace):
         if not layout:
@@ -289,7 +312,8 @@ def _deflated_part(
     span = _orthonormal_rows(deflate, operator)
     if len(span) == 0:
         return span, 0.0, torch.zeros(len(layout), dtype=torch.float64)
-    total, layers = _inner(span, operator.product(span), layout)
+    images = yield span
+    total, layers = _inner(span, images, layout)
     return span, float(total.sum()), layers.sum(dim=0)
 
 

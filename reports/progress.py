@@ -10,14 +10,21 @@ if TYPE_CHECKING:
     from training.loop import Standing
 
 
+EVERY = 10.0  # seconds between lines in a log, where tenths take longer
+
+
 class ProgressDisplay:
-    """A ``progress(done, total)`` that shows on stderr; safe to call as often as one likes."""
+    """A ``progress(done, total)`` that shows on stderr; safe to call as often as one likes.
+
+    On a terminal it is a bar. In a log it is a line at every tenth, and one every ten seconds where these take longer:
+    where the work stands and the time left, by what a method tells (products and residuals) or the share done.
+    """
 
     def __init__(self, description: str, unit: str = "step") -> None:
         self.description = description
         self.unit = unit
         self._bar: tqdm | None = None
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
         self._tenth = 0
 
     def __call__(self, done: int, total: int) -> None:
@@ -26,7 +33,21 @@ class ProgressDisplay:
         elif (tenth := 10 * done // max(total, 1)) > self._tenth:
             self._tenth = tenth
             seconds = time.monotonic() - self._start
-            print(f"{self.description}: {done}/{total} {self.unit}s, {seconds:.0f} s", file=sys.stderr, flush=True)
+            self._line(f"{done}/{total} {self.unit}s, {seconds:.0f} s")
+
+    def tell(self, standing: str, share: float) -> None:
+        """Show in words where the work stands, of which about ``share`` is done."""
+        now = time.monotonic()
+        passed = now - self._start
+        left = f", about {passed * (1 - share) / share:.0f} s left" if 0.02 < share < 1 else ""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{standing}{left}", refresh=False)
+        elif not sys.stderr.isatty() and now - self._last >= EVERY:
+            self._line(f"{standing}, {passed:.0f} s{left}")
+
+    def _line(self, text: str) -> None:
+        self._last = time.monotonic()
+        print(f"{self.description}: {text}", file=sys.stderr, flush=True)
 
     def _draw(self, done: int, total: int) -> None:
         if self._bar is None:

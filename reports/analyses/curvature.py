@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from alignscape.settings import POSITIVE, setting
+from alignscape.settings import POSITIVE, Only, setting
 from reports.analyses.analysis import Analysis
+from reports.analyses.groups import BY_HELP
 
 if TYPE_CHECKING:
     from landscape import HessianOperator
     from reports.subjects import Subject
 
-_MATRIX = "matrix"
+MATRIX = "matrix"
 PARAMS_HELP = "weights and biases to take the curvature over, by name, such as 'layers.2.*'"
 
 
@@ -20,11 +21,19 @@ class Curvature(Analysis):
 
     parallel: ClassVar[bool] = True
 
-    params: tuple[str, ...] | None = setting(None, PARAMS_HELP, metavar="GLOB", default_text="all", group=_MATRIX)
-    hessian: Literal["full", "ggn"] = setting(
+    params: tuple[str, ...] | None = setting(None, PARAMS_HELP, metavar="GLOB", default_text="all", group=MATRIX)
+    hessian: Literal["full", "ggn", "difference"] = setting(
         "full",
-        "full: second derivatives of the mean cross-entropy; ggn: its Gauss-Newton part, the Fisher information",
-        group=_MATRIX,
+        "full: second derivatives of the mean cross-entropy; ggn: its Gauss-Newton part, the Fisher information; "
+        "difference: the first less the second",
+        group=MATRIX,
+    )
+    by: tuple[str, ...] | None = setting(None, BY_HELP, metavar="GROUP", default_text="the whole only", group=MATRIX)
+    cross: bool = setting(
+        False,
+        "also between groups: what lies outside of their blocks, as one matrix, and the size of every block",
+        group=MATRIX,
+        only=Only("--by", lambda one: one.by is not None),
     )
     memory: float | None = setting(
         None,
@@ -32,12 +41,14 @@ class Curvature(Analysis):
         metavar="GB",
         check=POSITIVE,
         default_text="1 on a CPU, half of what is free on a GPU",
-        group=_MATRIX,
+        group=MATRIX,
         in_key=False,
     )
 
-    def operator(self, subject: "Subject", *, groups: int | None = None) -> "HessianOperator":
-        """Return the matrix as an operator on flat vectors.
+    def operator(
+        self, subject: "Subject", *, groups: int | None = None, hessian: str | None = None
+    ) -> "HessianOperator":
+        """Return the matrix, that of the settings or the ``hessian`` named, as an operator on flat vectors.
 
         With ``groups`` the samples are cut into at least so many batches, in an order drawn by the seed. Of several
         processes (``torchrun``) each takes its part of the samples.
@@ -62,7 +73,7 @@ class Curvature(Analysis):
             torch.nn.CrossEntropyLoss(),
             (inputs, targets),
             params=self.params,
-            hessian=self.hessian,
+            hessian=hessian or self.hessian,  # type: ignore[arg-type]  # one of its names
             batch_size=batch_size,
             memory_budget=None if self.memory is None else self.memory * 1e9,
             transform=subject.normalise,  # batch by batch: the samples stay bytes

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from alignscape.errors import InputError
 from alignscape.settings import POSITIVE, at_least, setting
 from reports.analyses.analysis import Found, Show, silent, together
-from reports.analyses.curvature import Curvature
+from reports.analyses.curvature import MATRIX, Curvature
+from reports.analyses.groups import hessian_rows
 from reports.analyses.section import Drawing, Section
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
 
@@ -33,13 +34,19 @@ class Hessian(Curvature):
     """
 
     name: ClassVar[str] = "hessian"
-    version: ClassVar[int] = 3  # the trace is estimated with random phases; eigenvalues are confirmed for longer
+    version: ClassVar[int] = 4  # convolutions are multiplied by other kernels, which round differently
     summary: ClassVar[str] = "trace and top eigenvalues of the Hessian, with residuals and intervals"
     tables: ClassVar[tuple[Table, ...]] = (
         Table(
             "hessian",
             (
-                Column("quantity", "text", "trace, eigenvalue, or trace:LAYER", role="key"),
+                Column(
+                    "quantity",
+                    "text",
+                    "trace, eigenvalue, trace:LAYER; by groups trace:GROUP, eigenvalue:GROUP, norm:GROUP and "
+                    "norm:GROUP|GROUP; behind 'ggn' or 'difference' where it is of that matrix",
+                    role="key",
+                ),
                 Column("index", "int", "of the eigenvalue, from 1", role="key"),
                 Column("value", "float", "of the Hessian of the mean cross-entropy", "nats", "value"),
                 *interval("the trace, bounds of the eigenvalue"),
@@ -53,6 +60,12 @@ class Hessian(Curvature):
                 Column("n_hvp", "int", "Hessian-vector products it took"),
                 Column("seconds", "float", "it took", "s", role="cost"),
                 *columns("float", "data_ci_low data_ci_high", "95 % interval over samples of data", optional=True),
+                Column(
+                    "share",
+                    "float",
+                    "of a group: of the groups' traces, of the largest eigenvalue, of the squares of all entries",
+                    optional=True,
+                ),
                 *columns("float", "value_pyhessian n_hvp_pyhessian", "by the peer library", optional=True),
             ),
         ),
@@ -72,6 +85,12 @@ class Hessian(Curvature):
         ),
     )
 
+    hessian: Literal["full", "ggn", "difference", "all"] = setting(  # type: ignore[assignment]
+        "full",
+        "full: second derivatives of the mean cross-entropy; ggn: its Gauss-Newton part, the Fisher information; "
+        "difference: the first less the second; all: the three beside each other",
+        group=MATRIX,
+    )
     k: int = setting(5, "how many eigenvalues", metavar="K", check=at_least(1))
     ends: Literal["largest", "smallest", "magnitude"] = setting(
         "largest", "which end of the spectrum: algebraically largest, smallest, or largest in magnitude"
@@ -110,6 +129,11 @@ class Hessian(Curvature):
         None, "also compute by this peer library, for comparison; needs the extra `peers`", in_key=False
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layers and self.by is not None:
+            raise InputError("--layers are traces of single tensors, --by is of groups: give one of them")
+
     def paths(self, given: Path) -> list[Path]:
         """Return ``given``, or the checkpoints that the run kept.
 
@@ -145,7 +169,24 @@ class Hessian(Curvature):
         """Return the rows of one checkpoint, and its eigenvectors for the next one to start from."""
         import pandas as pd
 
-        operator = self.operator(subject, groups=GROUPS if self.bootstrap else None)
+        if self.hessian != "all":
+            return self._of_matrix(subject, self.hessian, show, start)
+        parts, vectors = [], None
+        for matrix in ("full", "ggn", "difference"):
+            frame, found = self._of_matrix(subject, matrix, show, start if matrix == "full" else None)
+            prefix = "" if matrix == "full" else f"{matrix} "
+            parts.append(frame.assign(quantity=prefix + frame["quantity"]))
+            vectors = found if vectors is None else vectors
+        assert vectors is not None
+        return pd.concat(parts, ignore_index=True), vectors
+
+    def _of_matrix(
+        self, subject: "Subject", matrix: str, show: Show, start: "Tensor | None"
+    ) -> "tuple[DataFrame, Tensor]":
+        """Return the rows of one matrix of a checkpoint, and its eigenvectors."""
+        import pandas as pd
+
+        operator = self.operator(subject, groups=GROUPS if self.bootstrap else None, hessian=matrix)
         pairs, seconds_pairs = timed(lambda: self._eigenpairs(subject, operator, show, start))
         trace, seconds_trace = timed(lambda: self._trace(subject, operator, pairs, show))
         rows = [
@@ -154,17 +195,22 @@ class Hessian(Curvature):
         ]
         if self.layers:
             rows.append(trace.layer_frame().assign(n_hvp=trace.n_products, seconds=seconds_trace))
+        if self.by is not None:
+            from landscape import Blocks
+
+            first = float(pairs.frame()["value"].iloc[0])
+            rows.append(hessian_rows(self, Blocks(operator, self.by), first, subject.name, show))
         frame = pd.concat(rows, ignore_index=True).assign(n_samples=operator.n_samples)
-        frame = frame[self.tables[0].usual]
+        frame = frame[[*self.tables[0].usual, *(["share"] if self.by is not None else [])]]
         if self.bootstrap:
             intervals = self._data_intervals(subject, operator, pairs, trace, show)
             frame = frame.merge(intervals, how="left", on=["quantity", "index"])
-        if self.check:
+        if self.check and matrix in ("full", self.hessian):
             from reports.pyhessian_check import pyhessian_rows
 
             peer = pyhessian_rows(subject, operator, k=self.k, seed=self.seed)
             frame = frame.merge(peer, how="left", on=["quantity", "index"], suffixes=("", "_pyhessian"))
-        return frame, pairs.vectors
+        return frame[[name for name in self.tables[0].names() if name in frame]], pairs.vectors
 
     def _eigenpairs(
         self, subject: "Subject", operator: "HessianOperator", show: Show, start: "Tensor | None"

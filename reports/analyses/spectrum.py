@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from alignscape.settings import Only, at_least, between, setting
 from reports.analyses.analysis import Found, Show, silent
 from reports.analyses.curvature import Curvature
+from reports.analyses.groups import spectrum_rows
 from reports.analyses.section import Drawing, Section
 from reports.schema import Column, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pandas import DataFrame
+
     from landscape import SpectralDensity
     from reports.subjects import Subject
 
@@ -23,7 +28,7 @@ class Spectrum(Curvature):
     """
 
     name: ClassVar[str] = "spectrum"
-    version: ClassVar[int] = 3  # the table holds the steps; with fewer than 100 the Gaussian is wider
+    version: ClassVar[int] = 4  # convolutions are multiplied by other kernels, which round differently
     summary: ClassVar[str] = "spectral density of the Hessian by stochastic Lanczos quadrature"
     tables: ClassVar[tuple[Table, ...]] = (
         Table(
@@ -35,6 +40,18 @@ class Spectrum(Curvature):
                 Column("n_parameters", "int", "size of the matrix"),
                 Column("steps", "int", "products asked of each probe", optional=True),
             ),
+        ),
+        Table(
+            "spectrum_groups",
+            (
+                Column("group", "text", "of parameters, or all that lies between groups", role="key"),
+                Column("probe", "int", "random vector, from 0"),
+                Column("node", "float", "Ritz value of the group's block", "nats"),
+                Column("weight", "float", "of the node; those of a probe sum to 1"),
+                Column("n_parameters", "int", "size of the block"),
+                Column("steps", "int", "products asked of each probe", optional=True),
+            ),
+            optional=True,
         ),
     )
     section: ClassVar[Section] = Section(
@@ -68,7 +85,7 @@ class Spectrum(Curvature):
 
     def compute(self, subject: "Subject", show: Show = silent) -> Found:
         """Estimate the density of one network's Hessian."""
-        from landscape import slq_budget, slq_density
+        from landscape import Blocks, SpectralDensity, slq_budget, slq_density
 
         operator = self.operator(subject)
         steps, probes = (100, 3) if self.accuracy is None else slq_budget(operator.dim, error=self.accuracy)
@@ -79,7 +96,23 @@ class Spectrum(Curvature):
             seed=self.seed,
             progress=show(f"{subject.name}: spectrum", "product"),
         )
-        return Found(tables={"spectrum": density.frame()}, checks=[_summary(density)])
+        tables, checks = {"spectrum": density.frame()}, [_summary(density)]
+        if self.by is not None:
+            told = show(f"{subject.name}: spectra by group", "group")
+            blocks = Blocks(operator, self.by)
+            rows = spectrum_rows(self, blocks, self.steps or steps, self.probes or probes, told)
+            tables["spectrum_groups"] = rows[["group", *tables["spectrum"].columns]]
+            checks = [{"group": "all", **checks[0]}]
+            checks += [{"group": group, **_summary(SpectralDensity.from_frame(own))} for group, own in _by_group(rows)]
+        return Found(tables=tables, checks=checks)
+
+    @property
+    def asked_for(self) -> tuple[str, ...]:
+        return ("spectrum_groups",) if self.by is not None else ()
+
+
+def _by_group(rows: "DataFrame") -> "Iterator[tuple[str, DataFrame]]":
+    yield from rows.groupby("group", sort=False)  # type: ignore[misc]  # pandas does not know that it is text
 
 
 def _summary(density: "SpectralDensity") -> dict[str, Any]:
