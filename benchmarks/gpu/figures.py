@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
-
 from benchmarks.gpu.missing import missing
 from benchmarks.gpu.parts import Report, Setup
 from benchmarks.gpu.projection import (
@@ -24,6 +22,7 @@ from benchmarks.gpu.projection import (
 )
 from reports.paper import PROFILES, TARGETS, Profile, Target
 from reports.paper.reproduction import plan, regenerate
+from training.data import Dataset
 from training.store import RunStore, execute
 
 FIRST = ("fig1", "fig2", "fig4", "fig5", "fig7")
@@ -138,7 +137,7 @@ def paper(setup: Setup, report: Report) -> None:
     root = setup.data_root
     with mock.patch("torchvision.datasets.cifar.check_integrity", return_value=True):
         if root is None and profile.dataset == "cifar10":
-            root = random_cifar10(setup.folder / "data")
+            root = random_cifar10(setup.folder / "data", random_data("cifar10", (3, 32, 32), 50_000, 10_000))
         projected = project(profile, targets, root, setup, report, lambda: setup.left - 0.35 * setup.seconds)
         drawing = drawing_seconds(setup.so_far) * len(targets)
         whole = projected.seconds + drawing
@@ -175,15 +174,14 @@ def drawing_seconds(so_far: Path | None) -> float:
     return sum(row["seconds"] for row in rows) / len(rows) if rows else 0.0
 
 
-def random_cifar10(root: Path) -> Path:
-    """Write random bytes in the layout of CIFAR-10's files; the reader's checksums must be off."""
+def random_cifar10(root: Path, data: Dataset) -> Path:
+    """Write ``data`` as CIFAR-10's files, whose checksums the reader must not look at; return ``root``."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
-    data = random_data("cifar10", (3, 32, 32), 50_000, 10_000)
-    names = [f"data_batch_{i}" for i in range(1, 6)]
-    for name, split, part in [*((n, data.train, i) for i, n in enumerate(names)), ("test_batch", data.test, 0)]:
-        rows = slice(10_000 * part, 10_000 * (part + 1))
-        images = np.ascontiguousarray(split.images[rows].flatten(1).numpy())
-        (folder / name).write_bytes(pickle.dumps({"data": images, "labels": split.labels[rows].tolist()}))
+    parts = zip(data.train.images.chunk(5), data.train.labels.chunk(5), strict=True)
+    files = {f"data_batch_{i}": part for i, part in enumerate(parts, 1)}
+    for name, (images, labels) in {**files, "test_batch": (data.test.images, data.test.labels)}.items():
+        content = {"data": images.flatten(1).contiguous().numpy(), "labels": labels.tolist()}
+        (folder / name).write_bytes(pickle.dumps(content))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
     return root

@@ -1,6 +1,7 @@
 """The tests marked ``cuda``, each result as it comes."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from benchmarks.gpu.missing import imported_by, missing
 from benchmarks.gpu.parts import Report, Setup
 from benchmarks.gpu.running import ROOT
 
-MARK = "mark.cuda"
+MARKED = re.compile(r"mark\.cuda|import DEVICES|import GPU")  # the last two are of tests/devices.py
 WORKERS = 4  # most processes that share the device
 
 
@@ -32,8 +33,8 @@ class Outcomes:
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the files below ``folder`` with a test that is marked ``cuda``, and what they share."""
-    return [path for path in sorted(folder.glob("test_*.py")) if MARK in path.read_text(encoding="utf-8")]
+    """Return the files of ``folder`` with a test that is marked ``cuda``."""
+    return [path for path in sorted(folder.glob("test_*.py")) if MARKED.search(path.read_text(encoding="utf-8"))]
 
 
 def tests(setup: Setup, report: Report) -> None:
