@@ -179,16 +179,18 @@ def test_kinds_are_multiplied_by_their_jobs_and_filled_from_what_is_alike(monkey
     found = projection.kinds(profile, [TARGETS["fig1"], TARGETS["figS12"], TARGETS["figS13"]])
     monkeypatch.setattr(projection, "measure_training", lambda configs, *more: (0.5, 0.25 * len(configs)))
     monkeypatch.setattr(projection, "measure_analysis", lambda *more: 3.0)
-    projection.project_trainings(found, None, "cpu", lambda: 1.0)
+    noted: list[projection.Kind] = []
+    projection.project_trainings(found, None, "cpu", lambda: 1.0, noted.append)
     trained = [kind for kind in found.values() if kind.name == "train"]
     epochs = profile.epochs
     for kind in trained:
         assert kind.seconds == pytest.approx(0.5 + 0.25 * len(kind.jobs) * epochs)
     sampled = projection.kinds(projection.sample_of(profile), [TARGETS["figS12"], TARGETS["figS13"]])
     left = iter([1.0, 0.0, 0.0, 0.0])  # time for the first kind only
-    projection.project_analyses(found, sampled, 1.0, RunStore(tmp_path), "cpu", lambda: next(left))
-    projection.fill(found)
-    attacked = [kind for kind in found.values() if kind.name == "attack"]
+    projection.project_analyses(found, sampled, 1.0, RunStore(tmp_path), "cpu", lambda: next(left), noted.append)
+    attacked = [kind for kind in projection.filled(found) if kind.name == "attack"]
+    assert {id(kind) for kind in noted} == {id(kind) for kind in (*trained, attacked[0])}
+    assert noted[0].label.startswith("train ifa"), "most work first"
     assert len(attacked) == 4
     assert [kind.how for kind in attacked[1:]] == [f"as {attacked[0].label}"] * 3
     assert [kind.seconds for kind in attacked] == [3.0 * len(kind.jobs) for kind in attacked]
@@ -198,13 +200,31 @@ def test_trainings_that_were_not_measured_are_taken_by_their_work(monkeypatch):
     found = projection.kinds(PROFILES["smoke"](), [TARGETS["figS7"]])  # sizes of the training set
     monkeypatch.setattr(projection, "measure_training", lambda configs, *more: (0.0, 6.0))
     calls = iter([1.0] + [0.0] * 100)
-    projection.project_trainings(found, None, "cpu", lambda: next(calls))
-    projection.fill(found)
-    (measured,) = [kind for kind in found.values() if "measured" in kind.how]
-    for kind in found.values():
+    projection.project_trainings(found, None, "cpu", lambda: next(calls), lambda kind: None)
+    (measured,) = [kind for kind in found.values() if kind.seconds is not None]
+    for kind in projection.filled(found):
         (own,), (first,) = projection.stacks(kind)[0], projection.stacks(measured)[0]
         ratio = (own.train_size or 1437) / (first.train_size or 1437)
         assert kind.seconds == pytest.approx(measured.seconds * ratio * len(kind.jobs) / len(measured.jobs))
+
+
+def test_a_set_that_is_needed_is_measured_before_what_needs_it(monkeypatch, tmp_path):
+    found = projection.kinds(PROFILES["smoke"](), [TARGETS["fig6"]])
+    noted: list[projection.Kind] = []
+    monkeypatch.setattr(projection, "measure_analysis", lambda *more: 3.0)
+    projection.project_analyses(found, found, 20.0, RunStore(tmp_path), "cpu", lambda: 1.0, noted.append)
+    assert noted[0].name == "corrupted-set"
+    assert {kind.seconds / len(kind.jobs) for kind in noted} == {60.0}, "as many times as there are images"
+
+
+def test_what_nothing_is_like_stays_unknown():
+    found = projection.kinds(PROFILES["smoke"](), [TARGETS["figS3"]])
+    assert figures.summed(found).unknown == [kind.label for kind in found.values()]
+    first = next(iter(found.values()))
+    first.seconds = 2.0
+    total = figures.summed(found)
+    assert total.measured == 2.0 < total.seconds
+    assert total.unknown == [kind.label for kind in found.values() if "alexnet" in kind.label]
 
 
 def test_a_training_is_stretched_to_its_epochs(monkeypatch):

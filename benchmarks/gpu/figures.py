@@ -3,7 +3,7 @@ as the minutes go."""
 
 import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -11,8 +11,9 @@ from unittest import mock
 from benchmarks.gpu.missing import missing
 from benchmarks.gpu.parts import Report, Setup
 from benchmarks.gpu.projection import (
+    Kind,
     clock,
-    fill,
+    filled,
     images_ratio,
     kinds,
     project_analyses,
@@ -111,19 +112,34 @@ def project(
     """
     found, sample = kinds(profile, targets, root), sample_of(profile)
     sampled = kinds(sample, targets, root)
-    half = left() / 2
-    project_trainings(found, root, setup.device, lambda: left() - half)
-    store = RunStore(setup.folder / "sample")
-    project_analyses(found, sampled, images_ratio(profile, sample), store, setup.device, left)
-    fill(found)
-    for kind in found.values():
+
+    def say(kind: Kind) -> None:
         seconds = "" if kind.seconds is None else round(kind.seconds, 1)
         report.row(f"projection of {profile.name}", kind=kind.label, jobs=len(kind.jobs), seconds=seconds, how=kind.how)
+
+    def note(kind: Kind) -> None:
+        say(kind)
+        now = summed(found)
+        report.line(f"projected {now.seconds / 60:.1f} minutes of computing so far, {len(now.unknown)} kinds unknown")
+
+    half = left() / 2
+    project_trainings(found, root, setup.device, lambda: left() - half, note)
+    store = RunStore(setup.folder / "sample")
+    project_analyses(found, sampled, images_ratio(profile, sample), store, setup.device, left, note)
+    for kind in filled(found):
+        if kind.how.startswith(("as ", "not ")):
+            say(kind)
     report.memory(f"projection of {profile.name}")
+    return summed(found)
+
+
+def summed(found: Mapping[str, Kind]) -> Projection:
+    """Return what the kinds come to, those that were not measured as what is most alike."""
+    every = filled(found)
     return Projection(
-        seconds=sum(kind.seconds or 0.0 for kind in found.values()),
-        measured=sum(kind.seconds or 0.0 for kind in found.values() if "measured: " in kind.how),
-        unknown=[kind.label for kind in found.values() if kind.seconds is None],
+        seconds=sum(kind.seconds or 0.0 for kind in every),
+        measured=sum(kind.seconds or 0.0 for kind in found.values()),
+        unknown=[kind.label for kind in every if kind.seconds is None],
     )
 
 

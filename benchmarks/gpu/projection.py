@@ -13,7 +13,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from training.store.jobs import Job, JobFile
 EPOCHS = 2  # of a measured training: the first is slower
 SHORT = 3.0  # seconds: what takes less is measured again, since the first of its name also loads what it needs
 IMAGES = 500  # most images of a measured corrupted set; what is made of them is stretched to all
+TOGETHER = 64  # most networks of a measured training
 BY_IMAGES = ("corrupted-set", "corruptions")
 SHAPES = {  # of data sets that are not at hand: an image, and the sizes of both splits
     "cifar10": ((3, 32, 32), 50_000, 10_000),
@@ -36,6 +37,9 @@ SHAPES = {  # of data sets that are not at hand: an image, and the sizes of both
     "svhn": ((3, 32, 32), 73_257, 26_032),
     "stl10": ((3, 96, 96), 5_000, 8_000),
 }
+
+
+Left = Callable[[], float]
 
 
 @dataclass
@@ -55,6 +59,9 @@ class Kind:
     jobs: list[Job]
     seconds: float | None = None
     how: str = "not measured"
+
+
+Note = Callable[[Kind], None]
 
 
 def kinds(profile: Profile, targets: Iterable[Target], root: Path | None = None) -> dict[str, Kind]:
@@ -161,9 +168,8 @@ def clock(device: str) -> float:
 
 def measure_training(configs: Sequence[TrainConfig], root: Path | None, device: str) -> tuple[float, float]:
     """Train a stack for at most two epochs; return the seconds that it takes but for its epochs, and those of one."""
-    began = time.perf_counter()
-    found = _training(configs, root, device)
-    return found if time.perf_counter() - began > SHORT else _training(configs, root, device)
+    rest, epoch = _training(configs, root, device)
+    return (rest, epoch) if rest + EPOCHS * epoch > SHORT else _training(configs, root, device)
 
 
 def _training(configs: Sequence[TrainConfig], root: Path | None, device: str) -> tuple[float, float]:
@@ -185,37 +191,53 @@ def _training(configs: Sequence[TrainConfig], root: Path | None, device: str) ->
     return whole - EPOCHS * each, each
 
 
-def project_trainings(found: dict[str, Kind], root: Path | None, device: str, left: Callable[[], float]) -> None:
-    """Measure kinds of training as long as ``left`` says that there is time, one rule of each architecture first."""
+def project_trainings(found: Mapping[str, Kind], root: Path | None, device: str, left: Left, note: Note) -> None:
+    """Measure kinds of training as long as ``left`` says that there is time: one of each model, then one rule of each
+    architecture, then the others, those with most work first. Each is given to ``note``."""
     trained = [kind for kind in found.values() if kind.name == "train"]
-    trained.sort(key=lambda kind: -sum(work(configs) for configs in stacks(kind)))
-    again: set[str] = set()
-    for first in (True, False):
+    trained.sort(key=lambda kind: -sum(map(work, stacks(kind))))
+    seen: set[object] = set()
+    for likeness in (_model, _architecture, id):
         for kind in trained:
-            groups = stacks(kind)
-            likeness = kind_of(TrainJob(config=dataclasses.replace(groups[0][0], rule="bp")))
-            if kind.seconds is not None or (first and likeness in again) or left() <= 0:
+            if kind.seconds is not None or likeness(kind) in seen or left() <= 0:
                 continue
-            again.add(likeness)
-            rest, epoch = measure_training(groups[0], root, device)
-            seconds = rest + groups[0][0].epochs * epoch
-            kind.seconds = seconds * sum(map(len, groups)) / len(groups[0])
-            kind.how = f"{len(groups[0])} networks measured: {epoch:.2f} s an epoch"
+            seen |= {_model(kind), _architecture(kind)}
+            groups = stacks(kind)
+            configs = groups[0][:TOGETHER]
+            rest, epoch = measure_training(configs, root, device)
+            kind.seconds = (rest + configs[0].epochs * epoch) * sum(map(len, groups)) / len(configs)
+            kind.how = f"{len(configs)} networks measured: {epoch:.2f} s an epoch"
+            note(kind)
+
+
+def _model(kind: Kind) -> str:
+    return stacks(kind)[0][0].model
+
+
+def _architecture(kind: Kind) -> str:
+    return kind_of(TrainJob(config=dataclasses.replace(stacks(kind)[0][0], rule="bp")))
 
 
 def project_analyses(
-    found: dict[str, Kind],
-    sampled: dict[str, Kind],
+    found: Mapping[str, Kind],
+    sampled: Mapping[str, Kind],
     stretch: float,
     store: RunStore,
     device: str,
-    left: Callable[[], float],
+    left: Left,
+    note: Note,
 ) -> None:
     """Measure one job of each kind of analysis as long as there is time, with the jobs of ``sampled``, which are the
-    same on networks that train for two epochs; ``stretch`` is how many times the images are more."""
+    same on networks that train for two epochs; ``stretch`` is how many times the images are more. Each kind is given
+    to ``note``."""
     names: set[str] = set()
-    for key, kind in found.items():
-        if kind.name == "train" or key not in sampled or left() <= 0:
+    # What others need comes first, or it would be made with them.
+    analyses = sorted(
+        (key for key, kind in found.items() if kind.name != "train"), key=lambda key: _is_late(found[key])
+    )
+    for key in analyses:
+        kind = found[key]
+        if key not in sampled or left() <= 0:
             continue
         jobs = sampled[key].jobs
         try:
@@ -224,10 +246,15 @@ def project_analyses(
                 each = measure_analysis(jobs[1], store, device)
         except RuntimeError as error:
             kind.how = f"failed: {error}"
-            continue
-        names.add(kind.name)
-        each *= stretch if kind.name in BY_IMAGES else 1
-        kind.seconds, kind.how = each * len(kind.jobs), f"one measured: {each:.2f} s"
+        else:
+            names.add(kind.name)
+            each *= stretch if kind.name in BY_IMAGES else 1
+            kind.seconds, kind.how = each * len(kind.jobs), f"one measured: {each:.2f} s"
+        note(kind)
+
+
+def _is_late(kind: Kind) -> bool:
+    return any(isinstance(needed, AnalysisJob) for needed in kind.jobs[0].needs)
 
 
 def measure_analysis(job: Job, store: RunStore, device: str) -> float:
@@ -244,25 +271,23 @@ def measure_analysis(job: Job, store: RunStore, device: str) -> float:
     return clock(device) - began
 
 
-def fill(found: dict[str, Kind]) -> None:
-    """Give kinds that were not measured the seconds of those that are most alike, by work or by number."""
-    known = [kind for kind in found.values() if kind.how.startswith("one measured") or "networks measured" in kind.how]
-    for kind in found.values():
-        alike = [one for one in known if one.name == kind.name]
-        if kind.seconds is not None:
-            continue
-        if kind.name == "train":
-            own = sum(map(work, stacks(kind)))
-            mine = stacks(kind)[0][0]
-            alike = [one for one in alike if stacks(one)[0][0].model == mine.model]
-            ratios = {id(one): own / sum(map(work, stacks(one))) for one in alike}
-            alike.sort(key=lambda one: (stacks(one)[0][0].hidden != mine.hidden, abs(math.log(ratios[id(one)]))))
-        else:
-            ratios = {id(one): len(kind.jobs) / len(one.jobs) for one in alike}
-        if alike:
-            assert alike[0].seconds is not None
-            kind.seconds = alike[0].seconds * ratios[id(alike[0])]
-            kind.how = f"as {alike[0].label}"
+def filled(found: Mapping[str, Kind]) -> list[Kind]:
+    """Return the kinds, those that were not measured with the seconds of what is most alike, by work or by number."""
+    known = [kind for kind in found.values() if kind.seconds is not None]
+    return [kind if kind.seconds is not None else _as_another(kind, known) for kind in found.values()]
+
+
+def _as_another(kind: Kind, known: Iterable[Kind]) -> Kind:
+    alike = [one for one in known if one.name == kind.name]
+    ratios = {id(one): len(kind.jobs) / len(one.jobs) for one in alike}
+    if kind.name == "train":
+        mine, own = stacks(kind)[0][0], sum(map(work, stacks(kind)))
+        alike = [one for one in alike if _model(one) == mine.model]
+        ratios = {id(one): own / sum(map(work, stacks(one))) for one in alike}
+        alike.sort(key=lambda one: (stacks(one)[0][0].hidden != mine.hidden, abs(math.log(ratios[id(one)]))))
+    if not alike or alike[0].seconds is None:
+        return kind
+    return dataclasses.replace(kind, seconds=alike[0].seconds * ratios[id(alike[0])], how=f"as {alike[0].label}")
 
 
 def sample_of(profile: Profile) -> Profile:
