@@ -153,6 +153,20 @@ def test_equality_sees_a_step_that_is_off_by_a_ten_thousandth(tmp_path, monkeypa
     assert outcomes["fa, alone, as it runs, fp32, 1 step"] == "passed"
 
 
+@pytest.mark.parametrize("rule", ["brsf", "wm", "pal"])
+def test_the_cpu_takes_the_feedback_that_it_is_given(rule):
+    """Of rules that draw: what a device has drawn, here that of another seed, is what the steps go by."""
+    data = load_dataset("digits")
+    own, other = (dataclasses.replace(equality.config_of(rule, "fp32"), seed=seed) for seed in (0, 1))
+    drawn = [states[0] for states in equality.walk([other], data, recorded=False)]
+    path = equality.walk([own], data, recorded=False, given=drawn)
+    feedback = [name for name in drawn[0] if name.endswith("feedback")]
+    assert feedback
+    for step in (1, 20):
+        assert all(torch.equal(path[step][0][name], drawn[step][name]) for name in feedback)
+        assert not torch.equal(path[step][0]["layers.0.weight"], drawn[step]["layers.0.weight"])
+
+
 def test_a_tensor_that_should_not_move_makes_the_error_infinite():
     start = {"w": torch.zeros(2), "feedback": torch.ones(2)}
     moved = {"w": torch.tensor([3.0, 4.0]), "feedback": torch.ones(2)}
