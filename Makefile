@@ -8,13 +8,15 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO   ?= demo
 SMOKE  ?= smoke
 MINUTES ?= 15
+GPU    ?= gpu
+GPU_MINUTES ?= 8
 
 # Files of tests that take seconds, from every package: what an edit is most likely to break.
 FAST   := analyses angles attack_command attacks checkpoint cifar10c claims compare_command comparison config curves data examples \
           files flags gradient_angles idle_settings intervals lanczos latex marks memory_access models operator plugins rules \
           rules_convolution settings sketch sketch_pca subjects tables train_command wrapping
 
-.PHONY: demo smoke test test-fast test-slow test-lowest torture audit lint clean
+.PHONY: demo smoke test test-fast test-slow test-lowest torture gpu audit lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/analyze demo --out $(DEMO)
@@ -37,6 +39,10 @@ test-slow: $(VENV)/.installed-test
 # What means to break it, for MINUTES; the table of docs/reliability.md is printed at the end.
 torture: $(VENV)/.installed-test
 	$(BIN)/python -m tests.torture --minutes $(MINUTES)
+
+# Everything that is promised on a GPU, tried and timed within GPU_MINUTES; see docs/gpu.md.
+gpu: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.gpu --out $(GPU) --minutes $(GPU_MINUTES)
 
 # What pyproject.toml allows at the least, in an environment of its own; the tests that need neither a GPU nor the peers.
 test-lowest: $(LOWEST)/.installed

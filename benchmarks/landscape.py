@@ -16,6 +16,7 @@ has one forward and one to the weights). ``--only samples`` takes 50,000 samples
 """
 
 import argparse
+import importlib.util
 import math
 import multiprocessing
 import resource
@@ -80,17 +81,17 @@ def make_problem(args: argparse.Namespace) -> tuple[nn.Module, Batch]:
         return subject.model, (subject.inputs(), subject.labels)
     torch.manual_seed(0)
     if args.data_root is not None:
-        train = load_split("cifar10", "train", args.data_root).subset(20_000, 0)
+        train = load_split("cifar10", "train", args.data_root).subset(max(20_000, args.samples), 0)
         images, labels = Normalise(SOURCES["cifar10"].mean, SOURCES["cifar10"].std)(train.images), train.labels
     else:
-        labels = torch.randint(0, 10, (20_000,))
-        images = torch.randn(10, 3, 32, 32)[labels] * 0.3 + torch.randn(20_000, 3, 32, 32)
+        labels = torch.randint(0, 10, (max(20_000, args.samples),))
+        images = torch.randn(10, 3, 32, 32)[labels] * 0.3 + torch.randn(len(labels), 3, 32, 32)
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(3072, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
     ).to(args.device)
     images, labels = images.to(args.device), labels.to(args.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
-    for index in torch.randperm(len(labels)).split(128):
+    for index in torch.randperm(20_000).split(128):
         loss = nn.functional.cross_entropy(model(images[index]), labels[index])
         optimiser.zero_grad()
         loss.backward()
@@ -393,6 +394,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if set(args.only) & set(ROWS) and importlib.util.find_spec("pyhessian") is None:
+        parser.error("pyhessian is not installed: pip install 'alignscape[peers]'")
     model, batch = make_problem(args) if set(args.only) & set(ROWS) else (nn.Identity(), (torch.zeros(0),) * 2)
     print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads")
     rows = []

@@ -20,8 +20,12 @@ from time import perf_counter, process_time
 sys.path.sort(key=lambda entry: Path(entry).resolve() == Path(__file__).resolve().parent)
 
 import torch
-import torchattacks
 from torch import Tensor, nn
+
+try:
+    import torchattacks
+except ImportError:  # then only what needs no peer can be called
+    torchattacks = None
 
 from robustness.attacks import Attack, GradientAttack, bim, fgsm, pgd
 from robustness.curves import attack_curve
@@ -119,6 +123,8 @@ def main() -> None:
     parser.add_argument("--ours-only", action="store_true", help="with --auto: without torchattacks")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     args = parser.parse_args()
+    if torchattacks is None and not (args.auto and args.ours_only):
+        parser.error("torchattacks is not installed: pip install 'alignscape[peers]'")
     torch.set_num_threads(args.threads)
     model, images, labels = make_problem(args)
     clean = (model(images).argmax(1) == labels).double().mean().item()

@@ -1,6 +1,7 @@
 """How fast the trainer is, side by side in one run with the usual PyTorch loop and with the floor.
 
     python benchmarks/train.py [--device cpu] [--data-root DIR] [--case mlp small] [--stacks 8] [--rounds 5]
+    python benchmarks/train.py --compile           # with a loop by torch.compile, where there is a compiler
     python benchmarks/train.py --break-even        # where stacks begin to pay on a CPU
 
 Every contender trains the same network by backpropagation on the same samples with Adam; rounds of a fixed number of
@@ -10,6 +11,8 @@ mini-batches of 128 (CIFAR-10 if ``--data-root`` is given, random bytes otherwis
 
 * ``tutorial, W workers``: torchvision's CIFAR10 with ToTensor and Normalize, a DataLoader, ``Adam(parameters, lr)``.
 * ``tensors``: the same loop over a TensorDataset of floats that are normalised already.
+* ``eager``: a loop by hand over normalised floats that are on the device already, with Adam's defaults.
+* ``compiled``: the same loop, its loss compiled by ``torch.compile`` (on a GPU with CUDA graphs), with fused Adam.
 * ``alignscape, E``: what ``analyze train`` runs, E networks as a stack; E = 1 is a run alone.
 * ``floor, E``: the matrix products of a step on fixed inputs and fused Adam, nothing else.
 
@@ -19,7 +22,9 @@ tutorial loop; ``of floor`` with the floor at the same E.
 
 import argparse
 import dataclasses
+import importlib.util
 import itertools
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -32,7 +37,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
-from training.captured import CapturedStep
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise, Split, load_dataset
@@ -40,7 +44,7 @@ from training.loop import Trainer
 from training.models import MLP
 from training.network import Network
 from training.optimiser import StackOptimiser
-from training.precision import products
+from training.precision import autocast, products
 from training.run_folder import RunFolder
 from training.stack_size import CPU_BREAK_EVEN
 
@@ -61,6 +65,11 @@ class Case:
     @property
     def widths(self) -> tuple[int, ...]:
         return (torch.Size(self.shape).numel(), *self.hidden, 10)
+
+    @property
+    def adam_bytes(self) -> int:
+        """Bytes that a step of Adam moves at least: weights, gradients and two moments in, weights and moments out."""
+        return 28 * sum((n + 1) * out for n, out in itertools.pairwise(self.widths))
 
 
 CASES = {
@@ -121,6 +130,73 @@ def usual(case: Case, device: str, loader: "DataLoader[tuple[Tensor, Tensor]]") 
     return Contender(run)
 
 
+def eager(case: Case, data: Dataset, precision: str, *, compiled: bool = False) -> Contender:
+    """The usual step over samples that are on the device, with nothing between them and the network.
+
+    Args:
+        case: the network.
+        data: on the device.
+        precision: of the products.
+        compiled: by ``torch.compile``, with fused Adam; its first steps take seconds.
+    """
+    device = data.train.labels.device
+    inputs, labels = Normalise(data.mean, data.std).to(device)(data.train.images), data.train.labels
+    model: nn.Module = MLP(case.widths[0], case.hidden, 10).to(device)
+    options = {"fused": True, "capturable": device.type == "cuda"} if compiled else {}
+    adam = torch.optim.Adam(model.parameters(), lr=1e-4, **options)
+
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
+        with autocast(precision, device):
+            return F.cross_entropy(model(x), y)
+
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    loss = torch.compile(loss_of, mode=mode) if compiled else loss_of
+
+    def batches() -> Iterable[Tensor]:
+        while True:
+            yield from torch.randperm(len(labels), device=device).split(case.batch)[:-1]
+
+    stream = iter(batches())
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            batch = next(stream)
+            adam.zero_grad()
+            loss(inputs[batch], labels[batch]).backward()
+            adam.step()
+
+    return Contender(run)
+
+
+def no_compiler(device: str) -> str | None:
+    """Return what ``torch.compile`` lacks here, None if nothing."""
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "no C++ compiler is installed here"
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        return "triton is not installed here"
+    return None
+
+
+def bandwidth(device: str, size: int = 2**30, rounds: int = 10) -> float:
+    """Return the bytes a second that a copy of ``size`` bytes reads and writes, in the fastest of ``rounds``."""
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(rounds + 2):  # the first ones warm up
+        synchronise(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        synchronise(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.nbytes / best
+
+
+def synchronise(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def tensors(case: Case, data: Dataset, device: str) -> Contender:
     inputs = Normalise(data.mean, data.std).to(device)(data.train.images).cpu()
     loaded = TensorDataset(inputs, data.train.labels.cpu())
@@ -141,10 +217,20 @@ def tutorial(case: Case, data: Dataset, device: str, workers: int) -> Contender:
     return usual(case, device, loader)
 
 
-def alignscape(case: Case, data: Dataset, networks: int, precision: str) -> tuple[Contender, Trainer]:
+def made(case: Case, data: Dataset, networks: int, precision: str) -> list[Network]:
+    """Make so many networks, each with its own seed."""
     info = DataInfo.of(data)
     configs = [dataclasses.replace(case.config(precision), seed=seed) for seed in range(networks)]
-    trainer = Trainer([Network(config, data, info, RunFolder(Path())) for config in configs], data)
+    return [Network(config, data, info, RunFolder(Path())) for config in configs]
+
+
+def alignscape(case: Case, data: Dataset, networks: int, precision: str) -> tuple[Contender, Trainer]:
+    return trained_by_us(made(case, data, networks, precision), data)
+
+
+def trained_by_us(networks: list[Network], data: Dataset) -> tuple[Contender, Trainer]:
+    """Return the contender that trains these networks as a stack, from where they stand."""
+    trainer = Trainer(networks, data)
     steps_per_epoch = trainer.steps_per_epoch - 1  # whole mini-batches only, as the other contenders
 
     def run(steps: int) -> None:
@@ -153,7 +239,7 @@ def alignscape(case: Case, data: Dataset, networks: int, precision: str) -> tupl
         for index in range(steps):
             trainer.stack.train_step(epoch, index % steps_per_epoch)
 
-    return Contender(run, networks), trainer
+    return Contender(run, len(networks)), trainer
 
 
 def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender:
@@ -171,7 +257,7 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
     low = torch.bfloat16 if precision == "bf16" else torch.float32
 
     @torch.no_grad()
-    def body(_: Tensor) -> None:
+    def body() -> None:
         w0, w1, w2 = (weight.to(low) for weight in weights)
         x = x0.to(low)
         x1 = (x @ w0.mT).relu_()
@@ -182,13 +268,27 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         gradients = (delta0.mT @ x, delta1.mT @ x1, delta2.mT @ x2)
         adam.step({str(i): g.float() for i, g in enumerate(gradients)})
 
-    step, batch = CapturedStep(body), torch.zeros(1, device=device)
+    step = recorded(body) if device.type == "cuda" else body
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            step(batch)
+            step()
 
     return Contender(run, networks)
+
+
+def recorded(body: Callable[[], None]) -> Callable[[], None]:
+    """Record ``body`` as a CUDA graph, by the few lines that torch's manual gives, and return what replays it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            body()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        body()
+    return graph.replay
 
 
 def measure(contenders: dict[str, Contender], steps: int, rounds: int, device: str) -> dict[str, float]:
@@ -197,12 +297,10 @@ def measure(contenders: dict[str, Contender], steps: int, rounds: int, device: s
     for round_number in range(rounds + 1):
         for name, contender in contenders.items():
             count = max(8, steps // contender.networks)
-            if device == "cuda":
-                torch.cuda.synchronize()
+            synchronise(device)
             start = time.perf_counter()
             contender.run(count)
-            if device == "cuda":
-                torch.cuda.synchronize()
+            synchronise(device)
             if round_number:
                 seconds[name].append((time.perf_counter() - start) / count)
     return {name: statistics.median(values) for name, values in seconds.items()}
@@ -218,6 +316,11 @@ def compare(name: str, args: argparse.Namespace) -> None:
         "tensors": tensors(case, data, device),
     }
     usual_names = list(contenders)
+    contenders["eager"] = eager(case, data, args.precision)
+    if args.compile and (reason := no_compiler(device)):
+        print(f"compiled: skipped: {reason}")
+    elif args.compile:
+        contenders["compiled"] = eager(case, data, args.precision, compiled=True)
     trainers = {}
     for networks in (1, *args.stacks):
         label = f"alignscape, {networks}"
@@ -246,14 +349,22 @@ def compare(name: str, args: argparse.Namespace) -> None:
 
 
 def project(name: str, case: Case, trainer: Trainer, step_seconds: float) -> None:
-    """Print what a run of so many epochs costs each network: steps, the order of the samples, evaluation, metrics."""
+    """Print what a run of so many epochs costs each network."""
+    total = run_seconds(trainer, step_seconds)
+    print(f"{name}: {EPOCHS} epochs of {case.samples} samples, evaluated after each: {total:.2f} s a network")
+
+
+def run_seconds(trainer: Trainer, step_seconds: float) -> float:
+    """Return the seconds of a run of so many epochs by network: steps, order of the samples, evaluation, metrics."""
+    device = trainer.stack.device.type
+    trainer._end_epoch()  # the first time it warms up
+    synchronise(device)
     start = time.perf_counter()
     trainer._end_epoch()
-    trainer.stack.order(trainer.stack.step // trainer.steps_per_epoch + 1)
+    trainer.stack.order(trainer.stack.step // trainer.steps_per_epoch + 2)
+    synchronise(device)
     evaluation = time.perf_counter() - start
-    networks = len(trainer.stack.networks)
-    total = EPOCHS * (trainer.steps_per_epoch * step_seconds + evaluation) / networks
-    print(f"{name}: {EPOCHS} epochs of {case.samples} samples, evaluated after each: {total:.2f} s a network")
+    return EPOCHS * (trainer.steps_per_epoch * step_seconds + evaluation) / len(trainer.stack.networks)
 
 
 def break_even(args: argparse.Namespace) -> None:
@@ -287,6 +398,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: 5)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16"), help="of ours and the floor")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--compile", action="store_true", help="also a loop by torch.compile")
     parser.add_argument("--break-even", action="store_true", help="measure where stacks begin to pay on this CPU")
     args = parser.parse_args()
     if args.stacks is None:

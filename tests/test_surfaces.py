@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from devices import DEVICES
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -694,13 +695,15 @@ def test_finding_affine_layers_ignores_hooked_ones():
 # -- other devices --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:autograd's second derivatives")
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", MODELS)
-def test_cuda_equals_the_cpu(name):
+def test_a_device_gives_the_surface_of_the_cpu(name, device):
+    """In batches of its own, so that on a CPU it is no comparison of a thing with itself."""
     model, data = build(name), images()
     directions = plane_of(model)
     expected = surface(model, LOSS, data, directions)
-    found = surface(model.cuda(), LOSS, tuple(part.cuda() for part in data), directions.cuda())
+    own = tuple(part.to(device) for part in data)
+    found = surface(model.to(device), LOSS, own, directions.to(device), batch_size=9)
     torch.testing.assert_close(found.loss, expected.loss, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found.hessian, expected.hessian, rtol=1e-6, atol=1e-9)
