@@ -5,18 +5,30 @@ from .lanczos import Eigenpairs, Subspace, extreme_eigenpairs, krylov_subspace, 
 from .operator import HessianOperator, SymmetricOperator
 from .parameters import flatten, select_parameters, unflatten
 from .path import PathLosses, path_losses
+from .sharpness.fisher_rao import fisher_rao
+from .sharpness.losses import LossAround
+from .sharpness.minimal import MinimalEigenvalue, MinimalTrace, minimal_eigenvalue, minimal_trace
+from .sharpness.pac_bayes import pac_bayes_sigma
+from .sharpness.relative_flatness import relative_flatness
+from .sharpness.rescaling import Rescalings, rescalings
+from .sharpness.worst_case import Ball, first_order_rise, keskar_sharpness, worst_case_rise
 from .snapshots import Snapshots
 from .surfaces import Surface, surface
 from .traces import Estimate, Trace, hutchinson_trace, trace
 from .trajectory import TrajectoryPCA, trajectory_pca
 
 __all__ = [
+    "Ball",
     "Band",
     "DataError",
     "Eigenpairs",
     "Estimate",
     "HessianOperator",
+    "LossAround",
+    "MinimalEigenvalue",
+    "MinimalTrace",
     "PathLosses",
+    "Rescalings",
     "Snapshots",
     "SpectralDensity",
     "Subspace",
@@ -27,10 +39,18 @@ __all__ = [
     "data_error",
     "extreme_eigenpairs",
     "filter_normalised_directions",
+    "first_order_rise",
+    "fisher_rao",
     "flatten",
     "hutchinson_trace",
+    "keskar_sharpness",
     "krylov_subspace",
+    "minimal_eigenvalue",
+    "minimal_trace",
+    "pac_bayes_sigma",
     "path_losses",
+    "relative_flatness",
+    "rescalings",
     "select_parameters",
     "slq_budget",
     "slq_density",
@@ -40,4 +60,5 @@ __all__ = [
     "trace",
     "trajectory_pca",
     "unflatten",
+    "worst_case_rise",
 ]
