@@ -11,6 +11,7 @@ Checkpoints that differ in ``seed`` only are drawn as their mean with one standa
 | ``alignment`` | ``checkpoint, epoch``, and ``angle_<layer>`` in degrees or ``layer, quantity, value`` |
 | ``noise_pretraining`` | ``checkpoint, epoch, test_accuracy``, and ``angle_<layer>`` in degrees |
 | ``hessian`` | ``checkpoint, quantity, index, value, ci_low, ci_high`` |
+| ``sharpness`` | ``checkpoint, measure, radius, layer, value, ci_low, ci_high`` |
 | ``spectrum`` | ``checkpoint, probe, node, weight`` |
 | ``surface``, ``surface_3d`` | ``checkpoint, alpha, beta, loss`` |
 | ``trajectory`` | path: ``checkpoint, step, alpha, beta, off_plane, loss, plane_loss``; surface as above |
@@ -30,6 +31,7 @@ from reports.figures.animation import trajectory_gif
 from reports.figures.curvature import hessian
 from reports.figures.curves import alignment, metrics
 from reports.figures.density import spectrum
+from reports.figures.flatness import sharpness
 from reports.figures.noise import noise_pretraining
 from reports.figures.paths import trajectory
 from reports.figures.planes import surface, surface_3d
@@ -46,6 +48,7 @@ __all__ = [
     "metrics",
     "noise_pretraining",
     "radius",
+    "sharpness",
     "spectrum",
     "surface",
     "surface_3d",
