@@ -57,8 +57,8 @@ class Sharpness(SharpnessSettings):
         heading="Sharpness",
         text="Scaling a layer up and the next one down leaves the function of a ReLU network as it is, and changes "
         "trace, top eigenvalue, SAM's and Keskar's sharpness and sigma by any factor. What is said to be flatter "
-        "should be so by the measures that this leaves as they are: ASAM, Fisher-Rao norm, relative flatness, sigma relative "
-        "to the weights, and trace and top eigenvalue minimised over such rescalings.",
+        "should be so by the measures that this leaves as they are: ASAM, Fisher-Rao norm, relative flatness, sigma "
+        "relative to the weights, and trace and top eigenvalue minimised over such rescalings.",
         drawings=(
             Drawing(
                 title="Sharpness by every measure",

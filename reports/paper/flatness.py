@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,8 +46,8 @@ def _complete(table: DataFrame) -> DataFrame:
 
 
 def claims_of(tables: Tables) -> list[tuple[str, str, Claim]]:
-    """Return measure, comparison and claim: that IFA is flatter than FA by more than 10 %, and within a factor of two of
-    BP."""
+    """Return measure, comparison and claim: that IFA is flatter than FA by more than 10 %, and within a factor of two
+    of BP."""
     rows, found = compared(tables), []
     for comparison, measure in ((one, name) for one in COMPARISONS for name in SHOWN):
         if not (rows[comparison]["measure"] == measure).any():
@@ -80,16 +81,15 @@ def flatness_table(tables: Tables) -> DataFrame:
              "comparison": comparison, "statistic": claim.statistic, "evidence": one,
              **{name: getattr(one, name) for name in names}}
         )  # fmt: skip
-    table = DataFrame(rows)
+    table, parts = DataFrame(rows), []
     for _, part in table.groupby("claim", sort=False):
         evidence = part["evidence"].tolist()
         tested = decidable([one.n for one in evidence])
         holm, against = corrected(evidence, tested)
-        told = {"p_holm": holm, "p_against_holm": against, "can_be_decided": tested}
+        told: dict[str, Any] = {"p_holm": holm, "p_against_holm": against, "can_be_decided": tested}
         told["verdict"] = [verdict(*pair) for pair in zip(holm, against, strict=True)]
-        for name, values in told.items():
-            table.loc[part.index, name] = values
-    return table.drop(columns="evidence")
+        parts.append(part.assign(**told))
+    return pd.concat(parts).sort_index().drop(columns="evidence")
 
 
 def printed(table: DataFrame) -> DataFrame:
@@ -102,6 +102,6 @@ def printed(table: DataFrame) -> DataFrame:
 
     rows = table.assign(cell=table.apply(cell, axis=1), name=table["measure"].map(SHOWN))
     keys = ["claim", "name", "rescaling"]
-    wide = rows.set_index([*keys, "comparison"])["cell"].unstack("comparison").reindex(columns=list(COMPARISONS))
+    wide = rows.pivot_table("cell", keys, "comparison", aggfunc="first").reindex(columns=list(COMPARISONS))
     order = rows[keys].drop_duplicates()
     return order.merge(wide.reset_index(), on=keys, how="left").rename(columns={"name": "measure"}).fillna("")

@@ -24,7 +24,7 @@ def spectrum(profile: Profile, network: Trained) -> AnalysisJob:
 
 
 def sharpness(profile: Profile, network: Trained, *, at_loss: bool = False) -> AnalysisJob:
-    """Sharpness by every measure, at the end of training or by the first kept checkpoint with the loss of the profile."""
+    """Sharpness by every measure, at the end of training or by the first kept checkpoint of the profile's loss."""
     analysis = Sharpness(
         samples=profile.curvature_samples,
         at_loss=profile.equal_loss if at_loss else None,

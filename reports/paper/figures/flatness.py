@@ -9,7 +9,7 @@ from reports.figures import layout
 from reports.figures.flatness import CHANGE, draw_rows, finish_rows, relative, rows_of
 from reports.figures.series import series_of
 from reports.paper.figures import panels
-from reports.paper.flatness import LOSS, SHOWN, compared, flatness_table, printed
+from reports.paper.flatness import EPOCHS, LOSS, SHOWN, compared, flatness_table, printed
 from reports.paper.target import Drawn, Tables
 from reports.paper.verdicts import HOLDS
 from reports.style import DOUBLE, GREY, laid_out, settings
@@ -19,11 +19,11 @@ _ROWS = {"loss": "mean loss", **SHOWN}
 
 @settings()
 def sharpness(tables: Tables, *, equal_loss: float) -> list[Drawn]:
-    """Draw figure S16: FA and IFA relative to BP by every measure, at equal epochs and at equal loss; and make the table
-    of the claims of flatness."""
+    """Draw figure S16: FA and IFA relative to BP by every measure, at equal epochs and at equal loss; and make the
+    table of the claims of flatness."""
     table = flatness_table(tables)
     shown = compared(tables)
-    rows = rows_of(shown["equal epochs"], _ROWS)
+    rows = rows_of(shown[EPOCHS], _ROWS)
     figure = Figure(figsize=(DOUBLE, 0.95 + 0.24 * len(rows)))
     axes = figure.subplots(1, len(shown), sharey=True)
     for index, (panel, (name, part)) in enumerate(zip(axes, shown.items(), strict=True)):
@@ -31,18 +31,20 @@ def sharpness(tables: Tables, *, equal_loss: float) -> list[Drawn]:
         layout.title(panel, title, index)
         _panel(panel, part, rows)
         _stars(panel, table[(table["comparison"] == name) & (table["claim"] == "IFA is flatter than FA")], rows)
-    everything = series_of(shown["equal epochs"])
+    everything = series_of(shown[EPOCHS])
     layout.legend_above(figure, layout.handles(everything))
     seeds = {name: part["seed"].nunique() for name, part in shown.items()}
-    note = f"{layout.seeds_note(everything, noun='Bars')} Above the line: what a rescaling of layers changes; below: what it "
-    note += f"leaves as it is. Equal loss: the first kept checkpoint below it, {seeds[LOSS]} of {seeds['equal epochs']} seeds. "
-    note += "Star: IFA is flatter than FA (signed-rank test, Holm)."
+    note = f"{layout.seeds_note(everything, noun='Bars')} Above the line: what a rescaling of layers changes; below: "
+    note += "what it leaves as it is. Equal loss: the first kept checkpoint below it, "
+    note += f"{seeds[LOSS]} of {seeds[EPOCHS]} seeds. Star: IFA is flatter than FA (signed-rank test, Holm)."
     layout.note(figure, note)
     caption = (
         "Sharpness over that of BP, a row a measure: right is sharper. What a rescaling leaves as it is tells flatness."
     )
-    words = "Ratio of FA to IFA (flatter), or of IFA to BP (as flat), with its interval over seeds, and the verdict: by Holm's "
-    words += "correction over all measures and comparisons of a claim."
+    words = (
+        "Ratio of FA to IFA (flatter), or of IFA to BP (as flat), with its interval over seeds, and the verdict: by "
+    )
+    words += "Holm's correction over all measures and comparisons of a claim."
     return [
         Drawn(title="Sharpness by every measure", caption=caption, table=panels.tidy(shown), figure=laid_out(figure)),
         Drawn(suffix="-claims", title="Claims of flatness by every measure", caption=words, table=table,
