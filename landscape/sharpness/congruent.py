@@ -15,7 +15,7 @@ from landscape.sharpness.losses import interval
 from landscape.traces import Estimate, hutchinson_trace, random_signs
 
 Map = Callable[[Tensor], Tensor]
-_DEFLATED = 20  # products for the Krylov space that a trace treats exactly
+_DEFLATED = 20  # products for the Krylov space that a trace treats exactly; half of the probes at most
 _PROBES = 20  # for the traces of all groups
 
 
@@ -89,7 +89,7 @@ def traced(
         seed: of the probes.
     """
     layout = dict(layout or {})
-    space = krylov_subspace(matrix, min(_DEFLATED, matrix.dim), seed=seed + 1)
+    space = krylov_subspace(matrix, min(_DEFLATED, max_probes // 2, matrix.dim), seed=seed + 1)
     found = hutchinson_trace(matrix, deflate=space, tol=tol, max_probes=max_probes, layout=layout, seed=seed)
     estimates = {"": Estimate(value=found.value, ci_low=found.ci_low, ci_high=found.ci_high), **found.layers}
     if by_group is None:

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -137,19 +137,23 @@ class Rows:
     def _curvature(self) -> Iterator[Row]:
         chosen = set(self.settings.measures)
         operator, cut = self._operators
+        layout = operator.parameters if "rescaled" in chosen else {}
+        blocks = self._traced(operator, cut, offset=10, layout=layout) if chosen & {"trace", "rescaled"} else {}
         if "trace" in chosen:
-            yield "trace", math.nan, "", self._traced(operator, cut, offset=10)[""], math.nan
+            yield "trace", math.nan, "", blocks[""], math.nan
         if "eigenvalue" in chosen:
             pairs = extreme_eigenpairs(operator, 1, tol=self.settings.tol, seed=self.settings.seed)
             value = float(pairs.values[0])  # noqa: PD011 -- no table
             yield "eigenvalue", math.nan, "", along(value, pairs.vectors[0], cut), math.nan
         if "rescaled" in chosen:
-            yield from self._rescaled(operator, cut)
+            yield from self._rescaled(operator, cut, blocks)
 
-    def _rescaled(self, operator: HessianOperator, cut: HessianOperator | None) -> Iterator[Row]:
+    def _rescaled(
+        self, operator: HessianOperator, cut: HessianOperator | None, blocks: Mapping[str, Estimate]
+    ) -> Iterator[Row]:
         found = rescalings(self.subject.model, self.data, transform=self.subject.normalise)
         try:
-            least = minimal_trace(self._blocks(operator, found), found)
+            least = minimal_trace(self._block_traces(operator, found, blocks), found)
             self._check_function(found, least.s)
         except InputError as error:
             self.notes.append(f"trace and eigenvalue are not minimised over rescalings: {error}")
@@ -162,28 +166,31 @@ class Rows:
             scale = scale_of(operator, found, s)
             return [None if one is None else Congruent.scaled(one, scale) for one in (operator, cut)]
 
-        whole, parts = scaled(least.s)
+        whole, parts = scaled(least.s)  # whose trace is taken by new probes: those that chose it would flatter it
         yield "trace_min", math.nan, "", self._traced(whole, parts, offset=20)[""], math.nan
-        top = minimal_eigenvalue(operator, found, start=least.s, tol=self.settings.tol, seed=self.settings.seed)
+        tol = self.settings.tol
+        top = minimal_eigenvalue(
+            operator, found, start=least.s, gap=max(0.01, 2 * tol), tol=tol, seed=self.settings.seed
+        )
         self._check_function(found, top.s)
         _, parts = scaled(top.s)
         yield "eigenvalue_min", math.nan, "", along(top.value, top.pairs.vectors[0], parts), top.bound
 
-    def _blocks(self, operator: HessianOperator, found: Rescalings) -> dict[str, float]:
+    def _block_traces(
+        self, operator: HessianOperator, found: Rescalings, blocks: Mapping[str, Estimate]
+    ) -> dict[str, float]:
         """Return the trace of the block of each parameter; of those that the whole's probes leave uncertain by probes
         of their own."""
-        layout = operator.parameters
-        estimates = self._traced(operator, None, offset=30, layout=layout)
-        blocks = {name: estimates[name] for name in layout}
-        first = 0
-        for place, (name, p) in enumerate(layout.items()):
+        traces, first = {}, 0
+        for place, (name, p) in enumerate(operator.parameters.items()):
             one = blocks[name]
             if name in found.exponents and one.ci_high - one.value > _COARSE * abs(one.value):
                 inside = torch.zeros(operator.dim, dtype=operator.dtype, device=operator.device)
                 inside[first : first + p.numel()] = 1
-                blocks[name] = self._traced(Congruent.scaled(operator, inside), None, offset=40 + place)[""]
+                one = self._traced(Congruent.scaled(operator, inside), None, offset=40 + place)[""]
+            traces[name] = one.value
             first += p.numel()
-        return {name: one.value for name, one in blocks.items()}
+        return traces
 
     def _check_function(self, found: Rescalings, s: torch.Tensor) -> None:
         """Check that the rescaled network computes the same function.

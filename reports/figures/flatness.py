@@ -119,7 +119,10 @@ def draw_rows(axes: Axes, ratios: Sequence[tuple[Series, DataFrame]], rows: Sequ
 def finish_rows(axes: Axes, rows: Sequence[str]) -> None:
     """Name the rows, and make the axis one of ratios about 1."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    low, high = axes.get_xlim()
+    subs = (1.0, 2.0, 5.0) if high < 30 * low else (1.0,)  # one power of ten alone names no scale
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axvline(1, color=GREY, linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(rows)), [layout.plain(row) for row in rows])

@@ -29,7 +29,11 @@ def compared(tables: Tables) -> dict[str, DataFrame]:
     """
     epochs, loss = (with_loss(tables[name]) for name in ("epochs", "loss"))
     over = epochs[epochs["per_loss"].notna() & (epochs["measure"] != "loss")]
-    return {EPOCHS: epochs, PER_LOSS: over.assign(value=over["per_loss"]), LOSS: _complete(loss)}
+    return {
+        EPOCHS: epochs,
+        PER_LOSS: over.assign(value=over["per_loss"]),
+        LOSS: _complete(loss, epochs["rule"].nunique()),
+    }
 
 
 def with_loss(table: DataFrame) -> DataFrame:
@@ -40,9 +44,10 @@ def with_loss(table: DataFrame) -> DataFrame:
     return pd.concat([kept[kept["measure"] == "loss"].assign(row="mean loss"), measured(kept)], ignore_index=True)
 
 
-def _complete(table: DataFrame) -> DataFrame:
-    rules = table.groupby("seed")["rule"].nunique()
-    return table[table["seed"].isin(rules.index[rules == table["rule"].nunique()])]
+def _complete(table: DataFrame, rules: int) -> DataFrame:
+    """Return the rows of the seeds that have all rules."""
+    found = table.groupby("seed")["rule"].nunique()
+    return table[table["seed"].isin(found.index[found == rules])]
 
 
 def claims_of(tables: Tables) -> list[tuple[str, str, Claim]]:

@@ -52,7 +52,7 @@ class Profile:
     surface_extent: float = setting(0.5, "to either side")
 
     # Sharpness, after training and at one training loss (BP, FA, IFA at the first angle)
-    equal_loss: float = setting(0.7, "training loss at which they are compared too, by the first checkpoint below it")
+    equal_loss: float = setting(1.5, "training loss at which they are compared too, by the first checkpoint below it")
     sharpness_rho: float = setting(0.05, "radius of SAM's ball")
     sharpness_adaptive_rho: float = setting(0.1, "radius of ASAM's ball")
     sharpness_steps: int = setting(6, "of ascent to a worst case")
