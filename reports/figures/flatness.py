@@ -32,6 +32,7 @@ STAY: Mapping[str, str] = {
     "relative_flatness": "relative flatness",
     "sigma_magnitude": "1 / sigma, relative to |w|",
 }
+_LONGEST = 24  # characters of a name below a panel
 INVERSE = ("sigma", "sigma_magnitude")
 PANELS = {"rescaling changes it": CHANGE, "rescaling leaves it": STAY}
 
@@ -69,7 +70,7 @@ def sharpness(frame: DataFrame) -> Figure:
     for index, (axes, (title, rows)) in enumerate(zip(panels, there.items(), strict=True)):
         layout.title(axes, title, index)
         draw_rows(axes, ratios, rows)
-        axes.set_xlabel(f"sharpness relative to {reference}" if len(series) > 1 else "sharpness")
+        axes.set_xlabel(f"relative to {reference}" if len(series) > 1 else "sharpness")
     layout.legend_above(figure, layout.handles(series))
     single = "95 % interval over samples, of the network's own value"
     layout.note(figure, layout.seeds_note(series, single, "Bars"))
@@ -105,7 +106,8 @@ def relative(series: Sequence[Series]) -> tuple[list[tuple[Series, DataFrame]], 
     if len(points) == 1:
         return points, ""
     by = points[0][1]["value"]
-    return [(one, found[["value", "low", "high"]].div(by, axis=0)) for one, found in points], series[0].label
+    name = series[0].label if len(series[0].label) <= _LONGEST else "the first network"
+    return [(one, found[["value", "low", "high"]].div(by, axis=0)) for one, found in points], layout.plain(name)
 
 
 def draw_rows(axes: Axes, ratios: Sequence[tuple[Series, DataFrame]], rows: Sequence[str]) -> None:

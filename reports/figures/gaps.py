@@ -12,7 +12,7 @@ from reports.figures import layout, marks
 from reports.figures.series import place_of, require, rule_name
 from reports.style import DOUBLE, GREY, Look, cycle_look, rule_look, styled
 
-_ALL = Look(colour="black", marker="o", linestyle="-")
+_ALL = Look(colour=GREY, marker="D", linestyle="-")
 _LONGEST = 46  # characters of a quantity
 
 
@@ -62,8 +62,8 @@ def looks_of(over: list[str]) -> dict[str, tuple[str, Look]]:
         elif own is not None and not one.startswith("psi"):
             found[one] = rule_name(rule, float(angle) if angle else None), own
         else:
+            others += 1  # the first look is BP's
             found[one] = one.replace("psi", "Ψ"), cycle_look(others)
-            others += 1
     return found
 
 
@@ -84,4 +84,5 @@ def _panel(axes: Axes, part: DataFrame, rows: list[str], looks: dict[str, tuple[
 
 
 def _short(quantity: str) -> str:
+    quantity = " ".join(quantity.split())  # a key without a value leaves two spaces
     return quantity if len(quantity) <= _LONGEST else f"{quantity[: _LONGEST - 1]}…"

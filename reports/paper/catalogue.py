@@ -226,6 +226,7 @@ _IN_ORDER = (
     Target("figS16", 1, _sharpness, f"{DRAWINGS}.flatness:sharpness", _of_profile(equal_loss="equal_loss")),
     Target("tableS1", 2, _NETWORKS, f"{DRAWINGS}.tables:networks"),
     Target("tableS2", 2, _DATA_SETS, f"{DRAWINGS}.tables:data_sets", _PATIENCE),
+    Target("tableS3", 1, _sharpness, f"{DRAWINGS}.flatness:claims"),
     Target(
         "claims",
         2,
