@@ -83,15 +83,11 @@ class MinimalEigenvalue:
 
     Example:
         >>> import torch
-        >>> from landscape import HessianOperator, minimal_eigenvalue, rescalings
-        >>> layers = torch.nn.Linear(1, 1, bias=False), torch.nn.ReLU(), torch.nn.Linear(1, 1, bias=False)
-        >>> net, data = torch.nn.Sequential(*layers).double(), (torch.ones(2, 1), torch.zeros(2, 1))
-        >>> for layer, weight in ((layers[0], 8.0), (layers[2], 0.5)):
-        ...     _ = torch.nn.init.constant_(layer.weight, weight)
-        >>> operator = HessianOperator(net, torch.nn.MSELoss(), data, hessian="ggn")
-        >>> found = minimal_eigenvalue(operator, rescalings(net, data), gap=1e-4, tol=1e-6)
-        >>> round(found.value, 2), round(found.bound, 2)  # of 2 (w1^2 + w2^2), where w1 w2 = 4
-        (16.0, 16.0)
+        >>> from landscape import Eigenpairs, MinimalEigenvalue
+        >>> one = {"residuals": torch.zeros(1), "ends": "largest", "converged": True, "n_products": 1}
+        >>> pairs = Eigenpairs(values=torch.tensor([16.0]), vectors=torch.ones(1, 1), **one)
+        >>> MinimalEigenvalue(value=16.0, bound=15.9, s=torch.zeros(1), pairs=pairs, n_problems=3).bound
+        15.9
     """
 
     value: float
@@ -102,7 +98,11 @@ class MinimalEigenvalue:
 
 
 def minimal_trace(traces: Mapping[str, float], found: Rescalings) -> MinimalTrace:
-    """Return the least trace over rescalings, of the traces of the parameters' diagonal blocks by name.
+    """Return the least trace over rescalings.
+
+    Args:
+        traces: of the diagonal block of each parameter, by name.
+        found: the rescalings of the network.
 
     Raises:
         InputError: no rescaling, or a block's trace that is negative, or zero so that there is no minimum.
@@ -158,7 +158,17 @@ def minimal_eigenvalue(
     Raises:
         InputError: no rescaling.
 
-    Example: see :class:`MinimalEigenvalue`.
+    Example:
+        >>> import torch
+        >>> from landscape import HessianOperator, minimal_eigenvalue, rescalings
+        >>> layers = torch.nn.Linear(1, 1, bias=False), torch.nn.ReLU(), torch.nn.Linear(1, 1, bias=False)
+        >>> net, data = torch.nn.Sequential(*layers).double(), (torch.ones(2, 1), torch.zeros(2, 1))
+        >>> for layer, weight in ((layers[0], 8.0), (layers[2], 0.5)):
+        ...     _ = torch.nn.init.constant_(layer.weight, weight)
+        >>> operator = HessianOperator(net, torch.nn.MSELoss(), data, hessian="ggn")
+        >>> found = minimal_eigenvalue(operator, rescalings(net, data), gap=1e-4, tol=1e-6)
+        >>> round(found.value, 2), round(found.bound, 2)  # of 2 (w1^2 + w2^2), where w1 w2 = 4
+        (16.0, 16.0)
     """
     if not found.pairs:
         raise InputError(f"no rescaling leaves the function as it is: {'; '.join(found.refused) or 'one layer only'}")

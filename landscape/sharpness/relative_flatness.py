@@ -32,7 +32,9 @@ def relative_flatness(
     Args:
         operator: the curvature of all samples.
         by_group: the same with a batch for each group, for intervals over samples.
-        tol, max_probes, seed: as for :func:`landscape.hutchinson_trace`.
+        tol: half-width of the sum's interval over probes to reach, relative to it.
+        max_probes: stop here in any case.
+        seed: of the probes.
 
     Raises:
         InputError: no parameter with two axes or more.

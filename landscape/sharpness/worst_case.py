@@ -67,6 +67,10 @@ def first_order_rise(around: LossAround, ball: Ball) -> Estimate:
     The interval over samples holds what the gradient's own error does to that point (delta method; of an L-infinity
     ball, whose corner does not move with the gradient, there is no such part).
 
+    Args:
+        around: the loss.
+        ball: where the weights may go.
+
     Example:
         >>> import torch
         >>> from landscape import Ball, LossAround, first_order_rise
@@ -99,6 +103,14 @@ def worst_case_rise(around: LossAround, ball: Ball, *, steps: int = 20) -> Estim
     Projected steepest ascent from the first-order point. A step that does not raise the loss is halved, one that does
     grows by half, and the best point is kept. The interval over samples is that of the rise at that point, which to
     first order is all: the worst case does not change as its point moves (Danskin's theorem).
+
+    Args:
+        around: the loss.
+        ball: where the weights may go.
+        steps: of ascent, each a forward and a backward pass over the data.
+
+    Raises:
+        InputError: ``steps < 1``.
 
     Example:
         >>> import torch
@@ -141,6 +153,14 @@ def worst_point(around: LossAround, ball: Ball, *, steps: int) -> tuple[float, T
 def keskar_sharpness(around: LossAround, *, radius: float = 1e-3, steps: int = 20) -> Estimate:
     """Return Keskar's epsilon-sharpness in percent, ``100 (max L(w + d) - L(w)) / (1 + L(w))`` over the box
     ``|d_i| <= radius (|w_i| + 1)`` (Keskar et al. 2017, metric 2.1, full space); as :func:`worst_case_rise` finds it.
+
+    Args:
+        around: the loss.
+        radius: epsilon, half the side of the box relative to ``|w| + 1``.
+        steps: of ascent.
+
+    Raises:
+        InputError: ``steps < 1``.
 
     Example:
         >>> import torch

@@ -125,7 +125,7 @@ class Rows:
                 transform=self.subject.normalise,
             )
 
-        groups = min(self.settings.groups or 0, self.around.n_samples)
+        groups = min(self.settings.groups, self.around.n_samples)
         return made(self.settings.batch_size), made(self.around.n_samples // groups) if groups else None
 
     def _traced(self, matrix: Any, cut: Any, *, offset: int, **options: Any) -> dict[str, Estimate]:

@@ -14,7 +14,7 @@ Measure = Literal[
 ALL: tuple[Measure, ...] = (
     "trace", "eigenvalue", "rescaled", "sam", "asam", "keskar", "fisher-rao", "relative-flatness", "sigma",
 )  # fmt: skip
-CHOSEN = "--measures with {}"
+CHOSEN = "--measures {}"
 
 
 def _with(*measures: str) -> Only:
@@ -36,7 +36,7 @@ class SharpnessSettings(Curvature):
         default_text="the checkpoint given",
     )
     measures: tuple[Measure, ...] = setting(ALL, "what to measure; rescaled: trace and eigenvalue, minimised")
-    groups: int | None = setting(
+    groups: int = setting(
         50,
         "groups of samples that the intervals over samples come from; 0: none, which takes less time",
         metavar="N",
