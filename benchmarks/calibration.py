@@ -3,6 +3,7 @@
     python -m benchmarks.calibration                       # 200 seeds, prints the table of docs/calibration.md
     python -m benchmarks.calibration --seeds 50            # a quick look
     python -m benchmarks.calibration --matrices            # block matrices and a semicircle
+    python -m benchmarks.calibration --sharpness           # measures of sharpness: the table of docs/sharpness.md
 
 Two oracles: a tanh network 64-8-10 (610 parameters) on scikit-learn's digits, as initialised and after training. The
 Hessian over 600 samples is computed densely in float64, once; the estimators see it through products only. For the
@@ -25,12 +26,21 @@ from scipy import stats
 from torch import Tensor, nn
 
 from landscape import (
+    Ball,
     HessianOperator,
+    LossAround,
     data_error,
     extreme_eigenpairs,
+    first_order_rise,
+    fisher_rao,
     hutchinson_trace,
+    keskar_sharpness,
+    pac_bayes_sigma,
+    relative_flatness,
     slq_density,
+    worst_case_rise,
 )
+from landscape.sharpness.congruent import along, traced
 from landscape.traces import Estimate
 from training.data import SOURCES, Normalise, load_split
 
@@ -240,14 +250,64 @@ def print_semicircle(seeds: int) -> None:
         print(f"| {steps} steps | " + " | ".join(f"{d:.3f}, {c:.3f}" for d, c in cells) + " |", flush=True)
 
 
+SHARPNESS: dict[str, Callable[[LossAround], Estimate]] = {
+    "SAM, one step, rho .1": lambda one: first_order_rise(one, Ball.around(one.centre, 0.1, "one")),
+    "SAM, worst case, rho .1": lambda one: worst_case_rise(one, Ball.around(one.centre, 0.1, "one")),
+    "ASAM, one step, rho .1": lambda one: first_order_rise(one, Ball.around(one.centre, 0.1, "magnitude")),
+    "ASAM, worst case, rho .1": lambda one: worst_case_rise(one, Ball.around(one.centre, 0.1, "magnitude")),
+    "Keskar, eps .001": keskar_sharpness,
+    "Fisher-Rao norm": fisher_rao,
+}
+
+
+def print_sharpness(seeds: int) -> None:
+    """Print how often the intervals of measures of sharpness hold their values over the whole population: 600 samples
+    drawn with replacement, 40 groups."""
+    nets = list(oracles())
+    rates: dict[str, list[float]] = {}
+    for net in nets:
+        truths, held = sharpness_of(net.model, (net.inputs, net.labels), 1, seed=0), []
+        for seed in range(seeds):
+            chosen = torch.randint(len(net.labels), (600,), generator=torch.Generator().manual_seed(seed))
+            found = sharpness_of(net.model, (net.inputs[chosen], net.labels[chosen]), 40, seed=1000 + seed)
+            held.append({name: covers(one, truths[name].value) for name, one in found.items()})
+        for name in truths:
+            rates.setdefault(name, []).append(float(np.mean([one[name] for one in held])))
+    print("| 95 % interval | " + " | ".join(net.name for net in nets) + " |")
+    print("|---|" + "---|" * len(nets))
+    for name, own in rates.items():
+        print(f"| {name} | " + " | ".join(f"{rate:.3f}" for rate in own) + " |", flush=True)
+
+
+def sharpness_of(model: nn.Module, data: tuple[Tensor, Tensor], groups: int, *, seed: int) -> dict[str, Estimate]:
+    """Return every measure; of one group exactly, as far as draws and probes go."""
+    around = LossAround(model, nn.CrossEntropyLoss(), data, groups=groups)
+    found = {name: measure(around) for name, measure in SHARPNESS.items()}
+    draws = 20 if groups > 1 else 400
+    for name in ("sigma", "sigma, relative to the weights"):
+        found[name] = pac_bayes_sigma(around, magnitude="relative" in name, draws=draws, seed=seed)
+    whole = HessianOperator(model, nn.CrossEntropyLoss(), data)
+    cut = None if groups == 1 else HessianOperator(model, nn.CrossEntropyLoss(), data, batch_size=600 // groups)
+    exact = {"tol": 0.02, "max_probes": 1000} if groups == 1 else {"tol": 0.05, "max_probes": 100}
+    found["trace"] = traced(whole, cut, seed=seed, **exact)[""]
+    pairs = extreme_eigenpairs(whole, 1, tol=1e-4)
+    found["top eigenvalue"] = along(float(pairs.values[0]), pairs.vectors[0], cut)
+    found["relative flatness"] = relative_flatness(whole, cut, seed=seed, **exact)[""]
+    return found
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=200, help="seeds a row (default: 200)")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="rows whose name holds one of these (default: all)")
     parser.add_argument("--matrices", action="store_true", help="the tables of matrices made for the purpose only")
+    parser.add_argument("--sharpness", action="store_true", help="the table of measures of sharpness only")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.sharpness:
+        print_sharpness(args.seeds)
+        return
     if args.matrices:
         print_blocks(args.seeds)
         print_semicircle(args.seeds // 4)

@@ -6,6 +6,13 @@ from .lanczos import Eigenpairs, Subspace, extreme_eigenpairs, krylov_subspace, 
 from .operator import HessianOperator
 from .parameters import flatten, select_parameters, unflatten
 from .path import PathLosses, path_losses
+from .sharpness.fisher_rao import fisher_rao
+from .sharpness.losses import LossAround
+from .sharpness.minimal import MinimalEigenvalue, MinimalTrace, minimal_eigenvalue, minimal_trace
+from .sharpness.pac_bayes import pac_bayes_sigma
+from .sharpness.relative_flatness import relative_flatness
+from .sharpness.rescaling import Rescalings, rescalings
+from .sharpness.worst_case import Ball, first_order_rise, keskar_sharpness, worst_case_rise
 from .snapshots import Snapshots
 from .solvers import Solution, solve
 from .surfaces import Surface, surface
@@ -14,6 +21,7 @@ from .traces import Estimate, Trace, hutchinson_trace, trace
 from .trajectory import TrajectoryPCA, trajectory_pca
 
 __all__ = [
+    "Ball",
     "Band",
     "Block",
     "Blocks",
@@ -21,7 +29,11 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "HessianOperator",
+    "LossAround",
+    "MinimalEigenvalue",
+    "MinimalTrace",
     "PathLosses",
+    "Rescalings",
     "Snapshots",
     "Solution",
     "SpectralDensity",
@@ -33,11 +45,19 @@ __all__ = [
     "data_error",
     "extreme_eigenpairs",
     "filter_normalised_directions",
+    "first_order_rise",
+    "fisher_rao",
     "flatten",
     "hutchinson_trace",
+    "keskar_sharpness",
     "krylov_subspace",
+    "minimal_eigenvalue",
+    "minimal_trace",
+    "pac_bayes_sigma",
     "parameter_groups",
     "path_losses",
+    "relative_flatness",
+    "rescalings",
     "select_parameters",
     "slq_budget",
     "slq_density",
@@ -48,4 +68,5 @@ __all__ = [
     "trace",
     "trajectory_pca",
     "unflatten",
+    "worst_case_rise",
 ]

@@ -24,6 +24,7 @@ from reports.analyses import (
     Compare,
     Corruptions,
     Hessian,
+    Sharpness,
     Spectrum,
     Surface,
     Trajectory,
@@ -94,6 +95,7 @@ class Networks(Sequence["Networks"]):
 
     hessian = _analysing(Hessian)
     spectrum = _analysing(Spectrum)
+    sharpness = _analysing(Sharpness)
     surface = _analysing(Surface)
     trajectory = _analysing(Trajectory)
     attack = _analysing(Attack)

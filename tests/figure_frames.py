@@ -69,6 +69,41 @@ def hessian(nets: list[dict], k: int = 5, epochs: list[int] | None = None) -> Da
     return _table(nets, rows)
 
 
+SHARPNESS = {
+    "loss": 0.5, "trace": 900, "eigenvalue": 90, "trace_min": 700, "eigenvalue_min": 60, "sam": 0.03, "sam_worst": 0.04,
+    "asam": 0.01, "asam_worst": 0.02, "keskar": 2, "fisher_rao": 1.5, "relative_flatness": 200, "sigma": 0.05,
+    "sigma_magnitude": 0.2,
+}  # fmt: skip
+
+
+def sharpness(nets: list[dict], radii: tuple[float, ...] = (0.1,)) -> DataFrame:
+    def rows(place, net):
+        for measure, typical in SHARPNESS.items():
+            for radius in radii if "sam" in measure else (np.nan,):
+                value = typical * (1 + 0.3 * place + 0.1 * net.get("seed", 0))
+                yield {"measure": measure, "radius": radius, "layer": "", "value": value, "ci_low": 0.9 * value,
+                       "ci_high": 1.1 * value, "per_loss": np.nan if "sigma" in measure else value / 2}  # fmt: skip
+        yield {"measure": "relative_flatness", "radius": np.nan, "layer": "layers.0.weight", "value": 1.0,
+               "ci_low": 0.9, "ci_high": 1.1, "per_loss": 1.0}  # fmt: skip
+
+    return _table(nets, rows)
+
+
+OVER = ("all", "bp", "ifa 0", "fa", "psi, rule", "psi, lr", "psi")
+
+
+def gap(quantities: int, over: tuple[str, ...] = OVER) -> DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"quantity": f"sharpness measure {place} radius 0.05 ", "gap": kind, "over": one, "tau": rng.uniform(-0.5, 0.5)}
+        for place in range(quantities)
+        for kind in ("loss", "accuracy")
+        for one in over
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(ci_low=table["tau"] - 0.3, ci_high=table["tau"] + 0.3, n_runs=12, n_seeds=4)
+
+
 def spectrum(nets: list[dict], probes: int = 8, steps: int = 60) -> DataFrame:
     rng = np.random.default_rng(1)
 

@@ -74,6 +74,13 @@ def hessian(nets: list[dict], epochs: tuple[int, ...] = ()) -> DataFrame:
     return pd.DataFrame(rows)
 
 
+def sharpness(nets: list[dict], at_loss: bool = False) -> DataFrame:
+    table = frames.sharpness(nets)
+    sharp = table["checkpoint"].map({net["checkpoint"]: 4 ** (1 - quality(net)) for net in nets})
+    value = table["value"] * (1 if at_loss else sharp)
+    return table.assign(value=value, per_loss=table["per_loss"] * (1 if at_loss else sharp))
+
+
 def spectrum(nets: list[dict]) -> DataFrame:
     return frames.spectrum([{**net, "angle": np.nan if net["angle"] is None else net["angle"]} for net in nets], 2, 40)
 
@@ -220,6 +227,9 @@ def tables_of(name: str, seeds: int = 3) -> dict[str, DataFrame]:
             "attack": pd.concat([attack(first, "strong"), attack(first, "auto").query("gradient == 'true'")]),
             "transfer": transfer(first),
         },
+        **dict.fromkeys(
+            ("figS16", "tableS3"), lambda: {"epochs": sharpness(three), "loss": sharpness(three, at_loss=True)}
+        ),
         "tableS1": lambda: {"metrics": elsewhere["networks"].assign(lr=1e-3)},
         "tableS2": lambda: {"metrics": elsewhere["datasets"]},
         "claims": lambda: {

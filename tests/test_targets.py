@@ -18,7 +18,7 @@ from training.store.jobs import TrainJob
 from training.store.run_store import RunStore
 
 ROWS = [
-    *(f"fig{n}" for n in range(1, 8)), *(f"figS{n}" for n in range(1, 16)), "tableS1", "tableS2", "claims",
+    *(f"fig{n}" for n in range(1, 8)), *(f"figS{n}" for n in range(1, 17)), "tableS1", "tableS2", "tableS3", "claims",
 ]  # fmt: skip
 # Everything as small as it can be without losing a panel.
 TINY = [
@@ -86,6 +86,7 @@ def test_he_scales_are_the_run_without_scales(tmp_path):
         ("attack_samples=100", {"fig7", "figS12", "figS13", "figS14", "claims"}),
         ("surface_points=9", {"fig5", "figS10", "claims"}),
         ("plane_points=9", {"fig2"}),
+        ("equal_loss=1.2", {"figS16", "tableS3"}),
         ("patience=2", {"figS4", "tableS2", "claims"}),
         ("surface_split=train", {"fig5", "figS10"}),
         ("sgd_lr=0.1", {"fig3", "figS5", "claims"}),

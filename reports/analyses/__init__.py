@@ -11,13 +11,15 @@ from reports.analyses.attack import Attack
 from reports.analyses.compare import Compare
 from reports.analyses.corruptions import Corruptions
 from reports.analyses.hessian import Hessian
+from reports.analyses.sharpness import Sharpness
 from reports.analyses.spectrum import Spectrum
 from reports.analyses.surface import Surface
 from reports.analyses.trajectory import Trajectory
 from reports.schema import METRICS, Table
 
 ANALYSES: dict[str, type[Analysis]] = {
-    one.name: one for one in (Alignment, Hessian, Spectrum, Trajectory, Surface, Attack, Corruptions, Compare)
+    one.name: one
+    for one in (Alignment, Hessian, Spectrum, Sharpness, Trajectory, Surface, Attack, Corruptions, Compare)
 }  # in the order of the page
 DECLARED = ("name", "version", "summary", "tables", "section")
 
@@ -83,6 +85,7 @@ __all__ = [
     "Corruptions",
     "Found",
     "Hessian",
+    "Sharpness",
     "Spectrum",
     "Surface",
     "Trajectory",

@@ -10,7 +10,7 @@ from alignscape.settings import Only, setting
 from reports.analyses.analysis import Analysis, Found, Show, batch_setting, silent, split_setting
 from reports.analyses.attack import Attack
 from reports.analyses.attack_settings import Attacks, pixels
-from reports.analyses.section import Section
+from reports.analyses.section import Drawing, Section
 from reports.schema import Column, Table, columns, interval
 
 if TYPE_CHECKING:
@@ -54,14 +54,35 @@ class Compare(Attacks, Analysis):
                 *columns("float", "n_first n_second", "images or runs"),
             ),
         ),
+        Table(
+            "gap",
+            (
+                Column("quantity", "text", "what is correlated with the generalisation gap"),
+                Column("gap", "text", "loss: test minus training loss; accuracy: training minus test accuracy"),
+                Column("over", "text", "all runs, those of a rule, or psi: those that differ in one setting alone"),
+                Column("tau", "float", "Kendall's rank correlation; of psi, its mean over groups of runs"),
+                *interval("tau, over seeds"),
+                *columns("int", "n_runs n_seeds", "behind it"),
+            ),
+            optional=True,
+        ),
     )
     section: ClassVar[Section] = Section(
         heading="Comparison",
         text="Every network against the first. McNemar's test takes the same images in pairs, the rank-sum test the "
         "seeds of a rule as samples; p_holm allows for the several networks, or rules, that are set against the first "
         "in one quantity, smallest_p is the least that so few seeds can reach. Rows without a test are plain "
-        "differences.",
-        drawings=(),
+        "differences. With --gap: the rank correlation of each quantity with the generalisation gap.",
+        drawings=(
+            Drawing(
+                title="Rank correlation with the generalisation gap",
+                caption="At 1 the larger number always goes with the larger gap between test and training set. Psi: "
+                "among runs that differ in one setting alone. Where a bar crosses zero, seeds do not tell the sign.",
+                draw="reports.figures:gap",
+                of="gap",
+                stem="gap",
+            ),
+        ),
     )
 
     split: Literal["train", "test"] = split_setting("test")
@@ -86,6 +107,13 @@ class Compare(Attacks, Analysis):
         metavar="CSV",
         flags=("--tables",),
         empty=True,
+        group=COMPARED,
+    )
+
+    gap: bool = setting(
+        False,
+        "also the rank correlation of each number in --tables with the generalisation gap, over runs",
+        only=Only("--tables", lambda one: len(one.with_tables) > 0),
         group=COMPARED,
     )
 
@@ -120,7 +148,13 @@ class Compare(Attacks, Analysis):
             *compared.seed_rows(both[both.checkpoint.isin(kept)], compared.group_label(first.columns)),
         ]
         digests = {str(path): sha256_file(path) for path in self.with_tables}
-        return Found(tables={"compare": compared.comparison_frame(rows, self.tables[0])}, record={"tables": digests})
+        tables = {"compare": compared.comparison_frame(rows, self.tables[0])}
+        if self.gap:
+            from reports.analyses.gap import gap_table, gaps_of
+
+            own = [subject for subject in subjects if subject.name in kept or subject.checkpoint is None]
+            tables["gap"] = gap_table(others, gaps_of(own), own, self.tables[1])
+        return Found(tables=tables, record={"tables": digests})
 
     def _attack(self) -> Attack | None:
         """Return the attacks with the true gradient, None if there are none."""
@@ -148,4 +182,10 @@ class Compare(Attacks, Analysis):
         scaled = ["value_first", "value_second", "difference", "ci_low", "ci_high"]
         frame.loc[percent, scaled] *= 100
         frame.insert(2, "unit", percent.map({True: "%", False: ""}))
-        return f"{render(frame, digits=3)}\n(in compare.csv accuracies are shares of 1)"
+        text = f"{render(frame, digits=3)}\n(in compare.csv accuracies are shares of 1)"
+        if "gap" not in found.tables:
+            return text
+        told = "rank correlation with the generalisation gap (Kendall's tau; psi: of runs that differ in one setting)"
+        gaps = found.tables["gap"]
+        shown = gaps[~gaps["over"].isin(gaps["over"][gaps["n_runs"] < gaps["n_runs"].max()])]  # rules are in gap.csv
+        return f"{text}\n\n{told}\n{render(shown, digits=3)}"

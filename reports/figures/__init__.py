@@ -10,7 +10,9 @@ Checkpoints that differ in ``seed`` only are drawn as their mean with one standa
 | ``metrics`` | ``checkpoint, epoch, train_loss, test_loss, train_accuracy, test_accuracy`` |
 | ``alignment`` | ``checkpoint, epoch``, and ``angle_<layer>`` in degrees or ``layer, quantity, value`` |
 | ``noise_pretraining`` | ``checkpoint, epoch, test_accuracy``, and ``angle_<layer>`` in degrees |
+| ``gap`` | ``quantity, gap, over, tau, ci_low, ci_high`` |
 | ``hessian`` | ``checkpoint, quantity, index, value, ci_low, ci_high`` |
+| ``sharpness`` | ``checkpoint, measure, radius, layer, value, ci_low, ci_high`` |
 | ``spectrum`` | ``checkpoint, probe, node, weight`` |
 | ``surface``, ``surface_3d`` | ``checkpoint, alpha, beta, loss`` |
 | ``trajectory`` | path: ``checkpoint, step, alpha, beta, off_plane, loss, plane_loss``; surface as above |
@@ -30,6 +32,8 @@ from reports.figures.animation import trajectory_gif
 from reports.figures.curvature import hessian
 from reports.figures.curves import alignment, metrics
 from reports.figures.density import spectrum
+from reports.figures.flatness import sharpness
+from reports.figures.gaps import gap
 from reports.figures.noise import noise_pretraining
 from reports.figures.paths import trajectory
 from reports.figures.planes import surface, surface_3d
@@ -41,11 +45,13 @@ __all__ = [
     "attack",
     "corruption_heatmap",
     "corruptions",
+    "gap",
     "hessian",
     "masking",
     "metrics",
     "noise_pretraining",
     "radius",
+    "sharpness",
     "spectrum",
     "surface",
     "surface_3d",

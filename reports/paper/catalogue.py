@@ -150,6 +150,15 @@ def _claims(profile: Profile, root: Path | None) -> Sources:
     return tables
 
 
+def _sharpness(profile: Profile, root: Path | None) -> Sources:
+    """Return sharpness at the end of training and at one training loss, of the networks that keep checkpoints."""
+    networks = runs.three(profile, root)
+    return {
+        "epochs": _final(measurements.sharpness, profile, networks),
+        "loss": _final(partial(measurements.sharpness, at_loss=True), profile, networks),
+    }
+
+
 def _of_profile(**names: str) -> Options:
     """Return options that are numbers of the profile, under the names that these have there."""
     return lambda profile: {option: as_json(getattr(profile, name)) for option, name in names.items()}
@@ -214,8 +223,10 @@ _IN_ORDER = (
     Target("figS13", 3, _attacks("pgd"), f"{DRAWINGS}.attacks:attack", _EPS),
     Target("figS14", 3, _strong, f"{DRAWINGS}.attacks:strong", _EPS),
     Target("figS15", 1, _every_way, f"{DRAWINGS}.masking:masking"),
+    Target("figS16", 1, _sharpness, f"{DRAWINGS}.flatness:sharpness", _of_profile(equal_loss="equal_loss")),
     Target("tableS1", 2, _NETWORKS, f"{DRAWINGS}.tables:networks"),
     Target("tableS2", 2, _DATA_SETS, f"{DRAWINGS}.tables:data_sets", _PATIENCE),
+    Target("tableS3", 1, _sharpness, f"{DRAWINGS}.flatness:claims"),
     Target(
         "claims",
         2,

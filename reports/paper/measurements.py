@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reports.analyses import Attack, Corruptions, Hessian, Spectrum, Surface, Trajectory
+from reports.analyses import Attack, Corruptions, Hessian, Sharpness, Spectrum, Surface, Trajectory
 from reports.paper.networks import Trained, checkpoints
 from reports.paper.profile import Profile
 from training.store.jobs import AnalysisJob, DataFiles
@@ -21,6 +21,26 @@ def spectrum(profile: Profile, network: Trained) -> AnalysisJob:
     """Nodes and weights of the spectral density."""
     analysis = Spectrum(steps=profile.spectrum_steps, probes=profile.spectrum_probes, samples=profile.curvature_samples)
     return analysis.job(checkpoint=network.train.file())
+
+
+def sharpness(profile: Profile, network: Trained, *, at_loss: bool = False) -> AnalysisJob:
+    """Sharpness by every measure, at the end of training or by the first kept checkpoint of the profile's loss."""
+    analysis = Sharpness(
+        samples=profile.curvature_samples,
+        at_loss=profile.equal_loss if at_loss else None,
+        groups=profile.sharpness_groups,
+        rho=(profile.sharpness_rho,),
+        adaptive_rho=(profile.sharpness_adaptive_rho,),
+        steps=profile.sharpness_steps,
+        draws=profile.sharpness_draws,
+        probes=profile.trace_probes,
+        trace_tol=profile.trace_tol,
+        tol=1e-2,
+    )
+    if not at_loss:
+        return analysis.job(checkpoint=network.train.file())
+    kept = {f"epoch-{epoch:05d}": network.train.file(file) for epoch, file in checkpoints(profile, network)}
+    return analysis.job(checkpoint=network.train.file(), **kept)
 
 
 def surface(profile: Profile, network: Trained) -> AnalysisJob:

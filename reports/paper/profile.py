@@ -55,6 +55,14 @@ class Profile:
     surface_split: Literal["test", "train"] = setting("test", "whose loss the surfaces show")
     surface_extent: float = setting(0.5, "to either side")
 
+    # Sharpness, after training and at one training loss (BP, FA, IFA at the first angle)
+    equal_loss: float = setting(1.5, "training loss at which they are compared too, by the first checkpoint below it")
+    sharpness_rho: float = setting(0.05, "radius of SAM's ball")
+    sharpness_adaptive_rho: float = setting(0.1, "radius of ASAM's ball")
+    sharpness_steps: int = setting(6, "of ascent to a worst case")
+    sharpness_draws: int = setting(2, "pairs of noise for sigma")
+    sharpness_groups: int = setting(0, "of samples for intervals within a network; 0: none, seeds show the spread")
+
     # Trainability: forward x backward scale, depth, size of the training set
     trainability_epochs: int = setting(6, "length of training")
     trainability_seeds: tuple[int, ...] = setting((0,), "of each network", parse=seed_range)
@@ -162,7 +170,7 @@ def small() -> Profile:
         trainability_epochs=5, sgd_lr=0.01, depths=(2, 6, 10), shown_depths=(2, 6, 10), sizes=(100, 1000, 10_000),
         shown_sizes=(100, 1000, 10_000), network_dataset="cifar10", network_epochs=3, network_train_size=10_000,
         datasets=("svhn", "cifar10", "cifar100", "stl10"), dataset_epochs=6, attack_samples=1000, attack_steps=10,
-        strong_steps=20, corrupted_images=2000,
+        strong_steps=20, corrupted_images=2000, equal_loss=1.5, sharpness_steps=20, sharpness_draws=10,
         eps=tuple(round(0.005 * k, 3) for k in range(11)), shown_eps=(0.005, 0.01, 0.02),
         claimed=(),  # figures 3, S3 and S4 take longer than all others together
     )  # fmt: skip
