@@ -16,6 +16,7 @@ from alignscape.errors import InputError
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
+from training.memory import monitor_vectors
 from training.network import Network
 from training.optimiser import schedule_key
 from training.rules import find_rule
@@ -166,6 +167,7 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     order = 2 * len(data.train) * 8  # of this epoch and the next
     weights = sum(p.nbytes for p in network.model.parameters() if p.requires_grad)
     sketch = (2 * network.config.snapshot_sketch + 3) * weights if network.config.snapshot_sketch else 0
+    sketch += monitor_vectors(network.config) * weights
     # A graph of the step on an epoch's last mini-batch, which may be smaller, has gradients of its own.
     gradients = 2 if data.train.labels.is_cuda else 1
     # Twice the activations: the backward pass holds the gradients of some beside them.
