@@ -10,6 +10,7 @@ Checkpoints that differ in ``seed`` only are drawn as their mean with one standa
 | ``metrics`` | ``checkpoint, epoch, train_loss, test_loss, train_accuracy, test_accuracy`` |
 | ``alignment`` | ``checkpoint, epoch``, and ``angle_<layer>`` in degrees or ``layer, quantity, value`` |
 | ``noise_pretraining`` | ``checkpoint, epoch, test_accuracy``, and ``angle_<layer>`` in degrees |
+| ``monitored`` | ``checkpoint, step, eigenvalue, trace, ci_low, ci_high, gradient_norm, alignment, threshold`` |
 | ``hessian`` | ``checkpoint, quantity, index, value, ci_low, ci_high`` |
 | ``spectrum`` | ``checkpoint, probe, node, weight`` |
 | ``surface``, ``surface_3d`` | ``checkpoint, alpha, beta, loss`` |
@@ -30,6 +31,7 @@ from reports.figures.animation import trajectory_gif
 from reports.figures.curvature import hessian
 from reports.figures.curves import alignment, metrics
 from reports.figures.density import spectrum
+from reports.figures.monitored import monitored
 from reports.figures.noise import noise_pretraining
 from reports.figures.paths import trajectory
 from reports.figures.planes import surface, surface_3d
@@ -44,6 +46,7 @@ __all__ = [
     "hessian",
     "masking",
     "metrics",
+    "monitored",
     "noise_pretraining",
     "radius",
     "spectrum",
