@@ -80,9 +80,7 @@ def test_adam_grows_above_its_edge_and_shrinks_below():
         edge = edge_of_stability(make(model.parameters()), model)
         assert edge.threshold == pytest.approx((2 + 2 * betas[0]) / ((1 - betas[0]) * LR))
         curvature = edge.threshold * float(edge.preconditioner)  # h / D is the preconditioned eigenvalue
-        below, above = growth(
-            make, 0.99 * curvature, 1.01 * curvature, steps=60
-        )  # longer, and what grows is felt by the moments
+        below, above = growth(make, 0.99 * curvature, 1.01 * curvature, steps=60)
         assert below < 0.9
         assert above > 1.1
     assert round(edge_of_stability(torch.optim.Adam(model.parameters(), lr=LR), model).threshold * LR, 6) == 38

@@ -31,11 +31,11 @@ class _Panel:
 
 
 _PANELS = (
-    _Panel(column="eigenvalue", title="top eigenvalue", label="top eigenvalue of H"),
+    _Panel(column="eigenvalue", title="top eigenvalue", label="eigenvalue of H"),
     _Panel(
         column="preconditioned_eigenvalue",
         title="preconditioned top eigenvalue",
-        label=r"top eigenvalue of $D^{-1/2} H D^{-1/2}$",
+        label=r"eigenvalue of $D^{-1} H$",
         logarithmic=True,
     ),
     _Panel(column="trace", title="trace", label="trace of H", low="ci_low", high="ci_high"),
