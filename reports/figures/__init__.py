@@ -31,11 +31,11 @@ from reports.figures.animation import trajectory_gif
 from reports.figures.curvature import hessian
 from reports.figures.curves import alignment, metrics
 from reports.figures.density import spectrum
-from reports.figures.monitored import monitored
 from reports.figures.noise import noise_pretraining
 from reports.figures.paths import trajectory
 from reports.figures.planes import surface, surface_3d
 from reports.figures.ways import masking
+from reports.figures.while_training import monitored
 
 __all__ = [
     "against_angle",
