@@ -160,7 +160,7 @@ def test_the_command_says_what_it_took_and_the_page_shows_it(tmp_path, capsys):
     assert set(batch.frame["rule"]) == {"fa"}
     assert set(batch.frame["seed"]) == {0, 1}
     figure = sections()["curvature"].drawings[0].figure({"curvature": batch.frame}, "curvature")
-    assert [axes.get_ylabel() for axes in figure.axes][-2] == "cosine"
+    assert "cosine" in [axes.get_ylabel() for axes in figure.axes]
 
 
 def test_the_store_keeps_it_with_the_run(tmp_path):
