@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from alignscape.errors import InputError
+from alignscape.errors import DivergedError, InputError
 from landscape.algebra import OperatorAlgebra
 from landscape.convolution import DirectConvolutions
 from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform
@@ -243,7 +243,7 @@ class HessianOperator(OperatorAlgebra):
                 continue
             graph, outputs = self._graph(batch)
             if not math.isfinite(graph.loss):
-                raise InputError("the loss is not finite at these weights; its curvature is undefined")
+                raise DivergedError("the loss is not finite at these weights; its curvature is undefined")
             counted, objection = counted + 1, objection or self._objection(batch, outputs, first=counted == 0)
             if objection and (counted > 1 or self._group is not None):
                 raise InputError(objection)
@@ -318,7 +318,7 @@ def _frozen_copies(model: nn.Module, params: Sequence[str] | None) -> tuple[dict
     everything = {name: frozen(p) for name, p in model.named_parameters()}
     for name, tensor in everything.items():
         if not torch.isfinite(tensor).all():
-            raise InputError(f"parameter {name} holds NaN or infinite values; did the training diverge?")
+            raise DivergedError(f"parameter {name} holds NaN or infinite values; did the training diverge?")
     for name in selected:
         everything[name].requires_grad_()
     chosen = {name: everything[name] for name in selected}

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from reports.schema import Table
     from reports.subjects import Subject
     from training.stack_size import Sizes
 
@@ -163,15 +164,30 @@ class Runs(Networks):
 
     def frame(self) -> "DataFrame":
         """Return the learning curves: one row an epoch of each run, the columns of ``metrics.csv`` with the run's."""
+        from reports.schema import METRICS
+
+        return self._rows(METRICS)
+
+    def curvature(self) -> "DataFrame":
+        """Return what ``monitor="hessian"`` measured: one row a measurement of each run, the columns of
+        ``curvature.csv`` with the run's.
+
+        Raises:
+            InputError: a run was trained without a monitor.
+        """
+        from reports.schema import CURVATURE
+
+        return self._rows(CURVATURE)
+
+    def _rows(self, table: "Table") -> "DataFrame":
         import pandas as pd
 
-        from reports.schema import METRICS
         from reports.subjects import run_columns
         from reports.tables import read_table
 
         parts = []
         for path, config in zip(self.given, self.configs, strict=True):
-            rows = read_table(path / "metrics.csv", METRICS)
+            rows = read_table(path / f"{table.name}.csv", table)
             columns = {name: value for name, value in run_columns(config, 0).items() if name != "epoch"}
             rows.insert(0, "checkpoint", str(path))
             parts.append(rows.assign(**columns))

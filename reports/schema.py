@@ -106,3 +106,33 @@ METRICS = Table(
     ),
     open=True,
 )
+
+CURVATURE = Table(
+    "curvature",
+    (
+        Column("step", "int", "steps trained so far"),
+        Column("epoch", "float", "epochs trained so far"),
+        Column("loss", "float", "mean cross-entropy of the monitored samples", "nats"),
+        Column("gradient_norm", "float", "length of its true gradient g", "nats / weight"),
+        Column("eigenvalue", "float", "largest eigenvalue of its Hessian H", "nats / weight^2", role="value"),
+        Column("residual", "float", "an eigenvalue lies this close to it", "nats / weight^2"),
+        Column("trace", "float", "trace of H", "nats / weight^2", role="value"),
+        *interval("the trace, over probes"),
+        Column("alignment", "float", "|P_k g|^2 / |g|^2, the share of g in the top k eigenvectors", role="value"),
+        Column("lr", "float", "learning rate of the next step"),
+        Column(
+            "threshold",
+            "float",
+            "edge of stability, of preconditioned_eigenvalue with Adam, else of eigenvalue",
+            "as of that eigenvalue",
+        ),
+        Column("preconditioned_eigenvalue", "float", "largest eigenvalue of D^-1/2 H D^-1/2 (Adam)", "1 / lr"),
+        Column("preconditioned_residual", "float", "an eigenvalue lies this close to it", "1 / lr"),
+        Column("update_cosine", "float", "cosine between g and the rule's update u; none for bp"),
+        Column("update_alignment", "float", "|P_k u|^2 / |u|^2; none for bp"),
+        Column("k", "int", "eigenvectors that span the top space"),
+        N_SAMPLES,
+        Column("n_products", "int", "Hessian-vector products that it took", role="cost"),
+    ),
+    open=True,
+)

@@ -53,6 +53,27 @@ def metrics(nets: list[dict], epochs: int = 10, diverged: int | None = None) -> 
     return _table(nets, rows)
 
 
+def monitored(nets: list[dict], adam: bool = False, points: int = 30) -> DataFrame:
+    """What a monitor finds: an eigenvalue that climbs up to its edge."""
+    rng = np.random.default_rng(1)
+
+    def rows(place, net):
+        for step in range(0, 100 * points, 100):
+            risen = 1 - np.exp(-step / 900)
+            top, own = 40 * risen * (1 + place / 99) + rng.random(), 38000 * risen * (1 + 0.05 * rng.random())
+            trace = 6 * top + 20 * rng.random()
+            true = net.get("rule") == "bp"
+            yield {"step": step, "epoch": step / 400, "loss": 2.5 * np.exp(-step / 600) + 0.01, "gradient_norm":
+                   2 * np.exp(-step / 900), "eigenvalue": top, "residual": 0.01, "trace": trace, "ci_low": trace - 9,
+                   "ci_high": trace + 9, "alignment": 0.3 + 0.6 * risen, "lr": 1e-3 if adam else 0.05,
+                   "threshold": 38000.0 if adam else 40.0, "preconditioned_eigenvalue": own if adam else np.nan,
+                   "preconditioned_residual": 1.0, "update_cosine": np.nan if true else 0.4 * risen,
+                   "update_alignment": np.nan if true else 0.2, "k": 5, "n_samples": 500, "n_products": 35,
+                   "eigenvalue_2": top / 2}  # fmt: skip
+
+    return _table(nets, rows)
+
+
 def hessian(nets: list[dict], k: int = 5, epochs: list[int] | None = None) -> DataFrame:
     def rows(place, net):
         for epoch in epochs or [None]:

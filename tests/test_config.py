@@ -32,6 +32,7 @@ OTHER = {
     "first_epoch_weight_decay": 0.1, "lr_steps": (1,), "lr_gamma": 0.5, "seed": 1, "checkpoint_every": 1,
     "snapshot_every": 1, "snapshot_dtype": "float16", "precision": "bf16",
     "snapshot_sketch": 4, "gradient_alignment": 100,
+    "monitor": "hessian", "monitor_every": 5, "monitor_share": 0.1, "monitor_samples": 10, "monitor_k": 2,
 }  # fmt: skip
 
 
@@ -63,6 +64,7 @@ DEFAULTS = {
     "mirror_rate": 0.02, "mirror_decay": 0.01, "snapshot_sketch": 0, "gradient_alignment": 0,
     "pal_noise": 0.01, "pal_rate": 0.01, "pal_gain": 2.0,
     "mirror_noise": "normal", "mirror_steps": 0, "noise_epochs": 0,
+    "monitor": "none", "monitor_every": 0, "monitor_share": 0.05, "monitor_samples": 500, "monitor_k": 5,
 }  # fmt: skip
 
 

@@ -23,13 +23,18 @@ from alignscape.settings import (
     settings_of,
 )
 
-DATA, OPTIMISATION, OUTPUT = "data and network", "optimisation", "output"  # headings of ``analyze train --help``
+# headings of ``analyze train --help``
+DATA, OPTIMISATION, OUTPUT, MONITOR = "data and network", "optimisation", "output", "curvature while training"
 
 SGD = Only("--optimiser sgd", lambda config: config.optimiser == "sgd")
 MLP = Only("--network mlp", lambda config: config.model == "mlp")
 SUBSET = Only("--train-size", lambda config: config.train_size is not None)
 LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0)
 SNAPSHOTS = Only("--snapshot-every", lambda config: config.snapshot_every > 0)
+MONITORED = Only("--monitor hessian", lambda config: config.monitor != "none")
+BY_SHARE = Only(
+    "--monitor hessian without --monitor-every", lambda config: config.monitor != "none" and config.monitor_every == 0
+)
 # At 0 and 180 degrees W is B, or its negative, either way. Which rules have an angle at all they say themselves.
 OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180)
 
@@ -335,6 +340,46 @@ class TrainConfig:
         metavar="N",
         check=NON_NEGATIVE,
         group=OUTPUT,
+    )
+
+    monitor: Literal["none", "hessian"] = setting(
+        "none",
+        "hessian: measure leading eigenvalues, trace and gradient of the true loss while training, with the edge of "
+        "stability, into curvature.csv (docs/monitor.md); the weights come out the same, bit for bit",
+        group=MONITOR,
+    )
+    monitor_every: int = setting(
+        0,
+        "measure at exactly every N-th step, from step 0; the share of the time that it took is reported",
+        metavar="N",
+        check=NON_NEGATIVE,
+        group=MONITOR,
+        default_text="as often as --monitor-share allows",
+        only=MONITORED,
+    )
+    monitor_share: float = setting(
+        0.05,
+        "share of the time that measuring may take, 0 to 1; the first measurement, at step 0, is always made",
+        metavar="SHARE",
+        check=between(0, 1, low_open=True),
+        group=MONITOR,
+        only=BY_SHARE,
+    )
+    monitor_samples: int = setting(
+        500,
+        "samples of the train split that all measurements are made on, the same for every network",
+        metavar="N",
+        check=at_least(1, "sample"),
+        group=MONITOR,
+        only=MONITORED,
+    )
+    monitor_k: int = setting(
+        5,
+        "leading eigenvectors, which span the top space",
+        metavar="K",
+        check=at_least(1, most=1000),
+        group=MONITOR,
+        only=MONITORED,
     )
 
     def __post_init__(self) -> None:

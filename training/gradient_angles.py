@@ -122,6 +122,20 @@ def gradient_alignment(
     return {name: found.summary(size) for name, found in pairs.items()}
 
 
+def rule_update(model: nn.Module, twin: nn.Module, rule: Rule, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the direction (P,) that ``rule`` gives the trainable parameters of ``model``, in their order, on these
+    samples in evaluation mode, before the optimiser: for ``bp`` the gradient. The arguments are those of
+    :func:`gradient_alignment`."""
+    plain = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in twin.named_parameters() if name in plain}
+    was_training = twin.training
+    twin.eval()
+    try:
+        return _flat(rule.gradients(trained, rule.objective(twin, inputs, labels)), plain, list(plain))
+    finally:
+        twin.train(was_training)
+
+
 def _gradient(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     loss = F.cross_entropy(model(inputs), labels)
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)

@@ -273,6 +273,7 @@ class Trainer:
         if states is None:
             self._end_epoch()
             self.stack.after_step()
+            self._monitor()
         else:
             self.stack.restore(states)
         self.clock.start(self.stack.step - self.first_step)
@@ -302,6 +303,7 @@ class Trainer:
             self.stack.train_step(epoch, index)
             if listens:
                 self.stack.after_step()
+            self._monitor()
             if index + 1 < self.steps_per_epoch:  # else the epoch's end sees to these
                 if self.clock.save_is_due():
                     self._count_time()
@@ -311,6 +313,11 @@ class Trainer:
         if 0 <= epoch + 1 < self.stack.config.epochs:
             self.stack.order(epoch + 1)  # while a GPU is still at work on the steps of this epoch
         self._count_time()
+
+    def _monitor(self) -> None:
+        """Measure the curvature of every network, if it is time: what that takes is no part of the training time."""
+        if self.stack.config.monitor != "none" and self.stack.step >= 0:
+            self.clock.last_lap += self.stack.measure()
 
     def _count_time(self) -> None:
         seconds = self.clock.lap() / len(self.stack.networks)

@@ -58,9 +58,15 @@ def training_bytes(config: TrainConfig, rule: Rule, layers: Sequence[LayerSize],
         "gradients": weights + plastic,
         "optimiser": moments * (weights + plastic),
         "sketch": _sketch_rows(config) * weights,
+        "monitor": monitor_vectors(config) * weights,
         "noise": max(noise - weights - plastic, 0),  # it may be gone when the gradients come
     }
     return {name: FLOAT * number for name, number in numbers.items()}
+
+
+def monitor_vectors(config: TrainConfig) -> int:
+    """Return how many vectors of all weights a monitor keeps from one measurement to the next."""
+    return 0 if config.monitor == "none" else config.monitor_k + int(config.optimiser == "adam")
 
 
 def _sketch_rows(config: TrainConfig) -> int:

@@ -16,6 +16,7 @@ from training.gradient_angles import as_metrics, gradient_alignment
 from training.memory import layers_of, mlp_layers, require_room
 from training.models import build_model
 from training.models.trial import try_training
+from training.monitoring import Monitoring
 from training.rules import make_rule
 from training.rules.others import explained, origin
 from training.run_folder import RunFolder
@@ -59,6 +60,7 @@ class Network:
         self.diverged_step: int | None = None  # the first step whose loss, or test loss after it, was NaN or infinite
         self.rows: list[dict[str, float]] = []
         self.trajectory: TrajectoryWriter | None = None
+        self.monitoring: Monitoring | None = None
         self.on_epoch: OnEpoch | None = None  # called with the run and all its rows
         self.data = data
 
@@ -106,6 +108,8 @@ class Network:
             self.trajectory = TrajectoryWriter(
                 self.run.path, self.model, steps, self.config.snapshot_dtype, sketch=self.config.snapshot_sketch
             )
+        if self.config.monitor != "none":
+            self.monitoring = Monitoring(self.config, self, self.steps_per_epoch)
 
     def keeps_step(self) -> bool:
         """Whether :meth:`after_step` does anything, from step 0, before the first on the data."""
@@ -171,6 +175,7 @@ class Network:
             "diverged_step": self.diverged_step,
             "rows": self.rows,
             "trajectory": None if self.trajectory is None else self.trajectory.state(),
+            **({} if self.monitoring is None else {"monitoring": self.monitoring.state()}),
         }
 
     @torch.no_grad()
@@ -182,10 +187,14 @@ class Network:
         self.diverged_step = state["diverged_step"]
         if self.trajectory is not None:
             self.trajectory.restore(state["trajectory"])
+        if self.monitoring is not None:
+            self.monitoring.restore(state["monitoring"])
 
     def publish(self) -> None:
-        """Write the metrics so far."""
+        """Write the metrics and the curvature so far."""
         self.run.write_metrics(self.rows)
+        if self.monitoring is not None and self.monitoring.rows:
+            self.run.write_curvature(self.monitoring.rows)
 
     def finish(self) -> None:
         """Write the final checkpoint and declare the run complete."""
@@ -199,4 +208,6 @@ class Network:
         summary |= {"diverged": diverged, "seconds": self.seconds}
         if diverged:
             summary["diverged_step"] = self.diverged_step
+        if self.monitoring is not None:
+            summary["monitor"] = self.monitoring.summary()
         self.run.finish(summary)

@@ -26,7 +26,7 @@ from training.config import TrainConfig
 
 # What a complete run consists of. Analyses may write their tables beside these, and may write them again.
 RUN_FILES = (
-    *("config.json", "metrics.csv", "ckpt.pt", "checkpoints/epoch-*.pt"),
+    *("config.json", "metrics.csv", "curvature.csv", "ckpt.pt", "checkpoints/epoch-*.pt"),
     *("trajectory.npy", "trajectory.json", "sketch.npz"),
 )
 
@@ -171,11 +171,18 @@ class RunFolder:
 
     def write_metrics(self, rows: Sequence[dict[str, float]]) -> None:
         """Replace ``metrics.csv`` (one row an epoch); NaN is an empty cell."""
+        self._write_rows("metrics.csv", rows)
+
+    def write_curvature(self, rows: Sequence[dict[str, float]]) -> None:
+        """Replace ``curvature.csv`` (one row a measurement); NaN is an empty cell."""
+        self._write_rows("curvature.csv", rows)
+
+    def _write_rows(self, name: str, rows: Sequence[dict[str, float]]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
-        write_text(self.path / "metrics.csv", text.getvalue())
+        write_text(self.path / name, text.getvalue())
 
     def read_metrics(self) -> list[dict[str, float]]:
         """Return the rows of ``metrics.csv``; an empty cell is NaN.

@@ -23,7 +23,7 @@ from training.evaluation import StackEvaluation, evaluate
 from training.memory import samples_at_once
 from training.network import Network
 from training.optimiser import StackOptimiser
-from training.precision import autocast
+from training.precision import autocast, products
 from training.recordable import modules_of
 from training.rules import Rule, Step
 from training.rules.others import explained, is_ours
@@ -244,6 +244,22 @@ class Stack:
         tensors = {f"twin.{name}": tensor for name, tensor in self.tensors.items()}
         with StackedLayers():
             return vmap(lambda own, x, y: functional_call(self.objective, own, (x, y)))(tensors, inputs, labels)
+
+    def measure(self) -> float:
+        """Measure the curvature of every network, if it is time; return the seconds that it took."""
+        watched = [network.monitoring for network in self.networks if network.monitoring is not None]
+        pace = watched[0].pace
+        for one in watched[1:]:  # they share the time
+            one.pace = pace
+        if not pace.due(self.step):
+            return 0.0
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the steps that it still has to do are no part of this time
+        before = pace.spent
+        with pace.measuring(), products("fp32"):
+            for e, one in enumerate(watched):
+                one.measure(self.step, self.optimiser.state(e))
+        return pace.spent - before
 
     def evaluate(self) -> list[tuple[float, float]]:
         """Return loss and accuracy of each network on the test split."""

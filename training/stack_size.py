@@ -18,7 +18,7 @@ from training.captured import CapturedStep
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise
-from training.memory import FLOAT
+from training.memory import FLOAT, monitor_vectors
 from training.network import Network
 from training.optimiser import schedule_key
 from training.rules import find_rule
@@ -205,6 +205,7 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     order = 2 * len(data.train) * 8  # of this epoch and the next
     weights = sum(p.nbytes for p in network.model.parameters() if p.requires_grad)
     sketch = (2 * network.config.snapshot_sketch + 3) * weights if network.config.snapshot_sketch else 0
+    sketch += monitor_vectors(network.config) * weights
     noise = 0
     if network.rule.moves_by_tensors():  # drawn for all layers, and put where a recorded step finds it
         noise = 2 * FLOAT * sum(map(network.rule.drawn_each_step, network.layers))

@@ -9,9 +9,10 @@ from scipy import stats
 from torch import Tensor
 
 from landscape.lanczos import krylov_subspace
-from landscape.operator import HessianOperator, SymmetricOperator
+from landscape.operator import HessianOperator
 from landscape.parameters import unflatten
 from landscape.sharpness.losses import interval
+from landscape.symmetric import SymmetricOperator
 from landscape.traces import Estimate, hutchinson_trace, random_signs
 
 Map = Callable[[Tensor], Tensor]

@@ -15,7 +15,7 @@ from reports.analyses.sharpness import Sharpness
 from reports.analyses.spectrum import Spectrum
 from reports.analyses.surface import Surface
 from reports.analyses.trajectory import Trajectory
-from reports.schema import METRICS, Table
+from reports.schema import CURVATURE, METRICS, Table
 
 ANALYSES: dict[str, type[Analysis]] = {
     one.name: one
@@ -73,7 +73,7 @@ def known_tables() -> dict[str, Table]:
 
 
 def _tables(analyses: Iterable[type[Analysis]]) -> list[Table]:
-    return [METRICS, *(table for analysis in analyses for table in analysis.tables)]
+    return [METRICS, CURVATURE, *(table for analysis in analyses for table in analysis.tables)]
 
 
 __all__ = [

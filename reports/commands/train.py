@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
         for done in finished:
             events.finish(done)
     print(summary(finished))
+    if not args.quiet:
+        report_monitors(finished)
 
 
 def dump_config(configs: "list[TrainConfig]", path: Path) -> None:
@@ -86,11 +88,24 @@ def show_sweep(runs: "list[RunFolder]", counts: "Summary") -> None:
     """
     if runs:
         print(summary(runs))
+        report_monitors(runs)
     for failure in counts.failed:
         print(f"{failure.job.label}: {failure.reason}", file=sys.stderr)
     print(f"{counts.computed['runs']} trained, {counts.reused['runs']} there already", file=sys.stderr)
     if counts.failed:
         raise SystemExit(2 if any(failure.damaged for failure in counts.failed) else 1)
+
+
+def report_monitors(runs: "list[RunFolder]") -> None:
+    """Say on stderr how often curvature was measured, and what share of the time that took."""
+    records = [read_record(run_folder.path / "done.json") for run_folder in runs]
+    measured = [record["monitor"] for record in records if "monitor" in record]
+    if measured:
+        shares = sorted({f"{100 * one['share']:.1f}" for one in measured}, key=float)
+        counts = sorted({one["measurements"] for one in measured})
+        share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
+        count = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
+        print(f"curvature: {count} measurements a run, {share} % of the time", file=sys.stderr)
 
 
 def summary(runs: "list[RunFolder]") -> str:

@@ -11,6 +11,7 @@ Checkpoints that differ in ``seed`` only are drawn as their mean with one standa
 | ``alignment`` | ``checkpoint, epoch``, and ``angle_<layer>`` in degrees or ``layer, quantity, value`` |
 | ``noise_pretraining`` | ``checkpoint, epoch, test_accuracy``, and ``angle_<layer>`` in degrees |
 | ``gap`` | ``quantity, gap, over, tau, ci_low, ci_high`` |
+| ``monitored`` | ``checkpoint, step, eigenvalue, trace, ci_low, ci_high, gradient_norm, alignment, threshold`` |
 | ``hessian`` | ``checkpoint, quantity, index, value, ci_low, ci_high`` |
 | ``sharpness`` | ``checkpoint, measure, radius, layer, value, ci_low, ci_high`` |
 | ``spectrum`` | ``checkpoint, probe, node, weight`` |
@@ -38,6 +39,7 @@ from reports.figures.noise import noise_pretraining
 from reports.figures.paths import trajectory
 from reports.figures.planes import surface, surface_3d
 from reports.figures.ways import masking
+from reports.figures.while_training import monitored
 
 __all__ = [
     "against_angle",
@@ -49,6 +51,7 @@ __all__ = [
     "hessian",
     "masking",
     "metrics",
+    "monitored",
     "noise_pretraining",
     "radius",
     "sharpness",

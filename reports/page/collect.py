@@ -19,6 +19,8 @@ from alignscape.recorded import read_record, read_recorded
 from reports.analyses import known_tables
 from reports.tables import read_table
 
+OF_RUNS = ("metrics.csv", "curvature.csv")  # what a run writes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -46,8 +48,8 @@ class Table:
 def find_tables(folder: Path) -> list[Table]:
     """Return every table under ``folder``, in the order of their paths.
 
-    ``metrics.csv`` of a run gets its ``checkpoint, rule, angle, seed`` from the ``config.json`` beside it. A file that
-    cannot be read is left out with a warning.
+    ``metrics.csv`` and ``curvature.csv`` of a run get their ``checkpoint, rule, angle, seed`` from the ``config.json``
+    beside them. A file that cannot be read is left out with a warning.
 
     Raises:
         DamagedError: a table or its sidecar is not what was written.
@@ -70,7 +72,7 @@ def _read_all(folder: Path) -> Iterator[Table]:
         try:
             frame = read_table(path, known.get(path.stem), needed=())
             provenance = _read_json(path.with_suffix(".json"))
-            if path.name == "metrics.csv":
+            if path.name in OF_RUNS:
                 provenance = _read_json(path.parent / "config.json")
                 frame = _with_run(frame, name.parent.as_posix(), provenance, path.parent)
         except DamagedError:

@@ -50,9 +50,29 @@ TRAINING = Section(
 )
 
 
+CURVATURE = Section(
+    heading="Curvature while training",
+    text="Leading eigenvalue and trace of the Hessian, and the gradient, of the true loss on samples that stay the "
+    "same (`analyze train --monitor hessian`).",
+    drawings=(
+        Drawing(
+            title="Curvature while training",
+            caption="Dashed: the edge of stability, above which steps down the gradient overshoot: 2 / lr for gradient "
+            "descent, (2 + 2 m) / lr with momentum m, 38 / lr for Adam, whose eigenvalue is the preconditioned one. "
+            "Full-batch training climbs up to it and stays there; small batches stay below. Rules other than "
+            "backpropagation do not step down the gradient, so for them it is no bound.",
+            draw="reports.figures:monitored",
+            stem="curvature",
+            derived=True,
+        ),
+    ),
+)
+
+
 def sections() -> dict[str, Section]:
     """Return the sections by the kind of table that each is about, in their order on the page."""
-    return {"metrics": TRAINING, **{name: analysis.section for name, analysis in all_analyses().items()}}
+    own = {"metrics": TRAINING, "curvature": CURVATURE}
+    return {**own, **{name: analysis.section for name, analysis in all_analyses().items()}}
 
 
 def companions(kind: str) -> list[str]:
