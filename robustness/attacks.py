@@ -295,7 +295,9 @@ def is_fooled(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
     return logits_NC.argmax(1) != labels_N
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels_N: Tensor, loss: AttackLoss) -> tuple[Tensor, Tensor]:
+def input_gradient(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels_N: Tensor, loss: AttackLoss
+) -> tuple[Tensor, Tensor]:
     """Return the gradient of each image's own loss at its pixels, shape (N, ...), and the logits, (N, C).
 
     Parameters are left without a gradient.
