@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alignscape.errors import InputError
-from robustness.attacks import Batch, Perturber, is_fooled
+from robustness.attacks import Batch, Perturber, SingleAttack, is_fooled
 from robustness.first_layer import AT_ONCE, FirstLayer, Whole, at_once, followed
 from robustness.losses import loss_named, targeted_dlr, targeted_margin
 from robustness.norms import Norm, norm_named, per_image, unit_noise
@@ -24,7 +24,7 @@ COMPACT = 0.1  # fooled images are carried along until they are this share: to m
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApgdAttack:
+class ApgdAttack(SingleAttack):
     """Parameters of one APGD; :func:`apgd` and :func:`apgd_targeted` fill them in.
 
     Attributes:

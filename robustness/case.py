@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustness.approximations import Approximated
-from robustness.attacks import Attack, Batch, GradientAttack, Perturber, input_gradient, pgd
+from robustness.attacks import Attack, Batch, GradientAttack, Perturber, SingleAttack, input_gradient, pgd
 from robustness.comparison import binomial_tail
 from robustness.curves import attack_curve
 from robustness.ensembles import Ensemble
@@ -242,7 +242,7 @@ class _Divided(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseAttack:
+class NoiseAttack(SingleAttack):
     """Random corners of the ball (for L2, random points of its surface): what an attack has to beat."""
 
     restarts: int = 10

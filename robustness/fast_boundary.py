@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alignscape.errors import InputError
-from robustness.attacks import Batch, Perturber, is_fooled
+from robustness.attacks import Batch, Perturber, SingleAttack, is_fooled
 from robustness.first_layer import AT_ONCE, FirstLayer, Whole, at_once, followed
 from robustness.losses import targeted_margin
 from robustness.norms import Norm, norm_named, per_image, unit_noise
@@ -22,7 +22,7 @@ NEWTON_STEPS = 50  # of the projection; it ends by itself, after about four
 
 
 @dataclass(frozen=True, kw_only=True)
-class FabAttack:
+class FabAttack(SingleAttack):
     """Parameters of the targeted FAB; :func:`fab` fills them in.
 
     Attributes:

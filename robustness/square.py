@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alignscape.errors import InputError
-from robustness.attacks import Batch, Perturber
+from robustness.attacks import Batch, Perturber, SingleAttack
 from robustness.first_layer import FirstLayer, cut_after_first_layer
 from robustness.inputs import seeded
 from robustness.norms import per_image
@@ -30,7 +30,7 @@ REFRESH = 200  # queries after which what was added up is computed anew
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquareAttack:
+class SquareAttack(SingleAttack):
     """Random search over squares at the corners of the L-infinity ball (Andriushchenko et al. 2020, algorithm 2).
 
     Each query moves one square of every image to x + eps or x - eps, channel by channel, and keeps what lowers the

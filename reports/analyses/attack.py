@@ -499,12 +499,12 @@ class Attack(Attacks, Analysis):
 
     def _how(self, attack: "AnyAttack", classes: int) -> dict[str, Any]:
         """Return the columns of ``radius.csv`` that say how an attack was made."""
-        from robustness.curves import steps_an_image
+        from robustness.curves import starts, steps_an_image
 
         return {
             "steps": steps_an_image(attack, classes),
             "loss": attack.loss,
-            "restarts": getattr(attack, "starts", attack.restarts),
+            "restarts": starts(attack),
             "step_size": getattr(attack, "step_size", None) or float("nan"),
             "eot": self.eot if attack.needs_gradient else 1,
             "bpda": self.bpda and attack.needs_gradient,
@@ -619,8 +619,7 @@ def _transfers_text(found: Found) -> str:
 
 def _follows(attack: "AnyAttack", mode: str) -> bool:
     """Whether all of an attack follows a gradient in this mode; AutoAttack, with Square in it, only the true one."""
-    members = getattr(attack, "members", (attack,))
-    return attack.needs_gradient and (mode == "true" or all(member.needs_gradient for member in members))
+    return attack.needs_gradient and (mode == "true" or all(member.needs_gradient for member in attack.members))
 
 
 def _can_transfer(one: "Subject", to: "Subject") -> bool:

@@ -78,4 +78,8 @@ def make_attack(name: str, of: Parameters) -> Attack:
         if found.norm != of.norm:
             raise InputError(f"the attack {name} has the norm {found.norm}: give --norm {found.norm}, for all attacks")
         return found
+    if hasattr(found, "on") and not isinstance(found, type):
+        raise InputError(
+            f"the attack {name} has `on`, but not all of robustness.Attack: inherit robustness.SingleAttack"
+        )
     return FunctionAttack(function=found, name=name, norm=of.norm, steps=of.steps, loss=of.loss)
