@@ -94,12 +94,12 @@ class Case:
         blind = [attack for attack in self.attacks if not attack.needs_gradient]
         if blind:
             return " or ".join(attack.name for attack in blind), self.any_of(blind, table=True)
-        return f"Square ({self.queries} queries)", self.fooled_by(SquareAttack(queries=self.queries))
+        return f"Square ({self.queries} queries)", self.fooled_by(SquareAttack(queries=self.queries, norm=self.norm))
 
     @property
     def sees_black_box(self) -> bool:
         """Whether there is an attack without a gradient to compare with."""
-        return not all(a.needs_gradient for a in self.attacks) or (self.norm == "linf" and self.images.ndim == 4)
+        return not all(a.needs_gradient for a in self.attacks) or self.images.ndim == 4
 
     @cached_property
     def other(self) -> tuple[str, nn.Module]:

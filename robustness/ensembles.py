@@ -129,7 +129,7 @@ def auto_attack(
 ) -> Ensemble:
     """AutoAttack's standard ensemble: APGD-CE, APGD-T, FAB-T and Square, each on what is left (Croce & Hein 2020).
 
-    FAB finds distances, so that it runs once for all eps. In L2 there is no Square here, and the ensemble is of three.
+    FAB finds distances, so that it runs once for all eps.
 
     Args:
         steps: gradient steps from each start, towards each target.
@@ -146,11 +146,10 @@ def auto_attack(
         >>> [member.name for member in auto_attack().members]
         ['apgd-ce', 'apgd-t', 'fab', 'square']
     """
-    members: list[Attack] = [
+    members = (
         apgd(steps=steps, restarts=restarts, norm=norm),
         apgd_targeted(targets=targets, steps=steps, restarts=restarts, norm=norm),
         fab(targets=targets, steps=steps, restarts=restarts, norm=norm),
-    ]
-    if norm == "linf":
-        members.append(SquareAttack(queries=queries, restarts=restarts))
-    return Ensemble(name="auto", members=tuple(members))
+        SquareAttack(queries=queries, restarts=restarts, norm=norm),
+    )
+    return Ensemble(name="auto", members=members)

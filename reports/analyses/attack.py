@@ -61,7 +61,9 @@ class Attack(Attacks, Analysis):
     """
 
     name: ClassVar[str] = "attack"
-    version: ClassVar[int] = 4  # settings in radius.csv and transfer.csv; steps and restarts of several attacks as one
+    version: ClassVar[int] = (
+        5  # Square in L2, of `auto` and of the audit; 4: steps and restarts of several attacks as one
+    )
     summary: ClassVar[str] = "accuracy against epsilon under adversarial attacks, and whether to believe it"
     tables: ClassVar[tuple[Table, ...]] = (
         Table(

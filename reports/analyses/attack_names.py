@@ -33,9 +33,7 @@ class Parameters(Protocol):
 
 
 def _square(of: Parameters) -> Attack:
-    if of.norm != "linf":
-        raise InputError("square searches the linf ball only; leave it out or use --norm linf")
-    return SquareAttack(queries=of.queries or 1000, restarts=of.restarts)
+    return SquareAttack(queries=of.queries or 1000, restarts=of.restarts, norm=of.norm)
 
 
 def _iterated(of: Parameters, steps: int = 100) -> dict[str, Any]:
