@@ -1,5 +1,5 @@
 from .approximations import Approximated
-from .attacks import Attack, Batch, GradientAttack, bim, fgsm, perturb, pgd
+from .attacks import Attack, Batch, GradientAttack, SingleAttack, bim, fgsm, perturb, pgd
 from .auto_pgd import ApgdAttack, apgd, apgd_targeted
 from .cifar10c import CorruptedFile, CorruptedSet, open_corrupted_set
 from .comparison import PairedTest, RankSumTest, holm, mcnemar, rank_sum
@@ -44,6 +44,7 @@ __all__ = [
     "PairedTest",
     "Radii",
     "RankSumTest",
+    "SingleAttack",
     "SquareAttack",
     "TorchattacksAttack",
     "apgd",

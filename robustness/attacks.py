@@ -7,7 +7,7 @@ direction (the same, unless a feedback path or a surrogate is followed on purpos
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -74,14 +74,17 @@ class Attack(Protocol):
         name: what the tables call it.
         norm: ``linf`` or ``l2``.
         loss: what it climbs, for the tables.
-        steps: gradient steps or queries, for the tables; None where no one number says it.
+        steps: gradient steps or queries from one start, towards one target; None where no one number says it.
         restarts: how often :meth:`on` is asked for another try at what is not fooled.
         needs_gradient: whether it follows one.
+        targets: classes that it aims at one after the other, at most as many as are wrong; 0 of one that does not aim.
+        members: the attacks that it is made of, in the order of their restarts; itself alone of a
+            :class:`SingleAttack`. The first goes through all eps of a nested curve, the others are asked afterwards.
 
     Example:
         >>> import torch
-        >>> from robustness import attack_curve
-        >>> class Darken:
+        >>> from robustness import SingleAttack, attack_curve
+        >>> class Darken(SingleAttack):
         ...     name, norm, loss, steps, restarts, needs_gradient = "darken", "linf", "none", 1, 1, False
         ...     def on(self, batch, *, restart, stop_when_fooled):
         ...         return lambda eps, chosen: (batch.images[chosen] - eps).clamp(0, 1)
@@ -104,6 +107,10 @@ class Attack(Protocol):
     def restarts(self) -> int: ...
     @property
     def needs_gradient(self) -> bool: ...
+    @property
+    def targets(self) -> int: ...
+    @property
+    def members(self) -> "Sequence[Attack]": ...
 
     def on(self, batch: Batch, *, restart: int, stop_when_fooled: bool) -> Perturber:
         """Do the work that all eps share; return ``f(eps, chosen)``, the perturbed ``batch.images[chosen]``.
@@ -113,8 +120,30 @@ class Attack(Protocol):
         """
 
 
+class SingleAttack:
+    """What an attack inherits that is not made of others, and aims at no class unless it says so.
+
+    Example:
+        >>> from robustness import Attack, SingleAttack
+        >>> class Darken(SingleAttack):
+        ...     name, norm, loss, steps, restarts, needs_gradient = "darken", "linf", "none", 1, 1, False
+        ...     def on(self, batch, *, restart, stop_when_fooled):
+        ...         return lambda eps, chosen: (batch.images[chosen] - eps).clamp(0, 1)
+        >>> attack = Darken()
+        >>> isinstance(attack, Attack), attack.targets, attack.members == (attack,)
+        (True, 0, True)
+    """
+
+    targets: int = 0
+
+    @property
+    def members(self) -> tuple[Self, ...]:
+        """The attack itself."""
+        return (self,)
+
+
 @dataclass(frozen=True, kw_only=True)
-class GradientAttack:
+class GradientAttack(SingleAttack):
     """Parameters of one gradient attack; :func:`fgsm`, :func:`bim` and :func:`pgd` fill them in.
 
     Attributes:
@@ -295,7 +324,9 @@ def is_fooled(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
     return logits_NC.argmax(1) != labels_N
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels_N: Tensor, loss: AttackLoss) -> tuple[Tensor, Tensor]:
+def input_gradient(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels_N: Tensor, loss: AttackLoss
+) -> tuple[Tensor, Tensor]:
     """Return the gradient of each image's own loss at its pixels, shape (N, ...), and the logits, (N, C).
 
     Parameters are left without a gradient.

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from alignscape.errors import InputError
-from robustness.attacks import Batch, Perturber, input_gradient, is_fooled
+from robustness.attacks import Batch, Perturber, SingleAttack, is_fooled
+from robustness.first_layer import AT_ONCE, FirstLayer, Whole, at_once, followed
 from robustness.losses import loss_named, targeted_dlr, targeted_margin
 from robustness.norms import Norm, norm_named, per_image, unit_noise
 
@@ -23,7 +24,7 @@ COMPACT = 0.1  # fooled images are carried along until they are this share: to m
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApgdAttack:
+class ApgdAttack(SingleAttack):
     """Parameters of one APGD; :func:`apgd` and :func:`apgd_targeted` fill them in.
 
     Attributes:
@@ -65,35 +66,43 @@ class ApgdAttack:
         norm = norm_named(self.norm)
         noise = unit_noise(norm, batch.images.shape[1:], batch.numbers, batch.seed, restart).to(batch.images)
         start = noise / per_image(norm.size(noise).clamp_min(1e-12), noise)  # on the sphere, as the authors' code does
-        aims = self._aims(batch)
+        loss, aims = self._aims(batch)
+        net = followed(batch)
 
-        def perturber(eps: float | Tensor, chosen: Tensor) -> Tensor:
-            radius = torch.as_tensor(eps, dtype=start.dtype, device=start.device).expand(len(chosen))
-            found = batch.images[chosen]
-            alive = torch.arange(len(chosen), device=found.device)
-            for loss, target in aims:
-                rows = chosen[alive]
-                climb = _Climb(batch.take(rows), radius[alive], start[rows], norm, loss, target[rows])
-                found[alive], fooled = climb.run(self.steps)
-                alive = alive[~fooled]
+        def climb(rows: Tensor, radius: Tensor) -> Tensor:
+            """Return a point for each of a few images; the next targets are for those that are not yet fooled."""
+            found = batch.images[rows]
+            alive = torch.arange(len(rows), device=found.device)
+            for group in aims.split(max(1, AT_ONCE // len(rows))):
+                each = alive.repeat(len(group))
+                at, target = rows[each], group[:, rows[alive]].flatten()
+                ways = _Climb(batch.take(at), net, radius[each], start[at], norm, loss, target).run(self.steps)
+                points, fooled = (way.unflatten(0, (len(group), len(alive))) for way in ways)
+                first = fooled.int().argmax(0)  # of the targets, whose point fools
+                found[alive] = points[first, torch.arange(len(alive), device=first.device)]
+                alive = alive[~fooled.any(0)]
                 if not len(alive):
                     break
             return found
 
+        def perturber(eps: float | Tensor, chosen: Tensor) -> Tensor:
+            radius = torch.as_tensor(eps, dtype=start.dtype, device=start.device).expand(len(chosen))
+            parts = at_once(torch.arange(len(chosen), device=start.device))
+            return torch.cat([batch.images[:0], *(climb(chosen[part], radius[part]) for part in parts)])
+
         return perturber
 
-    def _aims(self, batch: Batch) -> "list[tuple[AimedLoss, Tensor]]":
-        """Return the losses to climb one after the other, each with the class that it raises for each image."""
+    def _aims(self, batch: Batch) -> tuple[AimedLoss, Tensor]:
+        """Return the loss to climb, and the classes that it raises for each image one after the other, (T, N)."""
         with torch.no_grad():
             logits = batch.model(batch.images)
         classes = logits.shape[1]
-        others = logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(dim=1, descending=True)
+        others = logits.scatter(1, batch.labels[:, None], -torch.inf).argsort(dim=1, descending=True).T
         if self.targets:
-            loss = targeted_dlr if classes > 3 else targeted_margin
-            return [(loss, target) for target in others.T[: min(self.targets, classes - 1)]]
+            return targeted_dlr if classes > 3 else targeted_margin, others[: min(self.targets, classes - 1)]
         # Two classes leave the ratio nothing to divide by; their difference of logits is the log-odds.
         untargeted = loss_named("ce" if self.loss == "dlr" and classes < 3 else self.loss)
-        return [(lambda logits_NC, labels_N, _: untargeted(logits_NC, labels_N), others[:, 0])]
+        return lambda logits_NC, labels_N, _: untargeted(logits_NC, labels_N), others[:1]
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -113,9 +122,17 @@ class _Climb:
     """One start of APGD on a batch. Every tensor has a row for each image that is still carried along."""
 
     def __init__(
-        self, batch: Batch, radius: Tensor, start: Tensor, norm: Norm, loss: AimedLoss, target: Tensor
+        self,
+        batch: Batch,
+        net: FirstLayer | Whole,
+        radius: Tensor,
+        start: Tensor,
+        norm: Norm,
+        loss: AimedLoss,
+        target: Tensor,
     ) -> None:
-        self.model, self.follow, self.norm, self.loss = batch.model, batch.gradient_model, norm, loss
+        self.model, self.net, self.norm, self.loss = batch.model, net, norm, loss
+        self.own = batch.gradient_model is batch.model
         self.images, self.labels, self.target, self.radius = batch.images, batch.labels, target, radius
         self.result = (batch.images + start * per_image(radius, start)).clamp_(0, 1)
         self.fooled = torch.zeros_like(radius, dtype=torch.bool)
@@ -165,15 +182,17 @@ class _Climb:
             return self.loss(logits, labels, self.target)
 
         slope = self.current
-        if gradient:
-            slope, logits = input_gradient(self.follow, self.current, self.labels, loss)
         with torch.no_grad():
-            followed = logits if gradient else self.follow(self.current)
-            decides = followed if self.follow is self.model else self.model(self.current)
+            passed = self.net.passed(self.current)
+        if gradient:
+            slope, logits = self.net.slope(passed, self.labels, loss)
+        with torch.no_grad():
+            logits = logits if gradient else self.net.logits(passed)
+            decides = logits if self.own else self.model(self.current)
         new = is_fooled(decides, self.labels) & ~self.fooled[self.rows]
         self.result[self.rows[new]] = self.current[new]
         self.fooled[self.rows[new]] = True
-        return slope, loss(followed, self.labels)
+        return slope, loss(logits, self.labels)
 
     def _keep_best(self, gradient: Tensor, value: Tensor) -> None:
         self.rises += value > self.value

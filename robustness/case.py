@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustness.approximations import Approximated
-from robustness.attacks import Attack, Batch, GradientAttack, Perturber, input_gradient, pgd
+from robustness.attacks import Attack, Batch, GradientAttack, Perturber, SingleAttack, input_gradient, pgd
 from robustness.comparison import binomial_tail
 from robustness.curves import attack_curve
 from robustness.ensembles import Ensemble
@@ -94,12 +94,12 @@ class Case:
         blind = [attack for attack in self.attacks if not attack.needs_gradient]
         if blind:
             return " or ".join(attack.name for attack in blind), self.any_of(blind, table=True)
-        return f"Square ({self.queries} queries)", self.fooled_by(SquareAttack(queries=self.queries))
+        return f"Square ({self.queries} queries)", self.fooled_by(SquareAttack(queries=self.queries, norm=self.norm))
 
     @property
     def sees_black_box(self) -> bool:
         """Whether there is an attack without a gradient to compare with."""
-        return not all(a.needs_gradient for a in self.attacks) or (self.norm == "linf" and self.images.ndim == 4)
+        return not all(a.needs_gradient for a in self.attacks) or self.images.ndim == 4
 
     @cached_property
     def other(self) -> tuple[str, nn.Module]:
@@ -242,7 +242,7 @@ class _Divided(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseAttack:
+class NoiseAttack(SingleAttack):
     """Random corners of the ball (for L2, random points of its surface): what an attack has to beat."""
 
     restarts: int = 10

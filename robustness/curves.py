@@ -187,7 +187,7 @@ def attack_curve(
         norm=attack.norm,
         loss=attack.loss,
         steps=steps_an_image(attack, outcomes[0].classes),
-        restarts=getattr(attack, "starts", attack.restarts),
+        restarts=starts(attack),
         raw=raw,
         eps=radii,
         fooled=torch.cat([outcome.fooled for outcome in outcomes], dim=1),
@@ -238,11 +238,15 @@ def in_batches(
 
 def steps_an_image(attack: Attack, classes: int) -> int | None:
     """Return the steps from one start, of all members of an ensemble, towards all targets; None if one is unknown."""
-    parts = [steps_an_image(member, classes) for member in getattr(attack, "members", ())]
-    if parts:
+    if attack.members[0] is not attack:
+        parts = [steps_an_image(member, classes) for member in attack.members]
         return None if None in parts else sum(filter(None, parts))
-    targets = min(getattr(attack, "targets", 0), classes - 1)
-    return None if attack.steps is None else attack.steps * max(1, targets)
+    return None if attack.steps is None else attack.steps * max(1, min(attack.targets, classes - 1))
+
+
+def starts(attack: Attack) -> int:
+    """Return the random starts of an attack, the most of a member."""
+    return attack.restarts if attack.members[0] is attack else max(map(starts, attack.members))
 
 
 def _step_sizes(attack: Attack, radii: Sequence[float]) -> tuple[float, ...]:
@@ -289,7 +293,7 @@ def _race(batch: Batch, attack: Attack, radii: Sequence[float], *, raw: bool, ke
     if len(entrants) and radii[-1] > 0:
         field = batch.take(entrants)
         tries = [attack.on(field, restart=r, stop_when_fooled=not raw) for r in range(attack.restarts)]
-    ahead = len(tries) if raw else getattr(attack, "first", len(tries))  # the others of an ensemble come afterwards
+    ahead = len(tries) if raw else attack.members[0].restarts  # other members come afterwards
     alive = torch.ones_like(entrants, dtype=torch.bool)
     for row, eps in enumerate(radii):
         if raw:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alignscape.errors import InputError
 from robustness.approximations import Approximated
@@ -30,6 +31,7 @@ class Ensemble:
         steps: the sum of theirs, for the tables; None where one has none.
         restarts: all starts of all members, each of which is a turn of its own.
         needs_gradient: whether any member follows one.
+        targets: 0; its members may aim.
 
     Raises:
         InputError: no members, or members of different norms.
@@ -43,6 +45,7 @@ class Ensemble:
 
     name: str
     members: Sequence[Attack]
+    targets: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -50,11 +53,6 @@ class Ensemble:
         if len({member.norm for member in self.members}) > 1:
             raise InputError(f"the attacks of {self.name} have different norms")
         norm_named(self.norm)
-
-    @property
-    def first(self) -> int:
-        """How many of the turns are the first member's."""
-        return self.members[0].restarts
 
     @property
     def norm(self) -> str:
@@ -72,11 +70,6 @@ class Ensemble:
     @property
     def restarts(self) -> int:
         return len(self._turns)
-
-    @property
-    def starts(self) -> int:
-        """The most random starts of a member, for the tables."""
-        return max(getattr(member, "starts", member.restarts) for member in self.members)
 
     @property
     def needs_gradient(self) -> bool:
@@ -136,7 +129,7 @@ def auto_attack(
 ) -> Ensemble:
     """AutoAttack's standard ensemble: APGD-CE, APGD-T, FAB-T and Square, each on what is left (Croce & Hein 2020).
 
-    FAB finds distances, so that it runs once for all eps. In L2 there is no Square here, and the ensemble is of three.
+    FAB finds distances, so that it runs once for all eps.
 
     Args:
         steps: gradient steps from each start, towards each target.
@@ -153,11 +146,10 @@ def auto_attack(
         >>> [member.name for member in auto_attack().members]
         ['apgd-ce', 'apgd-t', 'fab', 'square']
     """
-    members: list[Attack] = [
+    members = (
         apgd(steps=steps, restarts=restarts, norm=norm),
         apgd_targeted(targets=targets, steps=steps, restarts=restarts, norm=norm),
         fab(targets=targets, steps=steps, restarts=restarts, norm=norm),
-    ]
-    if norm == "linf":
-        members.append(SquareAttack(queries=queries, restarts=restarts))
-    return Ensemble(name="auto", members=tuple(members))
+        SquareAttack(queries=queries, restarts=restarts, norm=norm),
+    )
+    return Ensemble(name="auto", members=members)

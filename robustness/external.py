@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alignscape.errors import InputError
 from alignscape.seeding import kept_streams
-from robustness.attacks import Batch, Perturber, one_eps_at_a_time
+from robustness.attacks import Batch, Perturber, SingleAttack, one_eps_at_a_time
 
 GRADIENT_FREE = ("GN", "OnePixel", "Pixle", "SPSA", "Square")
 ONE_STEP = ("FFGSM", "FGSM", "GN", "VANILA")
@@ -21,7 +21,7 @@ EPS, STEPS = ("eps", "max_epsilon"), ("steps", "n_queries", "nb_iter", "max_iter
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchattacksAttack:
+class TorchattacksAttack(SingleAttack):
     """The attack ``torchattacks.NAME``: its own defaults but for eps, the norm, and the steps where given.
 
     Attacks that seek the smallest perturbation and have no eps (CW, DeepFool) run once; an image counts from the

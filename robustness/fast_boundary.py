@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from alignscape.errors import InputError
-from robustness.attacks import Batch, Perturber, input_gradient, is_fooled
+from robustness.attacks import Batch, Perturber, SingleAttack, is_fooled
+from robustness.first_layer import AT_ONCE, FirstLayer, Whole, at_once, followed
 from robustness.losses import targeted_margin
 from robustness.norms import Norm, norm_named, per_image, unit_noise
 
@@ -21,7 +22,7 @@ NEWTON_STEPS = 50  # of the projection; it ends by itself, after about four
 
 
 @dataclass(frozen=True, kw_only=True)
-class FabAttack:
+class FabAttack(SingleAttack):
     """Parameters of the targeted FAB; :func:`fab` fills them in.
 
     Attributes:
@@ -61,20 +62,21 @@ class FabAttack:
         targets have been tried; then what was found answers for every other eps."""
         nearest, distance = batch.images.clone(), batch.images.new_full((len(batch.images),), torch.inf)
         exhausted = torch.zeros(len(batch.images), dtype=torch.bool, device=batch.images.device)
+        net = followed(batch)
 
         def perturber(eps: float | Tensor, chosen: Tensor) -> Tensor:
             eps_N = torch.as_tensor(eps).to(batch.images).expand(len(chosen))
             open_ = ~exhausted[chosen] & (distance[chosen] > eps_N)
-            if open_.any():
-                rows = chosen[open_]
-                nearest[rows], distance[rows] = self._seek(batch.take(rows), eps_N[open_], restart)
-                exhausted[rows] = distance[rows] > eps_N[open_]
+            for part in at_once(open_.nonzero().squeeze(1)):
+                rows = chosen[part]
+                nearest[rows], distance[rows] = self._seek(batch.take(rows), net, eps_N[part], restart)
+                exhausted[rows] = distance[rows] > eps_N[part]
             within = per_image(distance[chosen] <= eps_N, nearest)
             return torch.where(within, nearest[chosen], batch.images[chosen])
 
         return perturber
 
-    def _seek(self, batch: Batch, floor: Tensor, restart: int) -> tuple[Tensor, Tensor]:
+    def _seek(self, batch: Batch, net: FirstLayer | Whole, floor: Tensor, restart: int) -> tuple[Tensor, Tensor]:
         """Return the nearest fooling image of each that was found, and its distance, inf where there is none."""
         with torch.no_grad():
             logits = batch.model(batch.images)
@@ -85,17 +87,24 @@ class FabAttack:
         if restart:
             noise = unit_noise(norm_named(self.norm), start.shape[1:], batch.numbers, batch.seed, restart).to(start)
             start = (start + noise * per_image(floor / 2, start)).clamp(0, 1)
-        for target in others.T[: min(self.targets, logits.shape[1] - 1)]:
+        targets = others.T[: min(self.targets, logits.shape[1] - 1)]
+        for group in targets.split(max(1, AT_ONCE // len(floor))):
             rows = (distance > floor).nonzero().squeeze(1)
             if not len(rows):
                 break
-            found, size = _walk(batch.take(rows), start[rows], target[rows], norm_named(self.norm), self.steps)
-            better = size < distance[rows]
-            nearest[rows[better]], distance[rows[better]] = found[better], size[better]
+            each = rows.repeat(len(group))
+            ways = _walk(
+                batch.take(each), net, start[each], group[:, rows].flatten(), norm_named(self.norm), self.steps
+            )
+            for found, size in zip(*(way.chunk(len(group)) for way in ways), strict=True):
+                better = size < distance[rows]
+                nearest[rows[better]], distance[rows[better]] = found[better], size[better]
         return nearest, distance
 
 
-def _walk(batch: Batch, start: Tensor, target: Tensor, norm: Norm, steps: int) -> tuple[Tensor, Tensor]:
+def _walk(
+    batch: Batch, net: FirstLayer | Whole, start: Tensor, target: Tensor, norm: Norm, steps: int
+) -> tuple[Tensor, Tensor]:
     """Walk along the boundary with one class; return the nearest fooling image on the way, and its distance."""
     images, labels, point = batch.images, batch.labels, start
     nearest, distance = images.clone(), torch.full_like(images.flatten(1)[:, 0], torch.inf)
@@ -103,31 +112,35 @@ def _walk(batch: Batch, start: Tensor, target: Tensor, norm: Norm, steps: int) -
     def lead(logits: Tensor, labels: Tensor) -> Tensor:
         return targeted_margin(logits, labels, target)
 
+    with torch.no_grad():
+        home, passed = net.passed(images), net.passed(point)
     for _ in range(steps):
-        slope, logits = input_gradient(batch.gradient_model, point, labels, lead)
-        gap = lead(logits, labels)  # 0 on the boundary
-        offset = images - point
-        here, there = _onto_planes(norm, (point, images), slope, (-gap, -gap - (slope * offset).flatten(1).sum(1)))
-        near, far = norm.size(here).clamp_min(1e-8), norm.size(there).clamp_min(1e-8)
-        bias = per_image((near / (near + far)).clamp_max(BIAS), point)
-        ahead, back = here.mul_(OVERSHOOT).add_(point), there.mul_(OVERSHOOT).add_(images)
-        point = ahead.lerp_(back, bias).clamp_(0, 1)
+        slope, logits = net.slope(passed, labels, lead)
         with torch.no_grad():
-            fools = is_fooled(batch.model(point), labels)
-        size = norm.size(point - images)
-        better = (fools & (size < distance)).nonzero().squeeze(1)
-        nearest[better], distance[better] = point[better], size[better]
-        point = torch.where(per_image(fools, point), images.lerp(point, BACKWARD), point)
+            point = _step(point, images, slope, lead(logits, labels), norm)
+            passed = net.passed(point)
+            decides = net.logits(passed) if batch.gradient_model is batch.model else batch.model(point)
+            fools = is_fooled(decides, labels)
+            size = norm.size(point - images)
+            better = (fools & (size < distance)).nonzero().squeeze(1)
+            nearest[better], distance[better] = point[better], size[better]
+            # What fools is drawn back, and so are the outputs of a first layer: no pass is needed to know them.
+            kept = 1 - (1 - BACKWARD) * fools.to(size)
+            point = torch.lerp(images, point, per_image(kept, images))
+            passed = point if isinstance(net, Whole) else torch.lerp(home, passed, per_image(kept, home))
     return nearest, distance
 
 
-def _onto_planes(
-    norm: Norm, points: tuple[Tensor, Tensor], slope: Tensor, gaps: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return the shortest moves of two points of each image onto one plane."""
-    moves = project_onto_plane(norm, torch.cat(points), torch.cat((slope, slope)), torch.cat(gaps))
-    here, there = moves.chunk(2)
-    return here, there
+def _step(point: Tensor, images: Tensor, slope: Tensor, gap: Tensor, norm: Norm) -> Tensor:
+    """Return a step beyond the plane on which the linearised lead is 0, drawn towards the original image; ``gap`` is
+    the lead at ``point``."""
+    plane = _Plane(norm, slope)
+    there = plane.move(images, -gap - torch.linalg.vecdot(slope.flatten(1), (images - point).flatten(1)))
+    here = plane.move(point, -gap)
+    near, far = norm.size(here).clamp_min(1e-8), norm.size(there).clamp_min(1e-8)
+    bias = per_image((near / (near + far)).clamp_max(BIAS), point)
+    ahead, back = here.mul_(OVERSHOOT).add_(point), there.mul_(OVERSHOOT).add_(images)
+    return torch.lerp(ahead, back, bias).clamp_(0, 1)
 
 
 def project_onto_plane(norm: Norm, points: Tensor, slope: Tensor, gap: Tensor) -> Tensor:
@@ -144,24 +157,41 @@ def project_onto_plane(norm: Norm, points: Tensor, slope: Tensor, gap: Tensor) -
         slope: :math:`w`, shape (N, ...).
         gap: :math:`c`, of either sign, shape (N,).
     """
-    ahead = torch.where(per_image(gap < 0, slope), -slope, slope)
-    tiny, most = torch.finfo(slope.dtype).tiny, torch.finfo(slope.dtype).max
-    largest = ahead.abs().flatten(1).amax(1).clamp_min(tiny)
-    # Scaled so that the squares of small gradients cannot underflow.
-    goal, pull = gap.abs() / largest, ahead.abs() / per_image(largest, ahead)
-    room = torch.where(ahead > 0, 1 - points, points)
-    speed = torch.ones_like(pull) if norm.name == "linf" else pull
-    rate = pull * speed
-    time = (goal / rate.flatten(1).sum(1).clamp_min(tiny)).clamp_max(most)
-    for _ in range(NEWTON_STEPS):
-        moved = torch.minimum(speed * per_image(time, speed), room)
-        missing = goal - (pull * moved).flatten(1).sum(1)
-        free = (rate * (moved < room)).flatten(1).sum(1)
-        further = torch.where((missing > 1e-6 * goal) & (free > 0), missing / free, 0)
-        if not further.any():
-            break
-        time = time + further
-    return moved * ahead.sign()
+    return _Plane(norm, slope).move(points, gap)
+
+
+class _Plane:
+    """What moves onto planes of one slope share. Written for few and vectorised passes over the pixels: on a CPU
+    ``torch.where`` of as many takes as long as thirty multiplications."""
+
+    def __init__(self, norm: Norm, slope: Tensor) -> None:
+        flat, self.even = slope.flatten(1), norm.name == "linf"
+        self.pull = flat.abs()
+        # Scaled so that the squares of small gradients cannot underflow.
+        self.scale = self.pull.amax(1, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
+        self.pull.div_(self.scale)
+        self.rate = self.pull if self.even else self.pull.square()
+        self.sign = flat.sign()
+        self.border = torch.gt(flat, 0, out=torch.empty_like(flat))  # where each pixel goes if the gap is positive
+
+    def move(self, points: Tensor, gap: Tensor) -> Tensor:
+        """Return the moves of :func:`project_onto_plane`, a new tensor of shape (N, ...)."""
+        tiny, most = torch.finfo(gap.dtype).tiny, torch.finfo(gap.dtype).max
+        turned = (gap < 0).to(gap)[:, None]
+        room = (self.border - turned).abs_().sub_(points.flatten(1)).abs_()
+        goal = gap.abs() / self.scale.squeeze(1)
+        free = torch.empty_like(room)
+        time = goal / torch.linalg.vecdot(self.rate, torch.gt(room, 0, out=free)).clamp_min(tiny)
+        for _ in range(NEWTON_STEPS):
+            time = time.clamp_max(most)
+            moved = torch.minimum(time[:, None] if self.even else self.pull * time[:, None], room)
+            missing = goal - torch.linalg.vecdot(self.pull, moved)
+            moving = torch.linalg.vecdot(self.rate, torch.gt(room, moved, out=free))
+            further = torch.where((missing > 1e-6 * goal) & (moving > 0), missing / moving, 0)
+            if not further.any():
+                break
+            time = time + further
+        return moved.mul_(self.sign).mul_(1 - 2 * turned).view_as(points)
 
 
 def fab(*, steps: int = 100, targets: int = 9, restarts: int = 1, norm: str = "linf") -> FabAttack:

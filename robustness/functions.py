@@ -10,13 +10,13 @@ from torch import Tensor
 
 from alignscape.errors import InputError
 from alignscape.seeding import kept_streams
-from robustness.attacks import Batch, Perturber, one_eps_at_a_time
+from robustness.attacks import Batch, Perturber, SingleAttack, one_eps_at_a_time
 
 OPTIONS = ("norm", "seed", "steps", "loss", "gradient_model")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionAttack:
+class FunctionAttack(SingleAttack):
     """An attack that is a function ``f(model, images, labels, eps, ...) -> images``.
 
     ``model`` gives logits (N, C) from pixels in [0, 1], ``images`` are floats (N, ...), ``labels`` int64 (N,), ``eps``

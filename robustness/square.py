@@ -1,6 +1,6 @@
 """Square: an attack that sees outputs only, and so cannot be misled by a masked gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from alignscape.errors import InputError
-from robustness.attacks import Batch, Perturber
+from robustness.attacks import Batch, Perturber, SingleAttack
 from robustness.first_layer import FirstLayer, cut_after_first_layer
 from robustness.inputs import seeded
-from robustness.norms import per_image
+from robustness.norms import norm_named, per_image
+from robustness.square_l2 import Exchange, exchanged, exchanges, n_tiles, tiles
 
 # Side lengths shrink as queries go by: (share of the queries used, divisor of the area); Andriushchenko et al. 2020, 4.
 SCHEDULE = (
@@ -30,19 +31,20 @@ REFRESH = 200  # queries after which what was added up is computed anew
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquareAttack:
-    """Random search over squares at the corners of the L-infinity ball (Andriushchenko et al. 2020, algorithm 2).
+class SquareAttack(SingleAttack):
+    """Random search over squares (Andriushchenko et al. 2020), at the corners of the L-infinity ball or in the L2 ball.
 
-    Each query moves one square of every image to x + eps or x - eps, channel by channel, and keeps what lowers the
-    margin. As in the authors' code all images of a batch share the squares; the stripes they start from are their
-    own. Unlike there a square may touch the last row and column.
+    Each query moves one square of every image and keeps what lowers the margin: to x + eps or x - eps, channel by
+    channel (``linf``, algorithm 2), or a bump takes over what another square holds (``l2``, algorithm 3). As in the
+    authors' code all images of a batch share the squares; the stripes or bumps they start from are their own. Unlike
+    there a square may touch the last row and column, and in L2 the images share the signs too.
 
     Attributes:
         queries: forward passes an image, beyond the first, at most.
         restarts: independent repetitions.
         initial_share: share of the image that the first square covers.
         name: what the tables call it.
-        norm: ``linf``, the only one.
+        norm: ``linf`` or ``l2``.
         loss: ``margin``, the only one.
         needs_gradient: never.
 
@@ -73,6 +75,7 @@ class SquareAttack:
             raise InputError(f"square needs at least 1 query and 1 restart, got {self.queries}, {self.restarts}")
         if not 0 < self.initial_share <= 1:
             raise InputError(f"the first square covers {self.initial_share:g} of the image; give 0 < share <= 1")
+        norm_named(self.norm)
 
     @property
     def steps(self) -> int:
@@ -86,18 +89,29 @@ class SquareAttack:
         """
         if batch.images.ndim != 4:
             raise InputError(f"square needs images (N, C, H, W), got shape {tuple(batch.images.shape)}")
-        stripes = _stripes(batch, restart)
+        corners = self.norm == "linf"
+        start = _stripes(batch, restart) if corners else _bumps(batch, restart)
         first = None
-        if self.queries > REFRESH:
+        if corners and self.queries > REFRESH:  # in L2 a query changes every pixel: the rest is scaled
             with seeded(batch.seed, batch.images.device):  # a network that draws is left where it was
                 first = cut_after_first_layer(batch.model, batch.images)
 
         def perturber(eps: float | Tensor, chosen: Tensor) -> Tensor:
-            squares = proposals(self, batch.images.shape[1:], np.random.default_rng((batch.seed, restart)))
+            rng, shape = np.random.default_rng((batch.seed, restart)), batch.images.shape[1:]
             eps_N = torch.as_tensor(eps).to(batch.images).expand(len(chosen))
-            return _search(batch, chosen, stripes[chosen], eps_N, squares, first)
+            moves = proposals(self, shape, rng) if corners else exchanges(self.sides(shape), shape, rng)
+            return _search(batch, chosen, start[chosen], eps_N, moves, first)
 
         return perturber
+
+    def sides(self, shape: Sequence[int]) -> list[int]:
+        """Return each query's side in pixels, at least 1, of images of ``shape``, (C, H, W)."""
+        found = []
+        for query in range(self.queries):
+            divisor = next((d for share, d in SCHEDULE if query / self.queries > share), 1)
+            side = round(sqrt(self.initial_share / divisor * shape[1] * shape[2]))
+            found.append(min(max(side, 1), *shape[1:]))
+        return found
 
 
 def proposals(
@@ -105,11 +119,7 @@ def proposals(
 ) -> Iterator[tuple[int, int, int, Tensor]]:
     """Yield each query's square: its top row, left column, side, and sign for each channel, (C, 1, 1)."""
     channels, height, width = shape
-    for query in range(attack.queries):
-        used = query / attack.queries
-        divisor = next((d for share, d in SCHEDULE if used > share), 1)
-        side = round(sqrt(attack.initial_share / divisor * height * width))
-        side = min(max(side, 1), height, width)
+    for side in attack.sides(shape):
         top = int(rng.integers(height - side + 1))
         left = int(rng.integers(width - side + 1))
         yield top, left, side, torch.from_numpy(rng.integers(0, 2, (channels, 1, 1)) * 2 - 1)
@@ -125,21 +135,32 @@ def _stripes(batch: Batch, restart: int) -> Tensor:
     return torch.from_numpy(np.stack(stripes)).to(batch.images)
 
 
+def _bumps(batch: Batch, restart: int) -> Tensor:
+    """Return bumps all over each image, of length 1, shape (N, C, H, W)."""
+    shape = batch.images.shape[1:]
+    across = np.random.default_rng((batch.seed, restart)).integers(0, 2, n_tiles(shape)).astype(bool)
+    signs = [
+        np.random.default_rng((batch.seed, restart, number)).integers(0, 2, (shape[0], n_tiles(shape))) * 2 - 1
+        for number in batch.numbers
+    ]
+    return tiles(shape, across.tolist(), torch.from_numpy(np.stack(signs)).to(batch.images))
+
+
 @torch.no_grad()
 def _search(
     batch: Batch,
     chosen: Tensor,
-    stripes: Tensor,
+    start: Tensor,
     eps_N: Tensor,
-    squares: Iterator[tuple[int, int, int, Tensor]],
+    moves: Iterable[tuple[int, int, int, Tensor] | Exchange],
     first: FirstLayer | None,
 ) -> Tensor:
     """Return the best point found for each chosen image, shape (len(chosen), C, H, W)."""
-    x, y, eps = batch.images[chosen], batch.labels[chosen], per_image(eps_N, stripes)
-    race = _Race(batch.model, first, (x + eps * stripes).clamp(0, 1), y)
+    x, y, eps = batch.images[chosen], batch.labels[chosen], per_image(eps_N, start)
+    race = _Race(batch.model, first, (x + eps * start).clamp(0, 1), y)
     result = race.best.clone()
     active = torch.arange(len(chosen), device=x.device)
-    for query, (top, left, side, signs) in enumerate(squares):
+    for query, move in enumerate(moves):
         if query and query % REFRESH == 0:
             race.refresh()
         if (race.lowest <= 0).any():
@@ -151,6 +172,10 @@ def _search(
                 race.keep(right)
                 if not len(active):
                     return result
+        if isinstance(move, Exchange):
+            race.consider(exchanged(x, race.best, eps.flatten(), move))
+            continue
+        top, left, side, signs = move
         window = (slice(top, top + side), slice(left, left + side))
         race.propose(window, (x[..., *window] + eps * signs.to(x)).clamp_(0, 1))
     result[active] = race.best
@@ -196,6 +221,12 @@ class _Race:
             self.outputs[rows] = outputs[rows]
             view[rows] = pixels[rows]
         self.lowest = torch.minimum(found, self.lowest)
+
+    def consider(self, points: Tensor) -> None:
+        """Take the points, one an image, that lower the margin."""
+        found = margin(self.model(points), self.labels)
+        rows = (found < self.lowest).nonzero().squeeze(1)
+        self.best[rows], self.lowest[rows] = points[rows], found[rows]
 
 
 def margin(logits_NC: Tensor, labels_N: Tensor) -> Tensor:

@@ -160,7 +160,6 @@ def test_torchattacks_agrees(runs, tmp_path, capsys):
         (["--eps", "1.5"], "eps 1.5 is outside [0, 1]"),
         (["--eps", "8/0"], "8/0 is not a finite number"),
         (["--norm", "l2", "--attack", "pgd", "--eps", "9"], "eps 9 is outside [0, 8]"),
-        (["--norm", "l2", "--attack", "square"], "square searches the linf ball only"),
         (["--gradient", "transfer"], "needs --surrogate"),
         (["--gradient", "none"], "--gradient none leaves no attack: add --attack square"),
         (["--audit", "--eps", "0"], "--audit needs an eps above 0"),
@@ -224,6 +223,7 @@ def test_a_model_without_gradients_is_named_and_square_still_runs(tmp_path, caps
 MINE = """
 from dataclasses import dataclass
 import torch
+from robustness import SingleAttack
 
 def invert(model, images, labels, eps):
     return 1 - images
@@ -233,7 +233,7 @@ def still(model, images, labels, eps, steps=7, loss="ce"):
     return images
 
 @dataclass
-class Darken:
+class Darken(SingleAttack):
     kernel: torch.Tensor
     name: str = "dark/en"
     norm: str = "linf"
@@ -249,7 +249,13 @@ dark = Darken(torch.ones(2))
 other = Darken(torch.ones(2), name="pgd")
 round = Darken(torch.ones(2), norm="l2")
 
-class Whole:
+class Half:
+    def on(self, batch, *, restart, stop_when_fooled):
+        return lambda eps, chosen: batch.images[chosen]
+
+half = Half()
+
+class Whole(SingleAttack):
     name, norm, loss, steps, restarts, needs_gradient = "whole", "linf", "none", 1, 1, False
     def on(self, batch, *, restart, stop_when_fooled):
         return lambda eps, chosen: batch.images[chosen]
@@ -268,6 +274,7 @@ def mine(tmp_path, monkeypatch):
     ("attacks", "message"),
     [
         (["Whole"], "Whole is no function, but a class"),
+        (["half"], "half has `on`, but not all of robustness.Attack: inherit robustness.SingleAttack"),
         (["round"], "round has the norm l2: give --norm l2"),
         (["pgd", "other"], "two attacks are called pgd"),
     ],

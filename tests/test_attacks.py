@@ -18,6 +18,7 @@ from robustness.inputs import check_eps, check_images, check_logits, evaluating
 from robustness.losses import LOSSES, cross_entropy, dlr, loss_named
 from robustness.norms import NORMS, norm_named, unit_noise
 from robustness.square import SquareAttack, proposals
+from robustness.square_l2 import bump, exchanges
 
 DOUBLE = torch.float64
 EPS, ALPHA, STEPS = 0.06, 0.017, 7
@@ -275,6 +276,60 @@ def test_l2_direction_survives_tiny_gradients():
 
 
 # --- Square ---------------------------------------------------------------------------------------------------
+
+
+def test_l2_square_is_torchattacks_square_on_the_same_draws(monkeypatch):
+    """Their random numbers are replaced by ours, signs that all images share among them; all else is compared."""
+    torchattacks = pytest.importorskip("torchattacks")
+    torch.manual_seed(1)
+    images, shape = torch.rand(40, 3, 10, 10, dtype=torch.float64), (3, 10, 10)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(300, 20), torch.nn.Tanh(), torch.nn.Linear(20, 4))
+    labels = model.double()(images).argmax(1)
+    ours = SquareAttack(queries=80, norm="l2")
+    batch = Batch(model=model, gradient_model=model, images=images, labels=labels, numbers=range(40), seed=5)
+    found = ours.on(batch, restart=0, stop_when_fooled=True)(1.5, torch.arange(40))
+
+    moves = list(exchanges(ours.sides(shape), shape, np.random.default_rng((5, 0))))
+    across = np.random.default_rng((5, 0)).integers(0, 2, 25).astype(bool)
+    signs = np.stack([np.random.default_rng((5, 0, number)).integers(0, 2, (3, 25)) * 2 - 1 for number in range(40)])
+    first = [torch.from_numpy(signs[:, :, tile, None, None]).double() for tile in range(25)]
+    bumps = iter([*(bump(2, across=way) for way in across), *(move.bump for move in moves)])
+    choices = iter([*first, *(move.signs.double() for move in moves)])
+    places = iter([part.start for move in moves for window in (move.filled, move.emptied) for part in window])
+    theirs = torchattacks.Square(model, norm="L2", eps=1.5, n_queries=80)
+    monkeypatch.setattr(theirs, "eta", lambda side: next(bumps))
+    monkeypatch.setattr(theirs, "random_choice", lambda shape: next(choices))
+    monkeypatch.setattr(theirs, "random_int", lambda low=0, high=1, shape=None: next(places))
+    expected = theirs(images, labels)
+    fooled = model(expected).argmax(1) != labels
+    assert 5 < fooled.sum() < 35
+    torch.testing.assert_close(found[fooled], expected[fooled], atol=1e-6, rtol=0)
+    assert (model(found).argmax(1) != labels).eq(fooled).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 29])
+def test_bumps_are_those_of_torchattacks(side, monkeypatch):
+    torchattacks = pytest.importorskip("torchattacks")
+    theirs = torchattacks.Square(mlp(0))
+    theirs.device = "cpu"
+    monkeypatch.setattr(torch, "rand", lambda shape: torch.zeros(shape))  # so that they do not turn it
+    torch.testing.assert_close(bump(side), theirs.eta(side).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(bump(side, across=True), bump(side).T)
+
+
+def test_l2_square_stays_in_bounds_and_fools_more_with_queries():
+    images, labels = held_out(100)
+    model = trained()
+    batch = Batch(model=model, gradient_model=model, images=images, labels=labels, numbers=range(100))
+    share = []
+    for queries in (5, 200):
+        attack = SquareAttack(queries=queries, norm="l2")
+        found = attack.on(batch, restart=0, stop_when_fooled=True)(1.0, torch.arange(100))
+        assert (found - images).flatten(1).norm(dim=1).max() <= 1 + 1e-5
+        assert found.min() >= 0
+        assert found.max() <= 1
+        share.append(float((model(found).argmax(1) != labels).float().mean()))
+    assert share[0] + 0.1 < share[1]
 
 
 def test_square_stays_in_bounds_and_fools_more_with_queries():

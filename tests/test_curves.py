@@ -10,7 +10,7 @@ from robust_nets import Quantised, held_out, trained
 from torch import nn
 
 from alignscape.errors import InputError
-from robustness.attacks import Batch, bim, fgsm, perturb, pgd
+from robustness.attacks import Batch, SingleAttack, bim, fgsm, perturb, pgd
 from robustness.curves import AttackCurve, attack_curve, worst_case
 from robustness.intervals import wilson
 from robustness.norms import NORMS, unit_noise
@@ -114,7 +114,7 @@ def test_examples_fool_within_their_minimal_eps(name, raw):
         assert (minimal[~right] == 0).all()
 
 
-class Straying:
+class Straying(SingleAttack):
     """An attack that promises eps and goes twice as far."""
 
     name, norm, loss, steps, restarts, needs_gradient = "straying", "linf", "ce", 1, 1, True

@@ -98,8 +98,9 @@ def test_auto_attack_is_torchattacks_auto_attack_at_each_eps():
     assert ours.frame()[["attack", "loss"]].drop_duplicates().values.tolist() == [["auto", "ce+dlr-targeted+margin"]]
 
 
-def test_l2_has_no_square_and_few_classes_few_targets():
-    assert [member.name for member in auto_attack(norm="l2").members] == ["apgd-ce", "apgd-t", "fab"]
+def test_l2_has_the_same_members_and_few_classes_few_targets():
+    names = [(member.name, member.norm) for member in auto_attack(norm="l2").members]
+    assert names == [(name, "l2") for name in ("apgd-ce", "apgd-t", "fab", "square")]
     model, images, labels = linear(2)
     curve = attack_curve(model, images, labels, [0.0, 1.0], auto_attack(norm="l2", steps=20))
     assert curve.accuracy.tolist() == [1.0, float((distances(model, images, labels, "l2") > 1).double().mean())]

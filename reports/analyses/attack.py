@@ -61,7 +61,9 @@ class Attack(Attacks, Analysis):
     """
 
     name: ClassVar[str] = "attack"
-    version: ClassVar[int] = 4  # settings in radius.csv and transfer.csv; steps and restarts of several attacks as one
+    version: ClassVar[int] = (
+        5  # Square in L2, of `auto` and of the audit; 4: steps and restarts of several attacks as one
+    )
     summary: ClassVar[str] = "accuracy against epsilon under adversarial attacks, and whether to believe it"
     tables: ClassVar[tuple[Table, ...]] = (
         Table(
@@ -499,12 +501,12 @@ class Attack(Attacks, Analysis):
 
     def _how(self, attack: "AnyAttack", classes: int) -> dict[str, Any]:
         """Return the columns of ``radius.csv`` that say how an attack was made."""
-        from robustness.curves import steps_an_image
+        from robustness.curves import starts, steps_an_image
 
         return {
             "steps": steps_an_image(attack, classes),
             "loss": attack.loss,
-            "restarts": getattr(attack, "starts", attack.restarts),
+            "restarts": starts(attack),
             "step_size": getattr(attack, "step_size", None) or float("nan"),
             "eot": self.eot if attack.needs_gradient else 1,
             "bpda": self.bpda and attack.needs_gradient,
@@ -619,8 +621,7 @@ def _transfers_text(found: Found) -> str:
 
 def _follows(attack: "AnyAttack", mode: str) -> bool:
     """Whether all of an attack follows a gradient in this mode; AutoAttack, with Square in it, only the true one."""
-    members = getattr(attack, "members", (attack,))
-    return attack.needs_gradient and (mode == "true" or all(member.needs_gradient for member in members))
+    return attack.needs_gradient and (mode == "true" or all(member.needs_gradient for member in attack.members))
 
 
 def _can_transfer(one: "Subject", to: "Subject") -> bool:

@@ -33,9 +33,7 @@ class Parameters(Protocol):
 
 
 def _square(of: Parameters) -> Attack:
-    if of.norm != "linf":
-        raise InputError("square searches the linf ball only; leave it out or use --norm linf")
-    return SquareAttack(queries=of.queries or 1000, restarts=of.restarts)
+    return SquareAttack(queries=of.queries or 1000, restarts=of.restarts, norm=of.norm)
 
 
 def _iterated(of: Parameters, steps: int = 100) -> dict[str, Any]:
@@ -78,4 +76,8 @@ def make_attack(name: str, of: Parameters) -> Attack:
         if found.norm != of.norm:
             raise InputError(f"the attack {name} has the norm {found.norm}: give --norm {found.norm}, for all attacks")
         return found
+    if hasattr(found, "on") and not isinstance(found, type):
+        raise InputError(
+            f"the attack {name} has `on`, but not all of robustness.Attack: inherit robustness.SingleAttack"
+        )
     return FunctionAttack(function=found, name=name, norm=of.norm, steps=of.steps, loss=of.loss)
