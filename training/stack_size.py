@@ -21,6 +21,7 @@ from training.data import Dataset, Normalise
 from training.memory import FLOAT, monitor_vectors
 from training.network import Network
 from training.optimiser import schedule_key
+from training.precision import products
 from training.rules import find_rule
 from training.rules.others import explained
 from training.run_folder import RunFolder
@@ -155,11 +156,12 @@ def seconds_per_network(network: Network, data: Dataset, size: int) -> float:
             stack.train_step(0, index % whole)
         stack.sums.rows()  # which waits for the device
 
-    stack.start_epoch(0)
-    run(CapturedStep.WARM_UP + 2)
-    start = time.perf_counter()
-    run(TRIAL_STEPS)
-    seconds = time.perf_counter() - start
+    with products(network.config.precision):
+        stack.start_epoch(0)
+        run(CapturedStep.WARM_UP + 2)
+        start = time.perf_counter()
+        run(TRIAL_STEPS)
+        seconds = time.perf_counter() - start
     stack.release()
     return seconds / TRIAL_STEPS / size
 

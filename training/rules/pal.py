@@ -86,15 +86,13 @@ class PhaselessAlignment(Rule):
         return 0 if layer.first else self.config.batch_size * layer.inputs
 
     def draws(self, twin: nn.Module, step: int, samples: int) -> dict[str, Callable[[], Tensor]]:
-        like = next(iter(_learning(twin).values()), None)
-        if like is None:
-            return {}
+        like = next(twin.parameters())
         if samples not in self._shapes:
-            self._shapes[samples] = self._noise_shapes(twin, like.weight.new_zeros(samples, *self._image))
+            self._shapes[samples] = self._noise_shapes(twin, like.new_zeros(samples, *self._image))
 
         def drawn(label: str, shape: torch.Size) -> Tensor:
-            random = self.stream("noise", label, step, device=like.weight.device)
-            return self.config.pal_noise * torch.randn(shape, generator=random, device=random.device).to(like.weight)
+            random = self.stream("noise", label, step, device=like.device)
+            return self.config.pal_noise * torch.randn(shape, generator=random, device=random.device).to(like)
 
         return {label: partial(drawn, label, shape) for label, shape in self._shapes[samples].items()}
 
@@ -107,7 +105,7 @@ class PhaselessAlignment(Rule):
             shapes[label] = values.shape
             return values
 
-        _rates(twin, inputs, noted)
+        _rates(twin, _learning(twin), inputs, noted)
         return shapes
 
     @torch.no_grad()
@@ -115,10 +113,10 @@ class PhaselessAlignment(Rule):
         self, twin: nn.Module, drawn: Mapping[str, Tensor], inputs: Tensor | None = None, labels: Tensor | None = None
     ) -> None:
         assert inputs is not None
-        noise = {label: drawn[label] for label in drawn}
-        up = _rates(twin, inputs, lambda values, label: values + noise[label])
-        down = _rates(twin, inputs, lambda values, label: values - noise[label])
-        for name, layer in _learning(twin).items():
+        learning, noise = _learning(twin), {label: drawn[label] for label in drawn}
+        up = _rates(twin, learning, inputs, lambda values, label: values + noise[label])
+        down = _rates(twin, learning, inputs, lambda values, label: values - noise[label])
+        for name, layer in learning.items():
             self._learn(layer, (up[name] - down[name]) / 2, noise[layer.below or f"into {name}"])
 
     def _learn(self, layer: PhaselessFeedback, response: Tensor, noise: Tensor) -> None:
@@ -136,10 +134,14 @@ def _learning(twin: nn.Module) -> dict[str, PhaselessFeedback]:
     return {name: layer for name, layer in wrapped_layers(twin).items() if isinstance(layer, PhaselessFeedback)}
 
 
-def _rates(twin: nn.Module, inputs: Tensor, shifted: Callable[[Tensor, str], Tensor]) -> dict[str, Tensor]:
+def _rates(
+    twin: nn.Module,
+    learning: Mapping[str, PhaselessFeedback],
+    inputs: Tensor,
+    shifted: Callable[[Tensor, str], Tensor],
+) -> dict[str, Tensor]:
     """Return the rates of the layers in a pass of ``inputs`` in evaluation mode, with what is ``shifted`` by the noise
-    of a label: the output of hidden layers, and inputs that are no such outputs."""
-    learning = _learning(twin)
+    of a label: outputs that reach a layer which is ``learning``, and inputs of such layers that are no outputs."""
     hidden = {layer.below for layer in learning.values() if layer.below}
     layers = {name: twin.get_submodule(name) for name in (*learning, *hidden)}
     found: dict[str, Tensor] = {}
