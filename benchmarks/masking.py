@@ -138,7 +138,7 @@ def mlp(data: Data, middle: Callable[[], nn.Module] = nn.ReLU, width: int = 128)
     """Return an untrained network of two hidden layers."""
     sizes = (data.x[0].numel(), width, width)
     hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), middle())]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, 10))
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, 10)).to(data.x.device)
 
 
 def train(
@@ -182,6 +182,7 @@ def aligned(data: Data, rule: str) -> tuple[nn.Module, nn.Module]:
     config = TrainConfig(rule=rule, hidden=(128, 128), lr=2e-3)
     learner, plain = make_rule(config), build_model(config, shape, 10)  # type: ignore[arg-type]
     learner.initialise(plain)
+    plain.to(data.x.device)
     twin = learner.wrap(plain, shape)
     parameters = dict(twin.named_parameters())
     optimiser = torch.optim.Adam(parameters.values(), lr=config.lr)
@@ -278,6 +279,7 @@ def load(args: argparse.Namespace) -> Data:
     name = "digits" if args.data_root is None else "mnist"
     train_set, test = (load_split(name, split, args.data_root) for split in ("train", "test"))
     test = test.subset(min(args.images, len(test)), 0)
+    train_set, test = train_set.to(args.device), test.to(args.device)
     return Data(train_set.images / 255, train_set.labels, test.images / 255, test.labels, args.eps)
 
 
@@ -316,6 +318,7 @@ def main() -> None:
     parser.add_argument("--eps", type=float, default=0.1, help="radius (default: 0.1)")
     parser.add_argument("--group", choices=["honest", "masked"], help="networks of this group only")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="networks whose name holds one of these")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="also write it between the markers of this page")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -328,7 +331,7 @@ def main() -> None:
     say("| network | PGD-10 | all that is known | gap of the audit, points | warnings | alarm |")
     say("|---|---|---|---|---|---|")
     for seed, group in enumerate((honest, masked)):
-        with seeded(seed, torch.device("cpu")):
+        with seeded(seed, torch.device(args.device)):
             for entry in group(data) if args.group in (None, group.__name__) else ():
                 if args.only is None or any(text in entry.name for text in args.only):
                     say(row_of(entry, data, counts))

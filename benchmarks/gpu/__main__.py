@@ -94,6 +94,7 @@ def together(parts: Sequence[Part], device: str) -> Iterator[list[Part]]:
 def run(parts: Sequence[Part], args: argparse.Namespace, record: Record) -> None:
     """Run the parts, each within its share of what is left of the time."""
     total = 60 * args.minutes
+    few = max(1.0, 1 / sum(part.share for part in parts))  # those that are wanted share the time of those that are not
     given = {"device": args.device, "data-root": args.data_root, "so-far": args.out / "gpu.json"}
     log = args.out / "gpu.log"
     for group in together(parts, args.device):
@@ -101,7 +102,7 @@ def run(parts: Sequence[Part], args: argparse.Namespace, record: Record) -> None
         with ThreadPoolExecutor(len(group)) as pool:
             jobs = []
             for part in group:
-                seconds = min(left, total * (part.share if len(parts) > 1 else 1.0))
+                seconds = min(left, total * part.share * few)
                 command = [*WORK, part.name]
                 jobs.append(pool.submit(run_part, part, command, seconds=seconds, log=log, **given))
             for job in as_completed(jobs):

@@ -4,7 +4,7 @@ as the minutes go."""
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -178,7 +178,7 @@ def paper(setup: Setup, report: Report) -> None:
 
 def profile_of_rehearsal() -> Profile:
     """Return what stands for the paper's profile in a rehearsal."""
-    return PROFILES["smoke"]().changed([*REHEARSED, "epochs=4"])
+    return replace(PROFILES["smoke"]().changed([*REHEARSED, "epochs=4"]), name="rehearsal")
 
 
 def drawing_seconds(so_far: Path | None) -> float:

@@ -34,8 +34,8 @@ PARTS = {
     for part in (
         Part("tests", "the tests marked `cuda`", "pytests:tests", 0.3, True, ("pytest",)),
         Part("equality", "steps on the device are the steps of the CPU", "equality:equality", 0.3, True),
-        Part("resume", "`kill -9` and resume, bit-identical", "resume:resume", 0.2, True),
-        Part("training", "training against eager and compiled PyTorch and the floor", "speed:training", 0.25),
+        Part("resume", "`kill -9` and resume, bit-identical", "resume:resume", 0.3, True),
+        Part("training", "training against eager and compiled PyTorch and the floor", "speed:training", 0.3),
         Part("landscape", "`benchmarks.landscape` on the device", "speed:landscape", 0.1),
         Part("surface", "`benchmarks.surface` on the device", "speed:surfaces", 0.06),
         Part("robustness", "`benchmarks.robustness` on the device", "speed:robustness", 0.1),

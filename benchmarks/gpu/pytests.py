@@ -19,11 +19,14 @@ class Outcomes:
 
     def __init__(self, report: Report) -> None:
         self.report = report
+        self.ran = 0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.removeprefix("tests/")
         if report.when == "call" or report.failed:
-            self.report.check(name, report.passed, "" if report.passed else f"in its {report.when}: see the log")
+            self.ran += not report.skipped
+            passed = None if report.skipped else report.passed
+            self.report.check(name, passed, "" if report.passed else f"in its {report.when}: see the log")
         elif report.skipped:
             self.report.check(name, None, report.longrepr[2] if isinstance(report.longrepr, tuple) else "")
 
@@ -50,7 +53,10 @@ def tests(setup: Setup, report: Report) -> None:
     workers = min(WORKERS, os.cpu_count() or 1)
     together = ["-n", str(workers)] if setup.device == "cuda" and not missing(["xdist"]) else []
     words = ["-m", "cuda", "-q", "-p", "no:cacheprovider", f"--basetemp={setup.folder}/tests", *together, *chosen]
-    status = pytest.main(words, plugins=[Outcomes(report)])
+    outcomes = Outcomes(report)
+    status = pytest.main(words, plugins=[outcomes])
+    if setup.device == "cuda" and chosen and not outcomes.ran:
+        report.check("some test that is marked runs", False, "each skipped itself, though there is a GPU")
     report.line(f"{len(chosen)} files")
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise SystemExit(int(status))
