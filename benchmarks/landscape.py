@@ -239,7 +239,7 @@ def peer_rows(args: argparse.Namespace) -> list[Row]:
         model, batch = make_network(name, args)
         with sdpa_kernel(SDPBackend.MATH):
             for peer in peers(model, batch):
-                for row in (_peer_product, _peer_top, _peer_trace):
+                for row in (PEER_WORK[work] for work in args.work):
                     rows.append(row(name, model, batch, peer, args))
                     print(rows[-1], flush=True)
     return rows
@@ -280,6 +280,9 @@ def _peer_trace(name: str, model: nn.Module, batch: Batch, peer: Peer, args: arg
     need_theirs = math.ceil(float(theirs.std() / (0.02 * theirs.mean())) ** 2)
     title = f"{name}: products for a trace to 2 %, {peer.name}"
     return Row(title, str(need), str(need_theirs), need_theirs / need, ">= 1", need_theirs >= need)
+
+
+PEER_WORK = {"product": _peer_product, "top": _peer_top, "trace": _peer_trace}
 
 
 def layers_row(args: argparse.Namespace) -> list[Row]:
@@ -389,6 +392,9 @@ def main() -> None:
         "--only", nargs="+", choices=[*ROWS, *TABLES], default=list(ROWS), help="rows (default: those of PyHessian)"
     )
     parser.add_argument("--models", nargs="+", choices=NETWORKS, default=NETWORKS, help="of peers (default: all)")
+    parser.add_argument(
+        "--work", nargs="+", choices=list(PEER_WORK), default=list(PEER_WORK), help="against peers (default: all)"
+    )
     parser.add_argument("--many", type=int, default=50_000, help="samples of the row `samples` (default: 50,000)")
     parser.add_argument("--threads", type=int, help="threads (default: torch's)")
     args = parser.parse_args()

@@ -104,9 +104,10 @@ class Blocks:
         (...)
         >>> inputs = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
         >>> blocks = Blocks(HessianOperator(model, torch.nn.MSELoss(), (inputs, torch.zeros(2, 1))), by="layer")
-        >>> {name: round(float(pairs.values[0]), 4) for name, pairs in blocks.eigenpairs(k=1).items()}
+        >>> pairs = blocks.eigenpairs(k=1)
+        >>> {name: round(float(found.values[0]), 4) for name, found in pairs.items()}
         {'0': 8.0, '1': 10.0}
-        >>> {name: round(found.value, 4) for name, found in blocks.traces().items()}
+        >>> {name: round(found.value, 4) for name, found in blocks.traces(deflate=pairs).items()}
         {'0': 10.0, '1': 10.0}
     """
 

@@ -158,6 +158,8 @@ class HessianOperator(OperatorAlgebra):
         """Return ``H v`` for each row of ``vectors``: (K, P) -> (K, P), or (P,) -> (P,)."""
         rows = vectors.reshape(-1, self.dim).to(self.dtype)
         total = torch.zeros_like(rows)
+        if len(rows) == 0:
+            return total.reshape(vectors.shape)
         for graph, weight in self._graphs():
             self._add_products(total, graph, rows, self._weights.scale(weight))
         self.n_products += len(rows)

@@ -7,9 +7,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from landscape import Blocks, Eigenpairs, SpectralDensity
-    from reports.analyses.analysis import Show
-    from reports.analyses.hessian import Hessian
-    from reports.analyses.spectrum import Spectrum
+    from reports.analyses.analysis import Progress, Show
 
 BY_HELP = (
     "also of each group of parameters: 'layer' (weights and biases of a module), 'block' (names as far as their first "
@@ -17,28 +15,38 @@ BY_HELP = (
 )
 
 
-def hessian_rows(analysis: "Hessian", blocks: "Blocks", largest: float, name: str, show: "Show") -> "DataFrame":
+def hessian_rows(
+    blocks: "Blocks",
+    *,
+    k: int,
+    ends: Any,
+    tol: float,
+    trace_tol: float,
+    probes: int,
+    cross: bool,
+    seed: int,
+    largest: float,
+    show: "Show",
+    name: str,
+) -> "DataFrame":
     """Return trace and eigenvalues of each group's block; with ``cross`` also the eigenvalues of what lies outside of
     the blocks, and the Frobenius norm of every block.
 
     Args:
-        analysis: its settings.
         blocks: of the matrix.
+        k, ends, tol, trace_tol, probes, cross, seed: settings of the analysis.
         largest: the wanted eigenvalue, the first, of the whole matrix, of which those of the groups are shares.
-        name: of the network.
         show: where progress goes.
+        name: of the network.
     """
     import pandas as pd
 
-    begun, between = time.perf_counter(), analysis.cross
-    settings: dict[str, Any] = {"k": analysis.k, "ends": analysis.ends, "tol": analysis.tol, "seed": analysis.seed}
+    begun = time.perf_counter()
     told = show(f"{name}: eigenvalues by group", "group")
-    pairs = blocks.eigenpairs(between=between, progress=told, **settings)
+    pairs = blocks.eigenpairs(k, ends=ends, tol=tol, between=cross, seed=seed, progress=told)
     after_pairs = time.perf_counter()
     told = show(f"{name}: traces by group", "group")
-    traces = blocks.traces(
-        pairs, tol=analysis.trace_tol, max_probes=analysis.probes, seed=analysis.seed + 1, progress=told
-    )
+    traces = blocks.traces(pairs, tol=trace_tol, max_probes=probes, seed=seed + 1, progress=told)
     after_traces = time.perf_counter()
     total = sum(one.value for one in traces.values())
     rows = [
@@ -51,9 +59,9 @@ def hessian_rows(analysis: "Hessian", blocks: "Blocks", largest: float, name: st
         for group, one in traces.items()
     ]
     rows += [_eigenvalues(group, one, largest, after_pairs - begun) for group, one in pairs.items()]
-    if between:
+    if cross:
         told = show(f"{name}: norms by group", "probe")
-        rows.append(_norms(blocks, analysis.seed + 3, told).assign(seconds=time.perf_counter() - after_traces))
+        rows.append(_norms(blocks, seed + 3, told).assign(seconds=time.perf_counter() - after_traces))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -89,11 +97,13 @@ def _norms(blocks: "Blocks", seed: int, told: Any) -> "DataFrame":
     )
 
 
-def spectrum_rows(analysis: "Spectrum", blocks: "Blocks", steps: int, probes: int, show: Any) -> "DataFrame":
+def spectrum_rows(
+    blocks: "Blocks", *, steps: int, probes: int, cross: bool, seed: int, progress: "Progress | None"
+) -> "DataFrame":
     """Return the quadrature of each group's block, and with ``cross`` of what lies outside of the blocks."""
     import pandas as pd
 
     found: dict[str, SpectralDensity] = blocks.densities(
-        steps=steps, probes=probes, between=analysis.cross, seed=analysis.seed, progress=show
+        steps=steps, probes=probes, between=cross, seed=seed, progress=progress
     )
     return pd.concat([one.frame().assign(group=group) for group, one in found.items()], ignore_index=True)

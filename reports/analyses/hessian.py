@@ -198,8 +198,10 @@ class Hessian(Curvature):
         if self.by is not None:
             from landscape import Blocks
 
-            first = float(pairs.frame()["value"].iloc[0])
-            rows.append(hessian_rows(self, Blocks(operator, self.by), first, subject.name, show))
+            settings = ("k", "ends", "tol", "trace_tol", "probes", "cross", "seed")
+            about = {"largest": float(pairs.frame()["value"].iloc[0]), "show": show, "name": subject.name}
+            about |= {name: getattr(self, name) for name in settings}
+            rows.append(hessian_rows(Blocks(operator, self.by), **about))  # type: ignore[arg-type]
         frame = pd.concat(rows, ignore_index=True).assign(n_samples=operator.n_samples)
         frame = frame[[*self.tables[0].usual, *(["share"] if self.by is not None else [])]]
         if self.bootstrap:

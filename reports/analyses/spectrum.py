@@ -100,7 +100,8 @@ class Spectrum(Curvature):
         if self.by is not None:
             told = show(f"{subject.name}: spectra by group", "group")
             blocks = Blocks(operator, self.by)
-            rows = spectrum_rows(self, blocks, self.steps or steps, self.probes or probes, told)
+            budget = {"steps": self.steps or steps, "probes": self.probes or probes}
+            rows = spectrum_rows(blocks, **budget, cross=self.cross, seed=self.seed, progress=told)
             tables["spectrum_groups"] = rows[["group", *tables["spectrum"].columns]]
             checks = [{"group": "all", **checks[0]}]
             checks += [{"group": group, **_summary(SpectralDensity.from_frame(own))} for group, own in _by_group(rows)]
