@@ -55,7 +55,7 @@ def test_every_measure_has_a_row_and_an_interval(runs, tmp_path):
     assert per_loss[["sigma", "sigma_magnitude", "keskar"]].isna().all()
     paths = result.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*(f"sharpness.{e}" for e in ("csv", "json", "pdf", "png"))}
-    assert json.loads(paths[0].with_suffix(".json").read_text())["rescalings"] == {str(runs / "bp0"): []}
+    assert json.loads(paths[0].with_suffix(".json").read_text())["checks"] == []
 
 
 def test_scaling_layers_changes_one_half_of_the_measures():
@@ -82,11 +82,17 @@ def test_scaling_layers_changes_one_half_of_the_measures():
 
 
 def test_what_cannot_be_rescaled_is_named():
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Tanh(), torch.nn.Linear(8, 10))
-    found = load(net, dataset="digits", device="cpu").sharpness(samples=100, measures=["rescaled"])
+    nets = {
+        name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), between, torch.nn.Linear(8, 10))
+        for name, between in (("tanh", torch.nn.Tanh()), ("gelu", torch.nn.GELU()))
+    }
+    found = load(nets, dataset="digits", device="cpu").sharpness(samples=100, measures=["rescaled"])
     frame = found.frame()
     assert frame.loc[frame["measure"] == "trace_min", "value"].isna().all()
-    assert "2, a Tanh, is not positively homogeneous" in str(found)
+    told = str(found).splitlines()
+    assert any(line.startswith("tanh: ") and "2, a Tanh, is not positively homogeneous" in line for line in told)
+    assert any(line.startswith("gelu: ") and "2, a GELU, is not positively homogeneous" in line for line in told)
+    assert [row["checkpoint"] for row in found.origin["checks"]] == ["tanh", "gelu"]
 
 
 def test_at_loss_takes_the_first_checkpoint_that_has_it(runs, tmp_path):

@@ -84,8 +84,10 @@ class Sharpness(SharpnessSettings):
         """Return the network given, or that of its run which first has the loss asked for."""
         if self.at_loss is None:
             return super().load(loading, path, given)
-        before, lowest = None, float("inf")
-        for file in kept_checkpoints(path):
+        before, lowest, kept = None, float("inf"), kept_checkpoints(path)
+        if len(kept) == 1:
+            warnings.warn(f"{given} kept its final checkpoint only: train with --checkpoint-every 1", stacklevel=2)
+        for file in kept:
             subject = super().load(loading, file, given)
             loss = mean_loss(subject)
             lowest = min(lowest, loss)
@@ -117,7 +119,8 @@ class Sharpness(SharpnessSettings):
         from reports.analyses.sharpness_rows import Rows
 
         rows = Rows(self, subject, show, self.tables[0])
-        return Found(tables={"sharpness": rows.frame()}, record={"rescalings": {subject.name: rows.notes}})
+        frame = rows.frame()
+        return Found(tables={"sharpness": frame}, checks=[{"note": note} for note in rows.notes])
 
     @classmethod
     def stored(
@@ -142,7 +145,7 @@ class Sharpness(SharpnessSettings):
         frame = found.tables["sharpness"]
         shown = frame[frame["layer"] == ""].dropna(axis="columns", how="all")
         columns = ["checkpoint", *(n for n in self.tables[0].names() if n in shown and n not in ("layer", "n_samples"))]
-        notes = [f"{name}: {note}" for name, own in found.record.get("rescalings", {}).items() for note in own]
+        notes = [f"{row['checkpoint']}: {row['note']}" for row in found.checks]
         return "\n".join([render(shown[columns]), *notes])
 
     @classmethod
@@ -169,8 +172,6 @@ def kept_checkpoints(given: Path) -> list[Path]:
     final = [folder / "ckpt.pt"] if (folder / "ckpt.pt").is_file() else []
     if not final or (given.is_file() and given != final[0]):
         raise InputError(f"{given} is no run folder: --at-loss chooses among the checkpoints of a run")
-    if not kept:
-        warnings.warn(f"{folder} kept its final checkpoint only: train with --checkpoint-every 1", stacklevel=2)
     return kept + final
 
 

@@ -10,9 +10,10 @@ from pandas import DataFrame
 
 from reports.figures import layout, marks
 from reports.figures.series import place_of, require, rule_name
-from reports.style import DOUBLE, GREY, Look, cycle_look, rule_look, styled
+from reports.style import DOUBLE, GREY, Look, rule_look, styled
 
 _ALL = Look(colour=GREY, marker="D", linestyle="-")
+_SETTING, _MARKERS = "#a9a9a9", "PX*hpd<>"  # of settings, whose colours no rule has
 _LONGEST = 46  # characters of a quantity
 
 
@@ -62,8 +63,8 @@ def looks_of(over: list[str]) -> dict[str, tuple[str, Look]]:
         elif own is not None and not one.startswith("psi"):
             found[one] = rule_name(rule, float(angle) if angle else None), own
         else:
-            others += 1  # the first look is BP's
-            found[one] = one.replace("psi", "Ψ"), cycle_look(others)
+            look = Look(colour=_SETTING, marker=_MARKERS[others % len(_MARKERS)], linestyle="-")
+            found[one], others = (one.replace("psi", "Ψ"), look), others + 1
     return found
 
 
