@@ -128,7 +128,13 @@ def direction(case: Case) -> AuditLine:
     if isinstance(followed_by, Approximated) and case.gradient == "true":
         return _skipped(check, "the backward pass is another one on purpose")
     if followed_by is None:
-        value = _slope_cosine(case)
+        value, flat = _slope_cosine(case)
+        if flat > 0.5:
+            message = (
+                f"the network is flat around {100 * flat:.0f} % of the images (it rounds), yet its gradient is not 0: "
+                "a substitute for one, as --bpda makes; whether it serves, the other checks tell"
+            )
+            return _line(check, False, value, COSINE, message, verdict="inconclusive")
         message = f"cosine of the gradient with the loss's slopes along random directions: {value:.3f} (1 if it is one)"
         return _line(check, value < COSINE, value, COSINE, message)
     followed = case.gradients(followed_by, cross_entropy)
@@ -137,9 +143,9 @@ def direction(case: Case) -> AuditLine:
     return _line(check, value < COSINE, value, COSINE, message)
 
 
-def _slope_cosine(case: Case) -> float:
+def _slope_cosine(case: Case) -> tuple[float, float]:
     """Return the median over images of the cosine between what the gradient says of some random directions and what
-    finite differences say of them."""
+    finite differences say of them, and the share of the images with a gradient where they say that nothing changes."""
     try:
         exact, step = case.exact, 1e-6
         exact.model(exact.images[:2])
@@ -157,7 +163,9 @@ def _slope_cosine(case: Case) -> float:
             said.append((gradient * move.flatten(1)).sum(1))
     cosine = F.cosine_similarity(torch.stack(said), torch.stack(found), dim=0)
     moving = gradient.norm(dim=1) > 0  # a zero gradient is another check's affair
-    return cosine[moving].median().item() if moving.any() else 1.0
+    if not moving.any():
+        return 1.0, 0.0
+    return cosine[moving].median().item(), (torch.stack(found) == 0).all(0)[moving].double().mean().item()
 
 
 def zero_gradients(case: Case) -> AuditLine:

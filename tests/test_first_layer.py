@@ -8,9 +8,12 @@ import torch
 from robust_nets import held_out, trained
 from torch import nn
 
-from robustness import square
-from robustness.attacks import Batch
-from robustness.first_layer import cut_after_first_layer
+from robustness import auto_pgd, fast_boundary, square
+from robustness.attacks import Batch, input_gradient
+from robustness.auto_pgd import apgd, apgd_targeted
+from robustness.fast_boundary import fab
+from robustness.first_layer import FirstLayer, Whole, cut_after_first_layer, followed
+from robustness.losses import cross_entropy
 from robustness.square import SquareAttack
 
 DOUBLE = torch.float64
@@ -125,3 +128,76 @@ def test_square_finds_what_it_finds_with_full_passes(monkeypatch):
     assert 0.2 < fooled.double().mean() < 1
     torch.testing.assert_close(found["cut"], found["whole"])
     assert passes["cut"] < passes["whole"] / 4  # full ones, of images
+
+
+class Halved(torch.autograd.Function):
+    """The identity, whose gradient is half of the true one."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / 2
+
+
+def as_batch(model, images, labels, follow=None):
+    numbers = range(len(images))
+    return Batch(model=model, gradient_model=follow or model, images=images, labels=labels, numbers=numbers)
+
+
+def test_the_slope_of_a_cut_network_is_autograds_and_its_outputs_lie_between():
+    model, images, labels = network(Affine()), some_images(), torch.arange(6)
+    net = followed(as_batch(model, images, labels))
+    assert isinstance(net, FirstLayer)
+    passed = net.passed(images)
+    torch.testing.assert_close(passed, net.outputs(images)[0])
+    for found, expected in zip(
+        net.slope(passed, labels, cross_entropy), input_gradient(model, images, labels, cross_entropy), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+    between = torch.lerp(images, images.flip(0), 0.3)
+    torch.testing.assert_close(torch.lerp(passed, passed.flip(0), 0.3), net.passed(between))
+
+
+def test_a_gradient_that_is_not_that_of_the_weights_is_followed_as_it_is():
+    """A mask, a backward path of feedback, and a network without a gradient must not be repaired by the way."""
+    images, labels, plain = some_images(), torch.arange(6), network()
+    masked = network(Function(Halved.apply))
+    assert cut_after_first_layer(masked, images) is not None  # its answers are those of the cut network
+    for model, follow in ((masked, masked), (plain, masked), (network(Function(lambda x: x.detach())),) * 2):
+        net = followed(as_batch(model, images, labels, follow))
+        assert isinstance(net, Whole)
+        assert net.model is follow
+
+
+@pytest.mark.parametrize("attack", [fab(steps=15), fab(steps=15, norm="l2"), apgd_targeted(steps=15), apgd(steps=15)])
+def test_attacks_find_what_they_find_in_full_passes(attack, monkeypatch):
+    images, labels = held_out(40, dtype=DOUBLE)
+    model = copy.deepcopy(trained()).double()
+    batch, eps = as_batch(model, images, labels), 0.08 if attack.norm == "linf" else 0.6
+    found = {}
+    for kind in ("cut", "whole"):
+        if kind == "whole":
+            for module in (auto_pgd, fast_boundary):
+                monkeypatch.setattr(module, "followed", lambda batch: Whole(batch.gradient_model))
+        found[kind] = attack.on(batch, restart=0, stop_when_fooled=True)(eps, torch.arange(40))
+    fooled = model(found["whole"]).argmax(1) != labels
+    assert 0.1 < fooled.double().mean() < 1
+    torch.testing.assert_close(found["cut"][fooled], found["whole"][fooled])
+    assert ((model(found["cut"]).argmax(1) != labels) == fooled).all()
+
+
+@pytest.mark.parametrize("attack", [fab(steps=15), apgd_targeted(steps=15)])
+def test_how_many_targets_go_together_changes_nothing(attack, monkeypatch):
+    images, labels = held_out(40, dtype=DOUBLE)
+    model = copy.deepcopy(trained()).double()
+    found = []
+    for most in (1, 128):
+        for module in (auto_pgd, fast_boundary):
+            monkeypatch.setattr(module, "AT_ONCE", most)
+        perturber = attack.on(as_batch(model, images, labels), restart=0, stop_when_fooled=True)
+        found.append(model(perturber(0.06, torch.arange(40))).argmax(1) != labels)
+    assert found[0].any()
+    assert found[0].equal(found[1])

@@ -61,9 +61,7 @@ class Attack(Attacks, Analysis):
     """
 
     name: ClassVar[str] = "attack"
-    version: ClassVar[int] = (
-        5  # Square in L2, of `auto` and of the audit; 4: steps and restarts of several attacks as one
-    )
+    version: ClassVar[int] = 5  # Square in L2, as a part of `auto` and in the audit; a stronger yardstick
     summary: ClassVar[str] = "accuracy against epsilon under adversarial attacks, and whether to believe it"
     tables: ClassVar[tuple[Table, ...]] = (
         Table(
