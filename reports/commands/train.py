@@ -122,5 +122,6 @@ def summary(runs: "list[RunFolder]") -> str:
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
         diverged = {"diverged": "yes"} if read_record(run_folder.path / "done.json")["diverged"] else {}
         columns = run_columns(TrainConfig.from_dict(run_folder.read_config()["config"]), int(last["epoch"]))
-        rows.append({"run": str(run_folder.path), **columns, **{name: last[name] for name in names}, **diverged})
-    return render(pd.DataFrame(rows))
+        measured = {name.replace("accuracy", "acc"): last[name] for name in names}
+        rows.append({"run": str(run_folder.path), **columns, **measured, **diverged})
+    return render(pd.DataFrame(rows).dropna(axis="columns", how="all"))  # no angle where no rule has one
