@@ -17,7 +17,8 @@ from training.rules.wrapping import uses, weight_layers
 
 STEP = 100  # bytes of a step number and its place in a list and a dictionary
 FLOAT = 4  # bytes: weights, feedback and all that goes with them are float32
-ADVICE = "give fewer --hidden units, a smaller --expansion or --snapshot-sketch, or fewer networks at once (--stack)"
+ADVICE = "give fewer --hidden units, a smaller --expansion, --snapshot-sketch or --monitor-k, or fewer networks at "
+ADVICE += "once (--stack)"
 
 
 def mlp_layers(config: TrainConfig, features: int, classes: int) -> list[LayerSize]:
@@ -112,6 +113,18 @@ def _sized(config: TrainConfig) -> tuple[object, ...]:
     rule = config.rule, config.expansion, config.feedback_density
     steps = config.epochs, config.batch_size, config.train_size
     return *rule, config.hidden, config.optimiser, config.momentum > 0, config.snapshot_sketch, *steps
+
+
+def require_room_to_search(config: TrainConfig, weights: int, device: torch.device) -> None:
+    """Refuse a monitor whose search for eigenvectors no memory holds: its basis is made anew at each measurement.
+
+    Raises:
+        InputError: it needs more than there is.
+    """
+    if config.monitor != "none":
+        rows = min(max(2 * config.monitor_k + 30, 40), weights)
+        what = f"a search for {config.monitor_k:,} eigenvectors"
+        require_memory({"basis": FLOAT * rows * weights}, what, "give a smaller --monitor-k", device=device)
 
 
 def snapshot_count(total_steps: int, every: int) -> int:

@@ -103,9 +103,10 @@ def report_monitors(runs: "list[RunFolder]") -> None:
     if measured:
         shares = sorted({f"{100 * one['share']:.1f}" for one in measured}, key=float)
         counts = sorted({one["measurements"] for one in measured})
-        share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
-        count = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
-        print(f"curvature: {count} measurements a run, {share} % of the time", file=sys.stderr)
+        share, count = (" to ".join(dict.fromkeys(map(str, (ends[0], ends[-1])))) for ends in (shares, counts))
+        more = "; --monitor-every or a larger --monitor-share give more" if counts[0] == 1 else ""
+        plural = "" if counts[-1] == 1 else "s"
+        print(f"curvature: {count} measurement{plural} a run, {share} % of the time{more}", file=sys.stderr)
 
 
 def summary(runs: "list[RunFolder]") -> str:
