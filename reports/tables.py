@@ -148,8 +148,14 @@ def provenance(
     }
 
 
+WIDEST, STACKED = 100, 80  # characters of a line: a table that is wider is stacked, in parts of at most so many
+_LONG = 20  # characters of a name: what a path has more makes no table wide
+
+
 def render(frame: pd.DataFrame, *, digits: int = 5) -> str:
-    """Return ``frame`` as an aligned text table for a terminal; missing values are blank."""
+    """Return ``frame`` as an aligned text table for a terminal; missing values are blank. A table that is wider than
+    :data:`WIDEST` becomes several below each other, each with the leading columns of text; where those are wide
+    themselves they come first, and a row is known by its number."""
 
     def cell(value: Any) -> str:
         if value is None or (isinstance(value, float) and value != value):
@@ -159,10 +165,37 @@ def render(frame: pd.DataFrame, *, digits: int = 5) -> str:
     columns = [[str(name), *(cell(v) for v in frame[name].tolist())] for name in frame.columns]
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     widths = [max(map(len, column)) for column in columns]
-    rows = zip(*columns, strict=True)
+    if sum(widths) - max(0, widths[0] - _LONG) + 2 * (len(widths) - 1) <= WIDEST:
+        return _aligned(columns, numeric)
+    heads = max(1, numeric.index(True) if True in numeric else 1)
+    repeated, right, parts = columns[:heads], numeric[:heads], list[str]()
+    if sum(widths[:heads]) + 2 * heads > STACKED * 2 // 3:
+        repeated, right = [["", *map(str, range(1, len(frame) + 1))]], [True]
+        parts.append(_aligned([*repeated, *columns[:heads]], [*right, *numeric[:heads]]))
+    room = STACKED - sum(max(map(len, column)) + 2 for column in repeated)
+    for places in _fitting(widths[heads:], room):
+        chosen = [heads + i for i in places]
+        parts.append(_aligned([*repeated, *(columns[i] for i in chosen)], [*right, *(numeric[i] for i in chosen)]))
+    return "\n\n".join(parts)
+
+
+def _fitting(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Return the places of columns of these widths in as few runs as fit into ``room``, each at least one column."""
+    runs: list[list[int]] = []
+    left = -1
+    for place, width in enumerate(widths):
+        if width > left:
+            runs.append([])
+            left = room
+        runs[-1].append(place)
+        left -= width + 2
+    return runs
+
+
+def _aligned(columns: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Return columns of text side by side, each with its name first."""
+    widths = [max(map(len, column)) for column in columns]
     return "\n".join(
-        "  ".join(
-            t.rjust(w) if right else t.ljust(w) for t, w, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in rows
+        "  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
     )

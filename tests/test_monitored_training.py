@@ -174,6 +174,17 @@ def test_the_store_keeps_it_with_the_run(tmp_path):
     assert main(["runs", "verify", "--store", str(tmp_path / "store"), "--quiet"]) == 0
 
 
+@pytest.mark.parametrize(("k", "what"), [("900", "training needs"), ("100", "a search for 100 eigenvectors needs")])
+def test_a_search_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path, capsys, monkeypatch, k, what):
+    monkeypatch.setattr("alignscape.memory.free_memory", lambda device=None: 4_000_000)
+    wide = ["--hidden", "100", "--optimiser", "sgd", "--rule", "bp", "--monitor", "hessian", "--monitor-k"]
+    assert main([*SMALL, *wide, k, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert what in error
+    assert "--monitor-k" in error
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("flags", [["--monitor-every", "5"], ["--monitor-k", "2"], [*FLAGS, "--monitor-share", ".1"]])
 def test_flags_without_effect_are_refused(tmp_path, capsys, flags):
     assert main([*SMALL, *flags, "--out", str(tmp_path / "run")]) == 2

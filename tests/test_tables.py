@@ -50,6 +50,34 @@ def test_render_aligns_numbers_right_and_blanks_what_is_missing():
     assert render(frame).splitlines() == ["name   value   n", "a     1.2346   1", "long          20"]
 
 
+def cells(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line]
+
+
+def test_a_wide_table_is_stacked_with_its_names_in_each_part():
+    frame = pd.DataFrame({"name": ["a", "b"], **{f"value {i:02d}": [10.0 + i, 0.5] for i in range(12)}})
+    text = render(frame)
+    parts = text.split("\n\n")
+    assert len(parts) == 2
+    assert max(map(len, text.splitlines())) <= 80
+    assert [cells(part)[1][0] for part in parts] == ["a", "a"]
+    assert [cell for part in parts for cell in cells(part)[1][1:]] == [f"{10 + i}" for i in range(12)]
+    narrow = render(frame[list(frame)[:9]])
+    assert len(narrow.splitlines()) == 3  # 94 characters
+
+
+def test_rows_with_long_names_are_known_by_their_numbers():
+    names = ["/a/folder/of/some/length/" + "x" * 40 + end for end in "ab"]
+    frame = pd.DataFrame({"checkpoint": names, "mode": "true", **{f"value {i:02d}": [1.0, 2.0] for i in range(12)}})
+    first, *others = render(frame).split("\n\n")
+    assert cells(first) == [["checkpoint", "mode"], ["1", names[0], "true"], ["2", names[1], "true"]]
+    assert all(cells(part)[2][0] == "2" for part in others)
+    assert sum(len(cells(part)[1]) - 1 for part in others) == 12
+    assert all(len(line) <= 80 for part in others for line in part.splitlines())
+    few = frame[["checkpoint", "value 00", "value 01"]]
+    assert len(render(few).splitlines()) == 3  # a path alone stacks nothing
+
+
 def test_progress_in_a_log_is_a_line_every_tenth(capsys):
     show = ProgressDisplay("work", "image")
     for done in range(101):

@@ -16,7 +16,7 @@ from training.checkpoint import DataInfo
 from training.clock import Clock
 from training.config import TrainConfig
 from training.data import Dataset
-from training.memory import require_room, require_room_for_snapshots
+from training.memory import require_room, require_room_for_snapshots, require_room_to_search
 from training.network import Network, OnEpoch
 from training.precision import products
 from training.rules import find_rule, pinned
@@ -207,6 +207,7 @@ class Session:
         if others := configs[1:]:
             require_room(others, first.rule, first.layers, self.data.classes, device)
         weights = sum(p.numel() for p in first.model.parameters())
+        require_room_to_search(configs[0], weights, device)
         require_room_for_snapshots(configs, [run.path for _, run in todo], weights, first.steps_per_epoch)
 
     def _report(self, report: Standing) -> None:

@@ -18,7 +18,8 @@ from training.rules.wrapping import uses, weight_layers
 STEP = 100  # bytes of a step number and its place in a list and a dictionary
 FLOAT = 4  # bytes: weights, feedback and all that goes with them are float32
 EVALUATED, EVALUATION_BYTES = 20_000, 2**31  # images at once, and the memory that they may take
-ADVICE = "give fewer --hidden units, a smaller --expansion or --snapshot-sketch, or fewer networks at once (--stack)"
+ADVICE = "give fewer --hidden units, a smaller --expansion, --snapshot-sketch or --monitor-k, or fewer networks at "
+ADVICE += "once (--stack)"
 
 
 def mlp_layers(config: TrainConfig, features: int, classes: int) -> list[LayerSize]:
@@ -124,6 +125,18 @@ def samples_at_once(layers: Sequence[LayerSize]) -> int:
     what a layer takes, gives and leaves after its activation is not more than ``EVALUATION_BYTES``."""
     widest = max((max(layer.inputs, layer.outputs or layer.weight[0]) for layer in layers), default=1)
     return max(1, min(EVALUATED, EVALUATION_BYTES // (3 * FLOAT * widest)))
+
+
+def require_room_to_search(config: TrainConfig, weights: int, device: torch.device) -> None:
+    """Refuse a monitor whose search for eigenvectors no memory holds: its basis is made anew at each measurement.
+
+    Raises:
+        InputError: it needs more than there is.
+    """
+    if config.monitor != "none":
+        rows = min(max(2 * config.monitor_k + 30, 40), weights)
+        what = f"a search for {config.monitor_k:,} eigenvectors"
+        require_memory({"basis": FLOAT * rows * weights}, what, "give a smaller --monitor-k", device=device)
 
 
 def snapshot_count(total_steps: int, every: int) -> int:

@@ -256,8 +256,8 @@ class Corruptions(Analysis):
         table = means.assign(cell=cells, column=titles)
         wide = table.pivot_table(index="column", columns="checkpoint", values="cell", aggfunc="first")
         wide = wide.loc[list(dict.fromkeys(titles)), list(dict.fromkeys(means.checkpoint))]
-        title = "% correct [95 % interval]; ratios as they are"
-        return render(wide.rename_axis(title).reset_index()) + "\n(shares of 1 in the CSV files)"
+        title = "% correct [95 % interval]; ratios as they are (shares of 1 in the CSV files)"
+        return f"{title}\n{render(wide.rename_axis('').reset_index())}"
 
     @classmethod
     def merits(cls, table: "DataFrame") -> "DataFrame | None":

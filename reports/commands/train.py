@@ -103,9 +103,10 @@ def report_monitors(runs: "list[RunFolder]") -> None:
     if measured:
         shares = sorted({f"{100 * one['share']:.1f}" for one in measured}, key=float)
         counts = sorted({one["measurements"] for one in measured})
-        share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
-        count = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
-        print(f"curvature: {count} measurements a run, {share} % of the time", file=sys.stderr)
+        share, count = (" to ".join(dict.fromkeys(map(str, (ends[0], ends[-1])))) for ends in (shares, counts))
+        more = "; --monitor-every or a larger --monitor-share give more" if counts[0] == 1 else ""
+        plural = "" if counts[-1] == 1 else "s"
+        print(f"curvature: {count} measurement{plural} a run, {share} % of the time{more}", file=sys.stderr)
 
 
 def summary(runs: "list[RunFolder]") -> str:
@@ -122,5 +123,6 @@ def summary(runs: "list[RunFolder]") -> str:
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
         diverged = {"diverged": "yes"} if read_record(run_folder.path / "done.json")["diverged"] else {}
         columns = run_columns(TrainConfig.from_dict(run_folder.read_config()["config"]), int(last["epoch"]))
-        rows.append({"run": str(run_folder.path), **columns, **{name: last[name] for name in names}, **diverged})
-    return render(pd.DataFrame(rows))
+        measured = {name.replace("accuracy", "acc"): last[name] for name in names}
+        rows.append({"run": str(run_folder.path), **columns, **measured, **diverged})
+    return render(pd.DataFrame(rows).dropna(axis="columns", how="all"))  # no angle where no rule has one

@@ -122,6 +122,7 @@ COMPANY: Mapping[str, tuple[str, ...]] = {
     "train lr_gamma": ("--lr-steps", "1"),
     "train snapshot_dtype": ("--snapshot-every", "5"),
     "train snapshot_sketch": ("--snapshot-every", "5"),
+    "train monitor_share": ("--monitor", "hessian"),
     "attack steps": ("--attack", "pgd"),
     "attack step_size": ("--attack", "pgd"),
     "attack restarts": ("--attack", "pgd"),
