@@ -132,7 +132,8 @@ def test_logits_times_1000_are_caught_where_they_mislead():
     assert line(result, "logits do not saturate").value > 0.3
     # Our own attack climbs log-odds and is not deceived; what others climb is spoken of.
     ours = audited("scaled")
-    assert ours.passed
+    assert warnings(ours) <= {"attack has converged"}  # PGD-10 is some 3 points short of APGD-T, with no mask at work
+    assert line(ours, "attack has converged").value < 0.05
     assert ours.robust_accuracy == pytest.approx(audited("bp").robust_accuracy, abs=0.05)
     assert (
         "of those of the usual cross-entropy, by which other tools are deceived here"
