@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
-from training.captured import CapturedStep
+from training.captured import CapturedStep, recorder_for
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
 from training.data import Dataset, Normalise, Split, load_dataset
@@ -166,7 +166,9 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         (0.02 * torch.randn(*lead, out, n, generator=random)).to(device) for n, out in itertools.pairwise(widths)
     ]
     parameters = {str(i): weight for i, weight in enumerate(weights)}
-    adam = StackOptimiser([case.config()] * networks, parameters, decayed=parameters)
+    recorder = recorder_for(device)
+    configs = [case.config()] * networks
+    adam = StackOptimiser(configs, parameters, decayed=parameters, recorded=recorder is not None)
     x0 = torch.randn(*lead, case.batch, widths[0], generator=random).to(device)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -182,7 +184,8 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         gradients = (delta0.mT @ x, delta1.mT @ x1, delta2.mT @ x2)
         adam.step({str(i): g.float() for i, g in enumerate(gradients)})
 
-    step, batch = CapturedStep(body), torch.zeros(1, device=device)
+    step = CapturedStep(body, recorder, moving=lambda: (*weights, *adam.moving()), what="the floor")
+    batch = torch.zeros(1, device=device)
 
     def run(steps: int) -> None:
         for _ in range(steps):
