@@ -166,9 +166,7 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         (0.02 * torch.randn(*lead, out, n, generator=random)).to(device) for n, out in itertools.pairwise(widths)
     ]
     parameters = {str(i): weight for i, weight in enumerate(weights)}
-    recorder = recorder_for(device)
-    configs = [case.config()] * networks
-    adam = StackOptimiser(configs, parameters, decayed=parameters, recorded=recorder is not None)
+    adam = StackOptimiser([case.config()] * networks, parameters, decayed=parameters)
     x0 = torch.randn(*lead, case.batch, widths[0], generator=random).to(device)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -184,7 +182,7 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         gradients = (delta0.mT @ x, delta1.mT @ x1, delta2.mT @ x2)
         adam.step({str(i): g.float() for i, g in enumerate(gradients)})
 
-    step = CapturedStep(body, recorder, moving=lambda: (*weights, *adam.moving()), what="the floor")
+    step = CapturedStep(body, recorder_for(device), moving=lambda: (*weights, *adam.moving()), what="the floor")
     batch = torch.zeros(1, device=device)
 
     def run(steps: int) -> None:
