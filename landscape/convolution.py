@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _backward = torch.ops.aten.convolution_backward
+_top_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks  # of saved tensors; None where there are none
 
 
 class Geometry(NamedTuple):
@@ -103,10 +104,15 @@ class _Gradient(torch.autograd.Function):
 
 
 class DirectConvolutions(TorchFunctionMode):
-    """Computes the convolutions of a network, and the batch normalisation right behind them, as said above."""
+    """Computes the convolutions of a network, and the batch normalisation right behind them, as said above.
+
+    Attributes:
+        hooked: some of what ran keeps its tensors by hooks, as checkpointed segments do.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.hooked = False
         self._last: tuple[weakref.ref[Tensor], Tensor, Tensor, Tensor | None, Geometry] | None = None
 
     def __torch_function__(
@@ -118,6 +124,10 @@ class DirectConvolutions(TorchFunctionMode):
     ) -> Any:
         """Call ``function``, or what takes its place."""
         kwargs = kwargs or {}
+        if _top_hooks(False) is not None:
+            # A checkpointed segment runs again in the backward pass, outside of this, and must save the same tensors.
+            self.hooked = True
+            return function(*args, **kwargs)
         if function in _CONVOLUTIONS and torch._C._functorch.peek_interpreter_stack() is None:
             return self._convolution(function, *args, **kwargs)
         if function is F.batch_norm and self._last is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.overrides import TorchFunctionMode
 
 
@@ -34,6 +35,14 @@ def analysis_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def holding(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put ``tensors`` in the place of the model's own parameters and buffers, also while gradients are taken: that is
+    when checkpointed segments run again, with what the model holds then."""
+    with _reparametrize_module(model, dict(tensors), tie_weights=True):
+        yield
 
 
 def _cudnn(model: nn.Module) -> bool:

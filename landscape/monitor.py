@@ -323,7 +323,8 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold for the measurements to go on as if nothing had happened, but for the
-        records: tensors and numbers."""
+        records: tensors and numbers. A batch that was kept as samples is no part of it: give ``data`` to a monitor
+        that is to go on."""
         warm = self._searches.warm
         return {
             "pace": self.pace.state(),

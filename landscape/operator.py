@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
@@ -16,7 +17,7 @@ from landscape.convolution import DirectConvolutions
 from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform
 from landscape.distributed import all_sum
 from landscape.graphs import BatchGraph, DifferenceGraph, GaussNewtonGraph, HessianGraph
-from landscape.modes import analysis_mode
+from landscape.modes import analysis_mode, holding
 from landscape.parameters import computing_dtype, flatten, select_parameters, unflatten, unwrapped
 from landscape.weights import BatchWeights, Denominator, mixing_layer, samples_mix
 
@@ -141,6 +142,7 @@ class HessianOperator(OperatorAlgebra):
         self.dtype, self.device = first.dtype, first.device
         self.dim = sum(p.numel() for p in self._parameters.values())
         self.n_products = 0
+        self._runs_again = False
         self._budget = _default_budget(self.device) if memory_budget is None else memory_budget
         self._batches = Batches(data, batch_size=batch_size, transform=transform, device=self.device, dtype=self.dtype)
         if self._batches.is_whole and batch_size is None and mixing_layer(model) is None:
@@ -178,7 +180,8 @@ class HessianOperator(OperatorAlgebra):
             for total, request in zip(totals, requests, strict=True):
                 like = {names[place]: self._parameters[names[place]] for place in request.columns}
                 vectors = list(unflatten(request.vectors.to(self.dtype), like).values())
-                products = graph.products(vectors, request.columns, request.rows)
+                with self._ready():
+                    products = graph.products(vectors, request.columns, request.rows)
                 like = {names[place]: self._parameters[names[place]] for place in request.rows}
                 for place, product in zip(unflatten(total, like).values(), products, strict=True):
                     if product is not None:
@@ -204,7 +207,8 @@ class HessianOperator(OperatorAlgebra):
 
     def _add_products(self, total: Tensor, graph: BatchGraph, rows: Tensor, scale: float) -> None:
         """Add ``scale`` times the graph's curvature times ``rows`` (K, P) to ``total`` in place."""
-        products = graph.products(list(unflatten(rows, self._parameters).values()))
+        with self._ready():
+            products = graph.products(list(unflatten(rows, self._parameters).values()))
         for place, product in zip(unflatten(total, self._parameters).values(), products, strict=True):
             if product is not None:
                 place.add_(product, alpha=scale)
@@ -223,15 +227,26 @@ class HessianOperator(OperatorAlgebra):
         """Return the graph of one batch, and the model's outputs on it."""
         parameters = list(self._parameters.values())
         together = self.dim * batch.size <= _OVERHEAD_BOUND.get(self.device.type, 0)
-        with analysis_mode(self._model), DirectConvolutions():
+        with analysis_mode(self._model), DirectConvolutions() as mode:
             outputs = batch.outputs(self._model, self._tensors)
-            value = batch.loss(self._loss, outputs)
-            if self._hessian == "full":
-                return HessianGraph(value, parameters, together=together), outputs
-            part = GaussNewtonGraph(outputs, self._loss, batch, parameters, together=together)
-            if self._hessian == "ggn":
-                return part, outputs
-            return DifferenceGraph(HessianGraph(value, parameters, together=together), part), outputs
+            self._runs_again = self._runs_again or mode.hooked
+            with self._ready():
+                value = batch.loss(self._loss, outputs)
+                if self._hessian == "full":
+                    return HessianGraph(value, parameters, together=together), outputs
+                part = GaussNewtonGraph(outputs, self._loss, batch, parameters, together=together)
+                if self._hessian == "ggn":
+                    return part, outputs
+                return DifferenceGraph(HessianGraph(value, parameters, together=together), part), outputs
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """Have the model as its graphs were made, where segments of it run again in each product (checkpoints)."""
+        if not self._runs_again:
+            yield
+            return
+        with analysis_mode(self._model), holding(self._model, self._tensors):
+            yield
 
     def _first_pass(self) -> None:
         """Keep the graphs that fit, and sum the loss and its gradient on the way."""
@@ -253,7 +268,7 @@ class HessianOperator(OperatorAlgebra):
             divisor, loss = divisor + weight, loss + graph.loss * scale
             gradient += scale * self._flat(graph.gradient)
             differentiable = differentiable or any(part is not None for part in graph.gradient)
-            size = graph.nbytes() if room > 0 else 0
+            size = self._nbytes(graph) if room > 0 else 0
             room -= size
             if room > 0:
                 graph.gradient = []
@@ -299,8 +314,12 @@ class HessianOperator(OperatorAlgebra):
     def _fitting_batch_size(self) -> int:
         """Return the batch size whose graph takes a quarter of the budget, as a few samples' graph foretells."""
         batch = self._batches.first(4)
-        each = self._graph(batch)[0].nbytes() / batch.size
+        each = self._nbytes(self._graph(batch)[0]) / batch.size
         return int(min(max(self._budget / 4 / max(each, 1), 1), _LARGEST_BATCH))
+
+    def _nbytes(self, graph: BatchGraph) -> int:
+        with self._ready():
+            return graph.nbytes()
 
 
 def _mixed(why: str) -> str:

@@ -129,7 +129,8 @@ def edge_of_stability(optimiser: torch.optim.Optimizer, model: nn.Module) -> Sta
         return None
     lr = max(float(group["lr"]) for _, group in groups)
     # A smaller rate of a group is a larger D there: D^-1 lr is the same.
-    scales = [lr / float(group["lr"]) if group["lr"] else math.inf for _, group in groups]
+    # Where all are zero, at the ends of schedules, they do not differ.
+    scales = [1.0 if lr == 0 else lr / float(group["lr"]) if group["lr"] else math.inf for _, group in groups]
     if isinstance(optimiser, torch.optim.SGD):
         threshold = gradient_descent_threshold(
             lr, first["momentum"], nesterov=first["nesterov"], dampening=first["dampening"]

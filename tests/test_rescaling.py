@@ -190,3 +190,20 @@ def test_a_negative_block_has_no_least_trace():
         minimal_trace({**traces, "2.weight": -1.0}, found)
     with pytest.raises(InputError, match="a block's trace is zero"):
         minimal_trace({name: float(name == "0.weight") for name in traces}, found)
+
+
+def test_without_curvature_there_is_no_least_trace():
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
+    found = rescalings(model, inputs(5, 4))
+    with pytest.raises(InputError, match="the loss has no curvature"):
+        minimal_trace({"0.weight": 0.0, "2.weight": 0.0}, found)
+
+
+def test_the_function_is_checked_on_more_samples_than_the_trials():
+    model, many = nn.Sequential(nn.Linear(4, 5), nn.ReLU6(), nn.Linear(5, 3)).double(), inputs(100, 4)[0]
+    many[:8] *= 0.1  # so that nothing is clipped that the trials see
+    many[8:] *= 20
+    data = many, torch.zeros(100)
+    found = rescalings(model, data)
+    assert found.pairs == [("0", "2")]
+    assert function_change(model, data, found, torch.tensor([0.5], dtype=torch.float64), None) > 0.01

@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from alignscape.errors import InputError
 from landscape import (
@@ -300,6 +301,78 @@ def test_groups_add_up_to_the_loss_of_torch(loss):
     assert around.value(around.centre) == pytest.approx(wanted, rel=1e-12)
     assert float(around.shares @ around.by_group(around.centre)) == pytest.approx(wanted, rel=1e-12)
     assert around.gradient(around.centre)[0] == pytest.approx(wanted, rel=1e-12)
+
+
+class _Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(3, 4).double()
+
+    def forward(self, x):
+        return self.out(x).mT
+
+
+def test_targets_that_are_ignored_by_default_count_for_nothing():
+    inputs = torch.randn(12, 5, 3, generator=generator(1), dtype=torch.float64)
+    targets = torch.arange(60).reshape(12, 5) % 4
+    for sample in range(12):
+        targets[sample, 1 + sample % 4 :] = -100
+    targets[3] = -100  # padding only
+    around = LossAround(_Tokens(), LOSS, (inputs, targets), groups=4, batch_size=5)
+    value, gradient = around.gradient(around.centre)
+    slopes = around.slopes(around.centre, around.centre)
+    assert float(around.shares @ around.by_group(around.centre)) == pytest.approx(value, rel=1e-12)
+    assert float(around.shares @ slopes) == pytest.approx(float(gradient @ around.centre), rel=1e-12)
+
+
+def test_a_loss_that_is_no_mean_over_samples_is_refused():
+    model, data = classifier(samples=60)
+    weight = torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64)
+
+    def loss(outputs, targets):
+        return F.cross_entropy(outputs, targets, weight=weight)
+
+    with pytest.raises(InputError, match="batches cannot be averaged"):
+        LossAround(model, loss, data, batch_size=25)
+    whole = LossAround(model, loss, data)
+    assert whole.value(whole.centre) == pytest.approx(float(loss(model(data[0]), data[1]).detach()), rel=1e-12)
+    with pytest.raises(InputError, match="intervals over samples need a loss that is a mean over them"):
+        whole.by_group(whole.centre)
+
+
+class _Segments(nn.Module):
+    def __init__(self, *, checkpointed):
+        super().__init__()
+        self.first, self.middle, self.out = (nn.Linear(*one).double() for one in ((4, 5), (5, 5), (5, 3)))
+        self.checkpointed = checkpointed
+
+    def forward(self, x):
+        x = torch.tanh(self.first(x))
+        x = checkpoint(self._segment, x, use_reentrant=False) if self.checkpointed else self._segment(x)
+        return self.out(x)
+
+    def _segment(self, x):
+        return torch.tanh(self.middle(x))
+
+
+def test_checkpointed_segments_run_again_at_the_weights_asked_for():
+    plain, again = _Segments(checkpointed=False), _Segments(checkpointed=True)
+    again.load_state_dict(plain.state_dict())
+    data = torch.randn(20, 4, generator=generator(1), dtype=torch.float64), torch.arange(20) % 3
+    wanted, found = (LossAround(model, LOSS, data, groups=4) for model in (plain, again))
+    moved, direction = wanted.centre + torch.randn(2, *wanted.centre.shape, generator=generator(2)).double() / 2
+    torch.testing.assert_close(found.gradient(moved), wanted.gradient(moved), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.slopes(moved, direction), wanted.slopes(moved, direction), rtol=1e-12, atol=1e-14)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), plain.parameters(), strict=True))
+
+
+def test_the_worst_case_around_a_stationary_point_is_that_of_the_largest_curvature():
+    model = nn.Linear(3, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    inputs = torch.diag(torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64))
+    around = LossAround(model, nn.MSELoss(), (inputs, torch.zeros(3, 1)))
+    found = worst_case_rise(around, Ball.around(around.centre, 0.1, "one"), steps=100)
+    assert found.value == pytest.approx(12 * 0.1**2, rel=1e-6)  # 36 / 3 along the third axis
 
 
 def test_slopes_are_the_gradients_of_the_groups():

@@ -144,9 +144,19 @@ def test_gaps_are_correlated_with_what_was_measured(runs, tmp_path, capsys):
     assert "rank correlation with the generalisation gap" in capsys.readouterr().out
 
 
+def test_what_sharpness_does_not_measure_is_no_setting_of_it(runs, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["sharpness", str(runs / "bp0"), "--by", "layer"])
+    assert ended.value.code == 2
+    assert "--by" in capsys.readouterr().err
+
+
 def test_a_gap_needs_tables_and_runs(runs, tmp_path, capsys):
     assert main(["compare", str(runs / "bp0"), str(runs / "fa0"), "--gap", "--device", "cpu"]) == 2
     assert "--gap has an effect with --tables only" in capsys.readouterr().err
+    on_training_set = ["--gap", "--tables", "x.csv", "--split", "train", "--device", "cpu"]
+    assert main(["compare", str(runs / "bp0"), str(runs / "fa0"), *on_training_set]) == 2
+    assert "leave --split at test" in capsys.readouterr().err
     cheap = ["--samples", "50", "--measures", "rescaled", "--groups", "0", "--device", "cpu", "--quiet"]
     assert main(["sharpness", str(runs / "fa0"), *cheap, "--out", str(tmp_path)]) == 0
     two = [str(runs / "bp0"), str(runs / "fa0"), "--tables", str(tmp_path / "sharpness.csv"), "--attack", "--gap"]

@@ -108,6 +108,22 @@ def test_rates_of_groups_scale_the_preconditioner():
     torch.testing.assert_close(edge.preconditioner, torch.tensor([4.0, 4.0, 1.0], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_a_rate_of_zero_leaves_the_preconditioner(kind):
+    model = nn.Linear(2, 1)
+    optimiser = kind(model.parameters(), lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    before = edge_of_stability(optimiser, model)
+    optimiser.param_groups[0]["lr"] = 0.0  # the end of a schedule
+    after = edge_of_stability(optimiser, model)
+    assert after.threshold == math.inf
+    if kind is torch.optim.SGD:
+        assert after.preconditioner is None
+    else:
+        torch.testing.assert_close(after.preconditioner, before.preconditioner)
+
+
 def test_nothing_is_said_of_what_is_not_known():
     model = nn.Linear(2, 1)
     assert edge_of_stability(torch.optim.Adagrad(model.parameters()), model) is None

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from alignscape.errors import InputError
 from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform, map_tensors, tensors_in
-from landscape.modes import analysis_mode
+from landscape.modes import analysis_mode, holding
 from landscape.parameters import computing_dtype, flatten, select_parameters, unflatten, unwrapped
 from landscape.traces import Estimate
-from landscape.weights import BatchWeights, Denominator
+from landscape.weights import BatchWeights, Denominator, mixing_layer
 
 _BATCH = 500  # samples a pass, where the caller leaves it to us
 _LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCEWithLogitsLoss)
@@ -39,7 +39,8 @@ class LossAround:
         shares: (G,) float64, what each group counts for; they sum to 1.
 
     Raises:
-        InputError: no matching parameter or sample, weights that are not finite.
+        InputError: no matching parameter or sample, weights that are not finite, a loss of a batch that is not the
+            mean of those of its parts.
 
     Example:
         >>> import torch
@@ -87,6 +88,7 @@ class LossAround:
         )
         self.n_samples = sum(batch.size for batch in self._batches)
         self.n_groups = max(1, min(groups, self.n_samples))
+        self._check_batches_add_up()
         counts = torch.zeros(self.n_groups, dtype=torch.float64)
         for batch, places in self._grouped():
             counts.index_add_(0, places, self._sample_weights(batch))
@@ -111,8 +113,9 @@ class LossAround:
         with analysis_mode(self._model):
             for batch in self._batches:
                 if (weight := self._weights.of(batch)) > 0:
-                    scaled = batch.loss(self._loss, self._outputs(batch, at)) * self._weights.scale(weight)
-                    gradient += torch.autograd.grad(scaled, at)[0]
+                    with holding(self._model, self._tensors(at)):
+                        scaled = batch.loss(self._loss, self._outputs(batch, at)) * self._weights.scale(weight)
+                        gradient += torch.autograd.grad(scaled, at)[0]
                     total += float(scaled.detach())
         return total / self._total, gradient / self._total
 
@@ -131,15 +134,38 @@ class LossAround:
         at, parts = weights.detach().requires_grad_(), []
         with analysis_mode(self._model):
             for batch, places in self._grouped():
-                losses = self._losses(batch, self._outputs(batch, at))
-                dummy = torch.ones_like(losses, requires_grad=True)
-                (gradient,) = torch.autograd.grad(losses, at, dummy, create_graph=True)
-                (slopes,) = torch.autograd.grad(gradient @ direction, dummy)
+                with holding(self._model, self._tensors(at)):
+                    losses = self._losses(batch, self._outputs(batch, at))
+                    dummy = torch.ones_like(losses, requires_grad=True)
+                    (gradient,) = torch.autograd.grad(losses, at, dummy, create_graph=True)
+                    (slopes,) = torch.autograd.grad(gradient @ direction, dummy)
                 parts.append((places, slopes**power))
         return self._group_means(parts)
 
+    @functools.cached_property
+    def _objection(self) -> str | None:
+        """Why the loss of a batch, where it is none of torch's, is no mean over samples; None where it is one."""
+        if self._weights.known:
+            return None
+        again = functools.partial(self._outputs, weights=self.centre)
+        batch = next(iter(self._batches))
+        with analysis_mode(self._model), torch.no_grad():
+            return self._weights.objection(batch, again(batch), again)
+
+    def _check_batches_add_up(self) -> None:
+        if self._batches.is_whole and len(self._batches) == 1:
+            return
+        if (layer := mixing_layer(self._model)) is not None:
+            raise InputError(f"{layer} computes with the statistics of its batch: give all samples as one batch")
+        if self._objection is not None:
+            raise InputError(self._objection)
+
     def _outputs(self, batch: Batch, weights: Tensor) -> Any:
-        return batch.outputs(self._model, {**self._rest, **unflatten(weights, self.parameters)})
+        return batch.outputs(self._model, self._tensors(weights))
+
+    def _tensors(self, weights: Tensor) -> dict[str, Tensor]:
+        """Return parameters and buffers at ``weights`` (P,)."""
+        return {**self._rest, **unflatten(weights, self.parameters)}
 
     def _grouped(self) -> Iterator[tuple[Batch, Tensor]]:
         """Yield each batch with the group of each of its samples (n,)."""
@@ -162,15 +188,17 @@ class LossAround:
         """Return what each sample of a batch counts for, float64 (n,)."""
         if self._weights.reduction == "sum" or not self._weights.known:
             return torch.ones(batch.size, dtype=torch.float64)
-        if _unreduced(self._loss) is not None:
+        if _unreduced(self._loss, batch) is not None:
             return torch.full((batch.size,), self._weights.of(batch) / batch.size, dtype=torch.float64)
         return torch.tensor([self._weights.of(batch.cut(i, i + 1)) for i in range(batch.size)], dtype=torch.float64)
 
     def _losses(self, batch: Batch, outputs: Any) -> Tensor:
         """Return the loss of each sample (n,)."""
-        unreduced = _unreduced(self._loss)
+        unreduced = _unreduced(self._loss, batch)
         if unreduced is not None:
             return unreduced(outputs, *batch.targets).reshape(batch.size, -1).mean(dim=1)
+        if self._objection is not None:
+            raise InputError(f"intervals over samples need a loss that is a mean over them: {self._objection}")
         if not batch.can_be_cut or any(t.dim() == 0 or len(t) != batch.size for t in tensors_in(outputs)):
             raise InputError("intervals over samples need outputs and targets whose first axis is that of the samples")
 
@@ -181,10 +209,13 @@ class LossAround:
         return torch.stack([loss_of(place) for place in range(batch.size)])
 
 
-def _unreduced(loss: Loss) -> nn.Module | None:
-    """Return a loss of torch's that gives a number for each sample, None for one that weighs or ignores samples."""
+def _unreduced(loss: Loss, batch: Batch) -> nn.Module | None:
+    """Return a loss of torch's that gives a number for each sample, None for one that weighs samples, or that ignores
+    a target of this batch."""
     plain = type(loss) in _LOSSES and getattr(loss, "weight", None) is None and getattr(loss, "reduction", "") == "mean"
-    if not plain or (isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)) and loss.ignore_index >= 0):
+    if not plain:
+        return None
+    if isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)) and bool((batch.targets[0] == loss.ignore_index).any()):
         return None
     made: Any = copy.copy(loss)
     made.reduction = "none"

@@ -76,7 +76,7 @@ class MinimalEigenvalue:
 
     Attributes:
         value: the smallest found, that of the network rescaled by ``s``.
-        bound: none is smaller, if the matrix is positive semi-definite.
+        bound: none is smaller, if the matrix is positive semi-definite, as far as ``tol`` lets its eigenvectors tell.
         s: (K,).
         pairs: the eigenpair of the rescaled matrix.
         n_problems: eigenproblems that it took.
@@ -127,6 +127,8 @@ def minimal_trace(traces: Mapping[str, float], found: Rescalings) -> MinimalTrac
     fixed = sum(value for name, value in traces.items() if name not in found.exponents)
     rows = np.array([found.exponents[name].tolist() for name in concerned])
     sizes = np.array(list(concerned.values()))
+    if not sizes.any():
+        raise InputError("the trace of every block is zero, at any rescaling: the loss has no curvature here")
     s = _least((rows[sizes > 0], np.log(sizes[sizes > 0])), np.zeros(len(found.pairs)))
     if np.abs(s).max() > _FARTHEST:
         raise InputError("the trace falls without end as layers are scaled against each other: a block's trace is zero")

@@ -15,7 +15,7 @@ from landscape.data import Batches, Data, Transform, map_tensors, tensors_in
 from landscape.modes import analysis_mode
 from landscape.parameters import unwrapped
 
-_SAMPLES = 8
+_SAMPLES, _MANY_SAMPLES = 8, 256  # for each trial, and to check what they found together
 _FACTORS = 0.4, 3.0  # what is tried; a change of the function by one of them is a change
 _SAME, _DIFFERENT = 1e-9, 1e-4  # relative change of the outputs: rounding, and more than that
 _WINDOW = 3  # layers behind a layer, in the order of execution, that may read what it writes
@@ -100,15 +100,16 @@ def rescalings(model: nn.Module, data: Data, *, transform: Transform | None = No
 
 
 def function_change(model: nn.Module, data: Data, found: Rescalings, s: Tensor, transform: Transform | None) -> float:
-    """Return by how much, relative to the largest output, the function of a network rescaled by ``s`` differs."""
-    trial = _Trial(unwrapped(model), data, transform)
+    """Return by how much, relative to the largest output, the function of a network rescaled by ``s`` differs, on more
+    samples than the trials: a clipped activation is homogeneous on those that it does not clip."""
+    trial = _Trial(unwrapped(model), data, transform, samples=_MANY_SAMPLES)
     return trial.difference(found.rescaled(trial.parameters, s))
 
 
 class _Trial:
     """A few samples through a network with other weights, in float64."""
 
-    def __init__(self, model: nn.Module, data: Data, transform: Transform | None) -> None:
+    def __init__(self, model: nn.Module, data: Data, transform: Transform | None, *, samples: int = _SAMPLES) -> None:
         self.model = model
         self.parameters = {name: p.detach().double() for name, p in model.named_parameters()}
         self.buffers = {
@@ -116,7 +117,7 @@ class _Trial:
         }
         device = next(iter(self.parameters.values())).device
         dtype = next(model.parameters()).dtype
-        batches = Batches(data, batch_size=_SAMPLES, transform=transform, device=device, dtype=dtype)
+        batches = Batches(data, batch_size=samples, transform=transform, device=device, dtype=dtype)
         self.batch = next(iter(batches)).map(lambda t: t.double() if t.is_floating_point() else t)
         self.order: list[str] = []  # of execution
         self.not_homogeneous: dict[str, int] = {}  # modules without weights, and how many layers came before

@@ -100,9 +100,10 @@ def first_order_rise(around: LossAround, ball: Ball) -> Estimate:
 def worst_case_rise(around: LossAround, ball: Ball, *, steps: int = 20) -> Estimate:
     """Return the largest rise that ``steps`` steps of ascent find in the ball: the worst case is at least that.
 
-    Projected steepest ascent from the first-order point. A step that does not raise the loss is halved, one that does
-    grows by half, and the best point is kept. The interval over samples is that of the rise at that point, which to
-    first order is all: the worst case does not change as its point moves (Danskin's theorem).
+    Projected steepest ascent from the first-order point (a random one where the gradient is zero). A step that does not
+    raise the loss is halved, one that does grows by half, and the best point is kept. The interval over samples is that
+    of the rise at that point, which to first order is all: the worst case does not change as its point moves (Danskin's
+    theorem).
 
     Args:
         around: the loss.
@@ -135,6 +136,9 @@ def worst_point(around: LossAround, ball: Ball, *, steps: int) -> tuple[float, T
     if steps < 1:
         raise InputError(f"the ascent has {steps} steps; it needs 1 or more")
     before, gradient = around.gradient(around.centre)
+    if not gradient.any():  # a stationary point, from which steepest ascent goes nowhere
+        generator = torch.Generator(device=gradient.device).manual_seed(0)
+        gradient = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
     point, best = torch.zeros_like(around.centre), before
     step = 1.0
     for _ in range(steps):

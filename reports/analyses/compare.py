@@ -120,6 +120,8 @@ class Compare(Attacks, Analysis):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_attacks()
+        if self.gap and self.split == "train":
+            raise InputError("--gap sets the training set against samples that are none of it: leave --split at test")
 
     def compute_all(self, subjects: "Iterable[Subject]", show: Show = silent) -> Found:
         """Compare the networks with the first."""

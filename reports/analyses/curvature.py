@@ -28,13 +28,6 @@ class Curvature(Analysis):
         "difference: the first less the second",
         group=MATRIX,
     )
-    by: tuple[str, ...] | None = setting(None, BY_HELP, metavar="GROUP", default_text="the whole only", group=MATRIX)
-    cross: bool = setting(
-        False,
-        "also between groups: what lies outside of their blocks, as one matrix, and the size of every block",
-        group=MATRIX,
-        only=Only("--by", lambda one: one.by is not None),
-    )
     memory: float | None = setting(
         None,
         "memory, in 1e9 bytes, for gradient graphs kept between products; less is slower, never different",
@@ -79,3 +72,16 @@ class Curvature(Analysis):
             transform=subject.normalise,  # batch by batch: the samples stay bytes
             group=processes,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureByGroup(Curvature):
+    """Settings of the analyses that also measure groups of parameters."""
+
+    by: tuple[str, ...] | None = setting(None, BY_HELP, metavar="GROUP", default_text="the whole only", group=MATRIX)
+    cross: bool = setting(
+        False,
+        "also between groups: what lies outside of their blocks, as one matrix, and the size of every block",
+        group=MATRIX,
+        only=Only("--by", lambda one: one.by is not None),
+    )

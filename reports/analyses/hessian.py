@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from alignscape.errors import InputError
 from alignscape.settings import POSITIVE, at_least, setting
 from reports.analyses.analysis import Found, Show, silent, together
-from reports.analyses.curvature import MATRIX, Curvature
+from reports.analyses.curvature import MATRIX, CurvatureByGroup
 from reports.analyses.groups import hessian_rows
 from reports.analyses.section import Drawing, Section
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
@@ -26,7 +26,7 @@ GROUPS = 50  # of samples that a bootstrap draws from
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hessian(Curvature):
+class Hessian(CurvatureByGroup):
     """Hessian trace and extreme eigenvalues of a network.
 
     >>> Hessian(k=2, trace_tol=0.1).k

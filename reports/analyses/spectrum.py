@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from alignscape.settings import Only, at_least, between, setting
 from reports.analyses.analysis import Found, Show, silent
-from reports.analyses.curvature import Curvature
+from reports.analyses.curvature import CurvatureByGroup
 from reports.analyses.groups import spectrum_rows
 from reports.analyses.section import Drawing, Section
 from reports.schema import Column, Table
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectrum(Curvature):
+class Spectrum(CurvatureByGroup):
     """Spectral density of the Hessian by stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
 
     >>> Spectrum(steps=30, probes=2).steps
