@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks import train
 from benchmarks.gpu import equality, figures, missing, projection, running, tables
 from benchmarks.gpu.__main__ import main, together
 from benchmarks.gpu.parts import PARTS, Part, Report, Setup
@@ -173,6 +176,23 @@ def test_a_tensor_that_should_not_move_makes_the_error_infinite():
     assert equality.distance(start, moved, moved) == 0
     assert equality.distance(start, moved, {**moved, "w": torch.tensor([3.0, 4.5])}) == pytest.approx(0.1)
     assert equality.distance(start, moved, {**moved, "feedback": torch.tensor([1.0, 1.1])}) == float("inf")
+
+
+def test_the_floor_can_be_recorded(monkeypatch):
+    """On a fake GPU: Adam refuses to be recorded unless its counts of steps are on the device."""
+    made = []
+    build = train.StackOptimiser
+
+    def kept(*given, **options):
+        made.append(build(*given, **options))
+        return made[-1]
+
+    monkeypatch.setattr(train, "StackOptimiser", kept)
+    monkeypatch.setattr(train, "recorded", lambda body: body)
+    with FakeTensorMode():
+        data = SimpleNamespace(train=SimpleNamespace(labels=torch.zeros(1, device="cuda")))
+        train.floor(train.CASES["small"], data, 2, "fp32")
+    assert all(group["capturable"] and group["lr"].is_cuda for group in made[0].torch.param_groups)
 
 
 # -- the projection -------------------------------------------------------------------------------------------------
