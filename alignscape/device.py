@@ -27,3 +27,9 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the steps that a GPU still has to do: they are no part of the time of what comes next."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from alignscape.device import synchronise
 from alignscape.errors import DivergedError, InputError
 from alignscape.pace import Pace
 from alignscape.seeding import derive_seed, generator
@@ -355,9 +356,3 @@ def _compared(update: Tensor, gradient: Tensor, rows: Tensor) -> dict[str, float
 def _kept(batch: Any) -> Any:
     """Return a copy of a mini-batch: loaders may write the next one into the same memory."""
     return map_tensors(lambda part: part.detach().clone(), tuple(batch) if isinstance(batch, list) else batch)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the steps that a GPU still has to do: they are no part of a measurement's time."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -92,9 +92,9 @@ class Residual(nn.Module):
 CASES = [
     *((rule, {}) for rule in RULES),
     *((rule, {"optimiser": "sgd"}) for rule in RULES),
-    *((rule, {"precision": "bf16"}) for rule in ("bp", "dfa", "pfa", "wm")),
+    *((rule, {"precision": "bf16"}) for rule in ("dfa", "wm")),
     # Not Adam: a bias below BatchNorm has a gradient of rounding, whose sign it would follow.
-    *((rule, {"model": "residual", "optimiser": "sgd"}) for rule in ("bp", "dfa", "wm", "pal")),
+    *((rule, {"model": "residual", "optimiser": "sgd"}) for rule in ("dfa", "pal")),
     ("fa", {"optimiser": "sgd", "momentum": 0.0}),
 ]
 
@@ -152,9 +152,8 @@ def test_a_step_stays_on_its_device(digits, monkeypatch, rule, networks):
     assert watch.reason is None
 
 
-@pytest.mark.parametrize("networks", [1, 3])
 @pytest.mark.parametrize("record", [False, True])
-def test_steps_leave_nothing_behind(digits, recorders, monkeypatch, record, networks):
+def test_steps_leave_nothing_behind(digits, recorders, monkeypatch, record):
     """Tensors do not grow in number or size from epoch to epoch."""
     if not record:
         monkeypatch.setattr(stack_module, "recorder_for", lambda device: None)
@@ -164,7 +163,7 @@ def test_steps_leave_nothing_behind(digits, recorders, monkeypatch, record, netw
         tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
         return len(tensors), sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
-    stack, sizes = stack_of(digits, networks, rule="wm", optimiser="sgd"), []
+    stack, sizes = stack_of(digits, 3, rule="wm", optimiser="sgd"), []
     for epoch in range(6):
         stack.start_epoch(epoch)
         for index in range(4):

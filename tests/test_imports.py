@@ -99,7 +99,11 @@ COMMANDS = {
 MODELS = {"ours": "mynet:make", "of one of our names": "training:make"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+ALIKE = ("spectrum", "surface")  # they load as hessian does, and take a minute of CI
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in COMMANDS]
+
+
+@pytest.mark.parametrize("command", EACH)
 def test_commands_take_a_network_whose_modules_have_our_names(theirs, tmp_path, command):
     """From our checkpoint, which names its network, and from a state dict with ``--model``."""
     flags = [*COMMANDS[command], "--device", "cpu", "--quiet"]

@@ -132,7 +132,8 @@ def test_logits_times_1000_are_caught_where_they_mislead():
     assert line(result, "logits do not saturate").value > 0.3
     # Our own attack climbs log-odds and is not deceived; what others climb is spoken of.
     ours = audited("scaled")
-    assert ours.passed
+    assert warnings(ours) <= {"attack has converged"}  # PGD-10 is some 3 points short of APGD-T, with no mask at work
+    assert line(ours, "attack has converged").value < 0.05
     assert ours.robust_accuracy == pytest.approx(audited("bp").robust_accuracy, abs=0.05)
     assert (
         "of those of the usual cross-entropy, by which other tools are deceived here"
@@ -312,11 +313,13 @@ def test_the_check_of_the_direction_is_exact_on_a_true_gradient():
 def test_what_cannot_be_checked_is_skipped_with_a_reason():
     images, labels = held_out(60)
     two = nn.Sequential(trained(), nn.Linear(10, 2))
-    result = audit(two, images, labels % 2, eps=0.5, attacks=[pgd(norm="l2", steps=3)])
+    result = audit(two, images.flatten(1), labels % 2, eps=0.5, attacks=[pgd(norm="l2", steps=3)])
     skipped = {entry.check: entry.message for entry in result.lines if entry.verdict == "skipped"}
     assert skipped.keys() == {"gradient beats black box", "loss does not matter"}
-    assert "linf" in skipped["gradient beats black box"]
+    assert "(N, C, H, W)" in skipped["gradient beats black box"]
     assert re.search(r"(in|of) 11 checks", result.summary)
+    in_l2 = audit(two, images, labels % 2, eps=0.5, attacks=[pgd(norm="l2", steps=3)], queries=50)
+    assert [entry.check for entry in in_l2.lines if entry.verdict == "skipped"] == ["loss does not matter"]
 
 
 def test_a_network_that_is_never_right_has_nothing_to_audit():

@@ -57,9 +57,14 @@ class CudaRecorder:
         return graph.replay
 
 
+def are_recorded(device: torch.device) -> bool:
+    """Whether steps are recorded on ``device``: not where launching them costs little."""
+    return device.type == "cuda"
+
+
 def recorder_for(device: torch.device) -> Recorder | None:
-    """Return what records steps on ``device``; None where launching them costs little."""
-    return CudaRecorder(device) if device.type == "cuda" else None
+    """Return what records steps on ``device``, if they are."""
+    return CudaRecorder(device) if are_recorded(device) else None
 
 
 class CapturedStep:

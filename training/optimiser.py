@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.captured import are_recorded
 from training.config import TrainConfig
 
 _SCHEDULE = ("lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay")
@@ -39,9 +40,9 @@ class StackOptimiser:
     Adam and SGD act on each number apart, so networks that stand side by side and share a schedule are one tensor to
     the optimiser: one pass over the memory of a block of networks instead of a call for each. ``parameters`` are
     (E, ...), or those of one network without that axis. Those named in ``decayed`` are decayed; fixed feedback is a
-    buffer and so never is (:func:`training.rules.wrapping.decayed`). With ``recorded`` the learning rates and counts of
-    steps are tensors on the device, so that a recorded step finds what they have become; the fused kernels take a decay
-    as a number only.
+    buffer and so never is (:func:`training.rules.wrapping.decayed`). Where its steps are ``recorded`` (None: as usual
+    on the device) the learning rates and counts of steps are tensors there, so that a recorded step finds what they
+    have become; the fused kernels take a decay as a number only.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class StackOptimiser:
         parameters: Mapping[str, Tensor],
         decayed: Collection[str],
         *,
-        recorded: bool = False,
+        recorded: bool | None = None,
     ) -> None:
-        self.recorded = recorded
+        device = next(iter(parameters.values())).device
+        self.recorded = are_recorded(device) if recorded is None else recorded
         self.stacked = len(configs) > 1
         self.parameters = parameters
         self.decayed = decayed

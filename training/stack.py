@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from alignscape.device import synchronise
 from alignscape.errors import InputError
 from alignscape.seeding import derive_seed, generator, kept_streams
 from training.captured import CapturedStep, recorder_for
@@ -253,8 +254,7 @@ class Stack:
             one.pace = pace
         if not pace.due(self.step):
             return 0.0
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # the steps that it still has to do are no part of this time
+        synchronise(self.device)
         before = pace.spent
         with pace.measuring(), products("fp32"):
             for e, one in enumerate(watched):
