@@ -252,8 +252,7 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         (0.02 * torch.randn(*lead, out, n, generator=random)).to(device) for n, out in itertools.pairwise(widths)
     ]
     parameters = {str(i): weight for i, weight in enumerate(weights)}
-    on_gpu = device.type == "cuda"
-    adam = StackOptimiser([case.config()] * networks, parameters, decayed=parameters, recorded=on_gpu)
+    adam = StackOptimiser([case.config()] * networks, parameters, decayed=parameters)
     x0 = torch.randn(*lead, case.batch, widths[0], generator=random).to(device)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -269,7 +268,7 @@ def floor(case: Case, data: Dataset, networks: int, precision: str) -> Contender
         gradients = (delta0.mT @ x, delta1.mT @ x1, delta2.mT @ x2)
         adam.step({str(i): g.float() for i, g in enumerate(gradients)})
 
-    step = recorded(body) if on_gpu else body
+    step = recorded(body) if device.type == "cuda" else body
 
     def run(steps: int) -> None:
         for _ in range(steps):
