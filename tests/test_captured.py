@@ -392,7 +392,6 @@ def test_cuda_graphs_share_a_pool_and_a_stream(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
     monkeypatch.setattr(torch.cuda, "stream", lambda s: contextlib.nullcontext(active.append(s)))
-    monkeypatch.setattr(torch.cuda, "device", lambda d: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
@@ -405,7 +404,7 @@ def test_cuda_graphs_share_a_pool_and_a_stream(monkeypatch):
     assert called == [1, 2, 3]
     assert [one.replayed for one, *_ in seen] == [1, 0]
     assert {(id(pool), id(stream)) for _, pool, stream in seen} == {(id(recorder.pool), id(recorder.stream))}
-    assert active == [recorder.stream]
+    assert active == [recorder.stream, main, main], "a recording goes back to the stream it was called on"
     assert (main.waits, recorder.stream.waits) == ([recorder.stream], [main])
     assert captured.recorder_for(CPU) is None
 

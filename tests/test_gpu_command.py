@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.gpu import equality, figures, missing, projection, running, tables
+from benchmarks import train
+from benchmarks.gpu import equality, figures, missing, projection, running, speed, tables
 from benchmarks.gpu.__main__ import main, together
 from benchmarks.gpu.parts import PARTS, Part, Report, Setup
 from reports.paper import PROFILES, TARGETS
@@ -173,6 +176,39 @@ def test_a_tensor_that_should_not_move_makes_the_error_infinite():
     assert equality.distance(start, moved, moved) == 0
     assert equality.distance(start, moved, {**moved, "w": torch.tensor([3.0, 4.5])}) == pytest.approx(0.1)
     assert equality.distance(start, moved, {**moved, "feedback": torch.tensor([1.0, 1.1])}) == float("inf")
+
+
+def test_the_floor_can_be_recorded(monkeypatch):
+    """On a fake GPU: Adam refuses to be recorded unless its counts of steps are on the device."""
+    made = []
+    build = train.StackOptimiser
+
+    def kept(*given, **options):
+        made.append(build(*given, **options))
+        return made[-1]
+
+    monkeypatch.setattr(train, "StackOptimiser", kept)
+    monkeypatch.setattr(train, "recorded", lambda body: body)
+    with FakeTensorMode():
+        data = SimpleNamespace(train=SimpleNamespace(labels=torch.zeros(1, device="cuda")))
+        train.floor(train.CASES["small"], data, 2, "fp32")
+    assert all(group["capturable"] and group["lr"].is_cuda for group in made[0].torch.param_groups)
+
+
+@pytest.mark.parametrize(("part", "peers"), [("landscape", True), ("landscape", False), ("robustness", False)])
+def test_what_is_timed_goes_with_peers_and_without(part, peers, tmp_path, monkeypatch):
+    """The benchmarks that the parts call are changed for their own sake."""
+    peer = {"landscape": "pyhessian", "robustness": "torchattacks"}[part]
+    if peers:
+        pytest.importorskip(peer)
+    else:
+        monkeypatch.setattr(speed, "missing", list)
+        monkeypatch.setattr(speed.attacks, "torchattacks", None)
+    stream = io.StringIO()
+    getattr(speed, part)(Setup(device="cpu", folder=tmp_path, seconds=60), Report(stream, "cpu"))
+    against = [row["columns"]["against"] for row in said(stream, "row") if row["table"] == part]
+    wanted = "PyHessian: " if part == "landscape" else "torchattacks: "
+    assert any(text.startswith(wanted if peers else f"skipped: {peer} is not installed") for text in against)
 
 
 # -- the projection -------------------------------------------------------------------------------------------------

@@ -160,6 +160,15 @@ def test_noise_and_gradients_need_not_be_there_at_once(batch_size):
     assert found["gradients"] + found["noise"] == max(noise, found["gradients"])
 
 
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.moves_by_tensors()])
+def test_what_a_rule_draws_for_a_step_is_known_before(rule):
+    """All of it, as a recorded step wants it at once."""
+    made = make_rule(config := TrainConfig(rule=rule, hidden=(9, 7), batch_size=20))
+    twin = made.wrap(build_model(config, (1, 8, 8), 5), (1, 8, 8))
+    drawn = sum(draw().numel() for draw in made.draws(twin, 0, 20).values())
+    assert 0 < drawn <= sum(map(made.drawn_each_step, mlp_layers(config, 64, 5)))
+
+
 def test_every_config_of_another_size_is_checked(monkeypatch):
     seen = []
     monkeypatch.setattr(training_memory, "require_room", lambda configs, *_: seen.extend(configs))

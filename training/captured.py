@@ -50,7 +50,9 @@ class CudaRecorder:
     def record(self, body: Callable[[], None]) -> Callable[[], None]:
         gc.collect()  # what earlier recordings held in cycles; nothing may be freed while one is made
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        # Older versions of torch stay on the recording's stream when it fails: the outer context goes back.
+        outer = torch.cuda.stream(torch.cuda.current_stream(self.device))
+        with outer, torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             body()
         return graph.replay
 

@@ -209,8 +209,9 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     sketch = (2 * network.config.snapshot_sketch + 3) * weights if network.config.snapshot_sketch else 0
     sketch += monitor_vectors(network.config) * weights
     noise = 0
-    if network.rule.moves_by_tensors():  # drawn for all layers, and put where a recorded step finds it
-        noise = 2 * FLOAT * sum(map(network.rule.drawn_each_step, network.layers))
+    if network.rule.moves_by_tensors():
+        # Drawn for all layers, put where a recorded step of either size of mini-batch finds it, and put side by side.
+        noise = 4 * FLOAT * sum(map(network.rule.drawn_each_step, network.layers))
     # Twice the activations: the backward pass holds the gradients of some beside them.
     own = (2 + moments) * parameters + buffers + order + sketch + noise
     return own + 2 * activation_bytes(network, data)

@@ -13,6 +13,7 @@ from benchmarks import landscape as curvature
 from benchmarks import robustness as attacks
 from benchmarks import surface as planes
 from benchmarks import train
+from benchmarks.gpu.missing import missing
 from benchmarks.gpu.parts import Report, Setup
 from landscape import HessianOperator, extreme_eigenpairs, hutchinson_trace, krylov_subspace, slq_density
 from landscape.surfaces import surface
@@ -177,7 +178,7 @@ def _beside_pyhessian(setup: Setup, report: Report, model: nn.Module, batch: tup
     samples = 100 if setup.small else 2000
     few = batch[0][:samples], batch[1][:samples]
     for name in ("product",) if setup.small else ("product", "eigenvalues", "trace"):
-        if curvature.pyhessian is None:
+        if missing(["pyhessian"]):
             row = {"seconds": "", "against": "skipped: pyhessian is not installed here", "ratio": ""}
             report.row("landscape", work=name, samples=samples, **row)
             continue

@@ -1,5 +1,6 @@
 """Batch-wise random-magnitude sign-concordant feedback (Liao et al. 2016; Moskovitz et al. 2018)."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.rules.base import wrapped_layers
-from training.rules.feedback import SignFeedback
+from training.rules.feedback import LayerSize, SignFeedback
 from training.rules.frsf import FixedRandomSignFeedback
 
 
@@ -18,6 +19,9 @@ class BatchRandomSignFeedback(FixedRandomSignFeedback):
     name: ClassVar[str] = "brsf"
     summary: ClassVar[str] = "sign-concordant feedback with random magnitudes, drawn anew for each mini-batch"
     moves_feedback: ClassVar[bool] = True
+
+    def drawn_each_step(self, layer: LayerSize) -> int:
+        return 0 if layer.first else math.prod(layer.weight)
 
     def draws(self, twin: nn.Module, step: int, samples: int) -> dict[str, Callable[[], Tensor]]:
         return {
