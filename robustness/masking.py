@@ -122,7 +122,7 @@ def audit(
         surrogate: another network of the same task, for the transfer check; if None, a substitute is trained on the
             answers of ``model``.
         surrogate_name: what messages call it.
-        queries: of Square, where no attack without a gradient is given; without L-infinity there is no Square.
+        queries: of Square, where no attack without a gradient is given; only of images.
         batch_size: images at once.
         seed: of every random choice.
         varied: what the checks vary where none of ``attacks`` takes many plain steps; PGD if None.
