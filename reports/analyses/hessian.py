@@ -186,7 +186,10 @@ class Hessian(CurvatureByGroup):
         """Return the rows of one matrix of a checkpoint, and its eigenvectors."""
         import pandas as pd
 
+        from landscape import Blocks
+
         operator = self.operator(subject, groups=GROUPS if self.bootstrap else None, hessian=matrix)
+        blocks = None if self.by is None else Blocks(operator, self.by)  # here: what matches nothing is told at once
         pairs, seconds_pairs = timed(lambda: self._eigenpairs(subject, operator, show, start))
         trace, seconds_trace = timed(lambda: self._trace(subject, operator, pairs, show))
         rows = [
@@ -195,13 +198,11 @@ class Hessian(CurvatureByGroup):
         ]
         if self.layers:
             rows.append(trace.layer_frame().assign(n_hvp=trace.n_products, seconds=seconds_trace))
-        if self.by is not None:
-            from landscape import Blocks
-
+        if blocks is not None:
             settings = ("k", "ends", "tol", "trace_tol", "probes", "cross", "seed")
             about = {"largest": float(pairs.frame()["value"].iloc[0]), "show": show, "name": subject.name}
             about |= {name: getattr(self, name) for name in settings}
-            rows.append(hessian_rows(Blocks(operator, self.by), **about))  # type: ignore[arg-type]
+            rows.append(hessian_rows(blocks, **about))  # type: ignore[arg-type]
         frame = pd.concat(rows, ignore_index=True).assign(n_samples=operator.n_samples)
         frame = frame[[*self.tables[0].usual, *(["share"] if self.by is not None else [])]]
         if self.bootstrap:

@@ -88,6 +88,7 @@ class Spectrum(CurvatureByGroup):
         from landscape import Blocks, SpectralDensity, slq_budget, slq_density
 
         operator = self.operator(subject)
+        blocks = None if self.by is None else Blocks(operator, self.by)  # here: what matches nothing is told at once
         steps, probes = (100, 3) if self.accuracy is None else slq_budget(operator.dim, error=self.accuracy)
         density = slq_density(
             operator,
@@ -97,9 +98,8 @@ class Spectrum(CurvatureByGroup):
             progress=show(f"{subject.name}: spectrum", "product"),
         )
         tables, checks = {"spectrum": density.frame()}, [_summary(density)]
-        if self.by is not None:
+        if blocks is not None:
             told = show(f"{subject.name}: spectra by group", "group")
-            blocks = Blocks(operator, self.by)
             budget = {"steps": self.steps or steps, "probes": self.probes or probes}
             rows = spectrum_rows(blocks, **budget, cross=self.cross, seed=self.seed, progress=told)
             tables["spectrum_groups"] = rows[["group", *tables["spectrum"].columns]]
