@@ -207,6 +207,8 @@ def _run(analysis: Analysis, given: Sequence[Path], loading: Loads, show: Show, 
     if analysis.against_first:
         _check_baseline(analysis, given, subjects.records)
     found = analysis.compute_all(ready, show)
+    for doubt in dict.fromkeys(one.doubt for one in subjects.records if one.doubt):
+        warnings.warn(doubt, stacklevel=3)
     return Result(analysis, found, origin_of(analysis, found, subjects.records, command=command))
 
 

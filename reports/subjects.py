@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +44,7 @@ class Subject:
         data_root: folder of the data sets.
         checkpoint: ours, with config and feedback; None for a network that is no run of ours.
         columns: ``rule, angle, seed, epoch`` of a checkpoint of ours.
+        doubt: what makes its numbers doubtful, to be told beside them; of networks that were trained elsewhere.
         load: loads another network in the same way.
 
     Example:
@@ -69,6 +69,7 @@ class Subject:
     data_root: Path | None
     checkpoint: Checkpoint | None = field(repr=False)
     columns: dict[str, Any] = field(default_factory=dict)
+    doubt: str = ""
     load: "Callable[[Path], Subject] | None" = field(default=None, repr=False)
 
     @property
@@ -151,8 +152,6 @@ def load_subject(
     normalise = normalise_for(mean, std, data).to(target)
     network = network.to(target).eval()
     check_fit(network, normalise, data, dataset, classes=source(dataset).classes)
-    if checkpoint is None:
-        warn_of_chance(network, normalise, data, path)
     return Subject(
         name=os.fspath(path),
         path=file,
@@ -167,6 +166,7 @@ def load_subject(
         data_root=root,
         checkpoint=checkpoint,
         columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
+        doubt=doubt_of(network, normalise, data, path) if checkpoint is None else "",
         load=functools.partial(load_subject, **options),
     )
 
@@ -288,16 +288,16 @@ def check_fit(
 
 
 @torch.no_grad()
-def warn_of_chance(network: nn.Module, normalise: nn.Module, data: Split, path: Path) -> None:
-    """Warn where a network that was trained elsewhere does no better on these samples than guessing would: then it is
-    most likely given other pixels, or another order of the classes, than it was trained with."""
+def doubt_of(network: nn.Module, normalise: nn.Module, data: Split, path: Path) -> str:
+    """Say so where a network that was trained elsewhere does no better on these samples than guessing would: then it
+    is most likely given other pixels, or another order of the classes, than it was trained with. Else nothing."""
     some = data.subset(min(len(data), CHANCE_SAMPLES), 0)
     logits = network(normalise(some.images))
-    right = int((logits.argmax(1) == some.labels).sum())
-    guessed = 1 / logits.shape[1]
-    if len(some) >= LEAST_SAMPLES and right <= len(some) * guessed + 2 * math.sqrt(len(some) * guessed * (1 - guessed)):
-        warnings.warn(
-            f"{path} is right on {right} of {len(some)} samples, no more than by chance: is it trained on this data "
-            "set, with these --mean and --std?",
-            stacklevel=2,
-        )
+    right, guessed = int((logits.argmax(1) == some.labels).sum()), 1 / logits.shape[1]
+    most = len(some) * guessed + 2 * math.sqrt(len(some) * guessed * (1 - guessed))
+    if len(some) < LEAST_SAMPLES or right > most:
+        return ""
+    text = (
+        f"{path} is right on {right} of {len(some)} samples, no more than by chance: is it trained on this data set, "
+    )
+    return f"{text}with these --mean and --std?"

@@ -152,10 +152,13 @@ WIDEST, STACKED = 100, 80  # characters of a line: a table that is wider is stac
 _LONG = 20  # characters of a name: what a path has more makes no table wide
 
 
-def render(frame: pd.DataFrame, *, digits: int = 5) -> str:
-    """Return ``frame`` as an aligned text table for a terminal; missing values are blank. A table that is wider than
-    :data:`WIDEST` becomes several below each other, each with the leading columns of text; where those are wide
-    themselves they come first, and a row is known by its number."""
+def render(frame: pd.DataFrame, *, digits: int = 5, stacked: bool = True) -> str:
+    """Return ``frame`` as an aligned text table for a terminal; missing values are blank.
+
+    A table that is wider than :data:`WIDEST` becomes several below each other, each with the leading columns of text;
+    where those are wide themselves they come first, and a row is known by its number. Not if ``stacked`` is false: lists
+    are searched by line.
+    """
 
     def cell(value: Any) -> str:
         if value is None or (isinstance(value, float) and value != value):
@@ -165,7 +168,7 @@ def render(frame: pd.DataFrame, *, digits: int = 5) -> str:
     columns = [[str(name), *(cell(v) for v in frame[name].tolist())] for name in frame.columns]
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
     widths = [max(map(len, column)) for column in columns]
-    if sum(widths) - max(0, widths[0] - _LONG) + 2 * (len(widths) - 1) <= WIDEST:
+    if not stacked or sum(widths) - max(0, widths[0] - _LONG) + 2 * (len(widths) - 1) <= WIDEST:
         return _aligned(columns, numeric)
     heads = max(1, numeric.index(True) if True in numeric else 1)
     repeated, right, parts = columns[:heads], numeric[:heads], list[str]()

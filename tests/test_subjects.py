@@ -69,7 +69,7 @@ def test_a_network_that_does_not_fit_the_data_is_named(tmp_path, monkeypatch, ru
     monkeypatch.chdir(tmp_path)
     for name, size, message in [
         ("wide", (10, 65), "does not take digits's images of shape"),
-        ("few", (3, 64), "3 classes, digits has labels up to 9"),
+        ("few", (3, 64), "3 outputs, digits has 10 classes"),
         ("flat", (3, 128), "one tensor of logits"),
     ]:
         torch.save({"1.weight": torch.zeros(size), "1.bias": torch.zeros(size[0])}, "w.pt")

@@ -125,4 +125,4 @@ def summary(runs: "list[RunFolder]") -> str:
         columns = run_columns(TrainConfig.from_dict(run_folder.read_config()["config"]), int(last["epoch"]))
         measured = {name.replace("accuracy", "acc"): last[name] for name in names}
         rows.append({"run": str(run_folder.path), **columns, **measured, **diverged})
-    return render(pd.DataFrame(rows).dropna(axis="columns", how="all"))  # no angle where no rule has one
+    return render(pd.DataFrame(rows).dropna(axis="columns", how="all"), stacked=False)  # no angle where no rule has one
