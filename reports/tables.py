@@ -156,8 +156,8 @@ def render(frame: pd.DataFrame, *, digits: int = 5, stacked: bool = True) -> str
     """Return ``frame`` as an aligned text table for a terminal; missing values are blank.
 
     A table that is wider than :data:`WIDEST` becomes several below each other, each with the leading columns of text;
-    where those are wide themselves they come first, and a row is known by its number. Not if ``stacked`` is false: lists
-    are searched by line.
+    where those are wide themselves they come first, and a row is known by its number. Not if ``stacked`` is false:
+    lists are searched by line.
     """
 
     def cell(value: Any) -> str:
