@@ -89,9 +89,9 @@ def test_tables_sidecars_and_figures(runs, digits_c, tmp_path, capsys):
     assert noise.iloc[0] > noise.iloc[-1] + 0.1
 
     summary = pd.read_csv(tmp_path / "corruptions_summary.csv").set_index(["rule", "quantity"])
-    assert summary.loc[("bp", "mce"), "value"] == 1
-    assert summary.loc[("bp", "mce"), "group"] == f"against {runs / 'bp'}"
-    assert summary.loc[("fa", "difference"), "ci_high"] < 0
+    assert summary.loc[[("bp", "mce")], "value"].item() == 1
+    assert summary.loc[[("bp", "mce")], "group"].item() == f"against {runs / 'bp'}"
+    assert summary.loc[[("fa", "difference")], "ci_high"].item() < 0
     assert "mCE against" in out
     assert "difference against" in out
     sidecar = json.loads((tmp_path / "corruptions.json").read_text())

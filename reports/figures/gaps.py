@@ -38,7 +38,7 @@ def gap(frame: DataFrame) -> Figure:
     require(frame, ["quantity", "gap", "over", "tau", "ci_low", "ci_high"], table="gap")
     rows, looks = list(dict.fromkeys(frame["quantity"])), looks_of(list(dict.fromkeys(frame["over"])))
     kinds = list(dict.fromkeys(frame["gap"]))
-    figure = Figure(figsize=(DOUBLE, 0.9 + len(rows) * (0.1 + 0.06 * len(looks))))
+    figure = Figure(figsize=(DOUBLE, max(1.8, 0.9 + len(rows) * (0.1 + 0.06 * len(looks)))))
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for index, (axes, kind) in enumerate(zip(panels, kinds, strict=True)):
         layout.title(axes, f"{kind} gap", index if len(kinds) > 1 else None)

@@ -95,7 +95,7 @@ BASES: Mapping[str, tuple[str, ...]] = {
     "train": (*TRAIN, "--out", "{box}/out"),
     "hessian": ("{given}/runs/bp", "--k", "1", "--probes", "2", "--samples", "50"),
     "spectrum": ("{given}/runs/bp", "--steps", "3", "--probes", "1", "--samples", "50"),
-    "sharpness": ("{given}/runs/bp", "--samples", "50", "--groups", "5", "--measures", "trace"),
+    "sharpness": ("{given}/runs/bp", "--samples", "50", "--groups", "5"),
     "surface": ("{given}/runs/bp", "--points", "3", "--samples", "50"),
     "trajectory": ("{given}/runs/bp", "--points", "3", "--samples", "50"),
     "alignment": ("{given}/runs/fa", "--samples", "50"),
