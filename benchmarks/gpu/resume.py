@@ -6,14 +6,13 @@ The CPU's version of this, with more moments and stacks, is ``tests/torture/kill
 import dataclasses
 import multiprocessing
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from benchmarks.gpu import missing  # noqa: F401  before anything of ours: this is imported by the killed ones too
 from benchmarks.gpu.parts import Report, Setup
-from tests.torture.kills import Moment, differences
+from tests.torture.kills import Moment, differences, kill_at
 
 SEEDS = 4
 FIELDS = {"hidden": (48,), "epochs": 6, "batch_size": 50, "train_size": 600, "checkpoint_every": 2}
@@ -78,16 +77,7 @@ def kill(context: Any, rule: str, out: Path, device: str, moment: Moment, second
     """Begin to train and kill at ``moment`` of a training that takes ``seconds``; return whether it was still alive,
     and after how long."""
     child, started = _begin(context, rule, out, device)
-    is_time: Callable[[], bool]
-    if moment.pattern is None:
-        is_time = lambda: time.monotonic() - started > moment.share * seconds  # noqa: E731
-    else:
-        is_time = lambda: any(out.glob(moment.pattern))  # noqa: E731
-    while child.is_alive() and not is_time():
-        time.sleep(0.0005)
-    child.kill()
-    child.join()
-    return child.exitcode != 0, time.monotonic() - started
+    return kill_at(moment, child, started, out, seconds)
 
 
 def _begin(context: Any, rule: str, out: Path, device: str) -> tuple[Any, float]:

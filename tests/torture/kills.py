@@ -96,10 +96,16 @@ def _complete(context: Any, flags: list[str], out: Path) -> float:
 
 
 def _kill(context: Any, flags: list[str], out: Path, moment: Moment, seconds: float) -> tuple[bool, float]:
-    """Start the command and kill it at ``moment``; return whether it was still alive, and after how long."""
+    """Start the command and kill it at ``moment``; see :func:`kill_at`."""
     began = time.monotonic()
     child = context.Process(target=_train, args=(flags, str(out)))
     child.start()
+    return kill_at(moment, child, began, out, seconds)
+
+
+def kill_at(moment: Moment, child: Any, began: float, out: Path, seconds: float) -> tuple[bool, float]:
+    """Kill a process, which writes below ``out`` since ``began`` and takes ``seconds``, at ``moment``; return whether
+    it was still alive, and after how long."""
     is_time: Callable[[], bool]
     if moment.pattern is None:
         is_time = lambda: time.monotonic() - began > moment.share * seconds  # noqa: E731
