@@ -90,6 +90,15 @@ def hessian(nets: list[dict], k: int = 5, epochs: list[int] | None = None) -> Da
     return _table(nets, rows)
 
 
+def by_group(nets: list[dict], groups: tuple[str, ...]) -> DataFrame:
+    whole = hessian(nets, k=1)
+    parts = [
+        whole.assign(quantity=whole["quantity"] + f":{group}", value=whole["value"] * (place + 1) / 10)
+        for place, group in enumerate(groups)
+    ]
+    return pd.concat([whole, *parts], ignore_index=True)
+
+
 SHARPNESS = {
     "loss": 0.5, "trace": 900, "eigenvalue": 90, "trace_min": 700, "eigenvalue_min": 60, "sam": 0.03, "sam_worst": 0.04,
     "asam": 0.01, "asam_worst": 0.02, "keskar": 2, "fisher_rao": 1.5, "relative_flatness": 200, "sigma": 0.05,

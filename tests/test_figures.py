@@ -70,6 +70,8 @@ CASES = {
     "hessian, 12 x 3 seeds": (lambda: figures.hessian(frames.hessian(frames.networks(12, 3))), 2),
     "hessian, epochs": (lambda: figures.hessian(frames.hessian(frames.networks(6), epochs=[0, 1, 2, 5, 10])), 2),
     "hessian, no rule": (lambda: figures.hessian(frames.hessian(frames.anonymous(3))), 2),
+    "groups, 1": (lambda: figures.hessian_groups(frames.by_group(frames.networks(1), ("a", "b"))), 2),
+    "groups, 3 x 2 seeds": (lambda: figures.hessian_groups(frames.by_group(frames.networks(3, 2), tuple("abcdef"))), 2),
     "spectrum, 1": (lambda: figures.spectrum(frames.spectrum(frames.networks(1))), 2),
     "spectrum, 6": (lambda: figures.spectrum(frames.spectrum(frames.networks(6), probes=4)), 7),
     "spectrum, 12": (lambda: figures.spectrum(frames.spectrum(frames.networks(12), probes=3)), 13),
@@ -716,3 +718,11 @@ def test_trajectory_gif_needs_two_frames(tmp_path):
     with pytest.raises(InputError, match="2 frames"):
         figures.trajectory_gif(frames.trajectory(frames.networks(1)), None, tmp_path / "t.gif", frames=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_groups_are_shares_of_their_own_network():
+    table = frames.by_group(frames.networks(2), ("first", "last"))
+    figure = figures.hessian_groups(table)
+    for axes in figure.axes:
+        for bars in axes.containers:
+            assert np.allclose(bars.lines[0].get_xdata(), [0.1, 0.2])

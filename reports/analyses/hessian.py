@@ -25,6 +25,10 @@ T = TypeVar("T")
 GROUPS = 50  # of samples that a bootstrap draws from
 
 
+def _has_groups(frame: "DataFrame") -> bool:
+    return bool(frame["quantity"].str.startswith("trace:").any())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hessian(CurvatureByGroup):
     """Hessian trace and extreme eigenvalues of a network.
@@ -81,6 +85,14 @@ class Hessian(CurvatureByGroup):
                 "top eigenvalue. Where bars do not overlap, networks differ by more than the estimates' error.",
                 draw="reports.figures:hessian",
                 stem="hessian",
+            ),
+            Drawing(
+                title="Curvature by group of parameters",
+                caption="Left, each group's share of the trace. Right, the top eigenvalue of the group's own block, "
+                "relative to that of the whole: near 1, the sharpest direction of the network lies in that group.",
+                draw="reports.figures:hessian_groups",
+                stem="hessian_groups",
+                applies=_has_groups,
             ),
         ),
     )

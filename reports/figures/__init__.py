@@ -13,6 +13,7 @@ Checkpoints that differ in ``seed`` only are drawn as their mean with one standa
 | ``gap`` | ``quantity, gap, over, tau, ci_low, ci_high`` |
 | ``monitored`` | ``checkpoint, step, eigenvalue, trace, ci_low, ci_high, gradient_norm, alignment, threshold`` |
 | ``hessian`` | ``checkpoint, quantity, index, value, ci_low, ci_high`` |
+| ``hessian_groups`` | the same, with ``trace:GROUP`` and ``eigenvalue:GROUP`` (``--by``) |
 | ``sharpness`` | ``checkpoint, measure, radius, layer, value, ci_low, ci_high`` |
 | ``spectrum`` | ``checkpoint, probe, node, weight`` |
 | ``surface``, ``surface_3d`` | ``checkpoint, alpha, beta, loss`` |
@@ -35,6 +36,7 @@ from reports.figures.curves import alignment, metrics
 from reports.figures.density import spectrum
 from reports.figures.flatness import sharpness
 from reports.figures.gaps import gap
+from reports.figures.groups import hessian_groups
 from reports.figures.noise import noise_pretraining
 from reports.figures.paths import trajectory
 from reports.figures.planes import surface, surface_3d
@@ -49,6 +51,7 @@ __all__ = [
     "corruptions",
     "gap",
     "hessian",
+    "hessian_groups",
     "masking",
     "metrics",
     "monitored",
