@@ -1,5 +1,6 @@
-"""What all tests share: one thread (xdist runs two workers on two cores), quiet libraries, real data if it is there."""
+"""What all tests share: one thread (there are more workers than cores), quiet libraries, real data if it is there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start
 
 
 @pytest.fixture(autouse=True)
