@@ -189,6 +189,15 @@ def test_sigma_of_a_quadratic_is_that_of_its_trace(magnitude):
     assert sum(one.ci_low < wanted < one.ci_high for one in found) >= 6
 
 
+def test_the_interval_of_sigma_from_two_draws_is_that_of_two_draws():
+    """Student's factor of one degree of freedom: with that of the groups it covered .70."""
+    model = nn.Linear(3, 1, bias=False).double()
+    inputs = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)).repeat(20, 1)
+    around = LossAround(model, nn.MSELoss(), (inputs, inputs @ model.weight.detach().T), groups=20)
+    found = [pac_bayes_sigma(around, rise=0.1, draws=2, seed=seed) for seed in range(120)]
+    assert np.mean([one.ci_low <= (0.2 / (28 / 3)) ** 0.5 <= one.ci_high for one in found]) > 0.83
+
+
 def test_sigma_is_the_root_that_was_asked_for():
     model, data = classifier()
     around = LossAround(model, LOSS, data)

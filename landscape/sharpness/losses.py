@@ -222,19 +222,23 @@ def _unreduced(loss: Loss, batch: Batch) -> nn.Module | None:
     return cast(nn.Module, made)
 
 
-def interval(value: float, parts: Tensor, shares: Tensor, others: float = 0.0) -> Estimate:
-    """Return ``value`` with its 95 % Student interval over samples.
+def interval(
+    value: float, parts: Tensor, shares: Tensor, others: float = 0.0, *, freedom: float = float("inf")
+) -> Estimate:
+    """Return ``value`` with its 95 % Student interval over samples, of Welch and Satterthwaite's degrees of freedom.
 
     Args:
         value: what was found.
         parts: (G,) what each group adds to it to first order: its part of a mean of which ``value`` is a function.
         shares: (G,) what each group counts for.
         others: variance of errors that are independent of the samples, such as that of random draws.
+        freedom: degrees of freedom of that variance; infinite where it is known.
     """
     groups = len(shares)
     if groups < 2:
         return Estimate(value=value, ci_low=float("nan"), ci_high=float("nan"))
     spread = parts - shares @ parts
     over_groups = float(((shares * spread) ** 2).sum()) * groups / (groups - 1)
-    half = float(stats.t.ppf(0.975, groups - 1)) * (over_groups + others) ** 0.5
+    both, uncertain = over_groups + others, over_groups**2 / (groups - 1) + others**2 / freedom
+    half = float(stats.t.ppf(0.975, both**2 / uncertain)) * both**0.5 if uncertain else 0.0
     return Estimate(value=value, ci_low=value - half, ci_high=value + half)

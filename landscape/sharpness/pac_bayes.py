@@ -57,7 +57,7 @@ def pac_bayes_sigma(
     slope = (search.rise(1.01 * sigma) - search.rise(0.99 * sigma)) / (0.02 * sigma)
     by_group, of_draws = search.parts(sigma)
     others = float(of_draws.var()) / draws / slope**2
-    return interval(sigma, -by_group / slope, around.shares, others)
+    return interval(sigma, -by_group / slope, around.shares, others, freedom=draws - 1)
 
 
 class _Noise:
