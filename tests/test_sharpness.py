@@ -257,6 +257,42 @@ def test_intervals_hold_what_each_group_adds(name):
         assert found.ci_high - found.value == pytest.approx(wanted, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["worst", "keskar", "one step"])
+def test_intervals_hold_the_worst_case_of_the_population(name):
+    """At a minimum of the population's loss, of which 40 samples in 30 dimensions know little: y = x w* + noise, w = w*,
+    so that the gradient is 0 and the Hessian 2 I. What the samples themselves say is far too large."""
+    held, too_large = [], []
+    model = nn.Linear(30, 1, bias=False).double()
+    nn.init.normal_(model.weight, generator=generator(0))
+    for seed in range(16):
+        inputs = torch.randn(40, 30, generator=generator(seed), dtype=torch.float64)
+        noise = torch.randn(40, 1, generator=generator(seed + 1000), dtype=torch.float64)
+        targets = (model(inputs) + noise).detach()
+        around = LossAround(model, nn.MSELoss(), (inputs, targets), groups=20)
+        ball = Ball.around(around.centre, 0.2, "one")
+        if name == "keskar":  # |d_i| <= r (|w_i| + 1): the rise is |d|^2 where every d_i is at its end, the loss 1
+            found = keskar_sharpness(around, radius=0.02, steps=20)
+            truth = 50 * 0.02**2 * float(((around.centre.abs() + 1) ** 2).sum())
+        else:
+            found = worst_case_rise(around, ball) if name == "worst" else first_order_rise(around, ball)
+            truth = 0.2**2
+        held.append(found.ci_low <= truth <= found.ci_high)
+        too_large.append(found.value > 3 * truth)
+    assert sum(held) >= 13
+    assert sum(too_large) >= 13
+
+
+def test_the_gradient_of_some_groups_is_that_of_their_samples():
+    model, (inputs, targets) = classifier(samples=60)
+    around = LossAround(model, LOSS, (inputs, targets), groups=6, batch_size=25)
+    chosen = torch.tensor([False, True, False, False, True, False])
+    rows = torch.cat([torch.arange(10, 20), torch.arange(40, 50)])
+    wanted = LossAround(model, LOSS, (inputs[rows], targets[rows])).gradient(around.centre)
+    found = around.gradient_of(chosen, around.centre)
+    assert found[0] == pytest.approx(wanted[0], rel=1e-12)
+    assert torch.allclose(found[1], wanted[1], rtol=1e-10, atol=1e-14)
+
+
 def test_curvature_has_an_interval_of_what_each_group_adds():
     groups, size = 8, 10
     model, data = classifier(samples=groups * size)

@@ -119,6 +119,31 @@ class LossAround:
                     total += float(scaled.detach())
         return total / self._total, gradient / self._total
 
+    def gradient_of(self, groups: Tensor, weights: Tensor) -> tuple[float, Tensor]:
+        """Return the mean loss over the samples of some groups, bool (G,), at ``weights`` (P,), and its gradient (P,).
+
+        Batches without such a sample are passed over.
+
+        Raises:
+            InputError: the groups hold no sample that counts, or the loss is no mean over samples.
+        """
+        at = weights.detach().requires_grad_()
+        total, gradient, count = 0.0, torch.zeros_like(weights), 0.0
+        with analysis_mode(self._model):
+            for batch, places in self._grouped():
+                counts = torch.where(groups[places], self._sample_weights(batch), 0.0)
+                if not counts.sum() > 0:
+                    continue
+                with holding(self._model, self._tensors(at)):
+                    losses = self._losses(batch, self._outputs(batch, at))
+                    counts = counts.to(losses)
+                    summed = torch.where(counts > 0, losses, 0.0) @ counts  # an ignored sample has no loss
+                    gradient += torch.autograd.grad(summed, at)[0]
+                total, count = total + float(summed.detach()), count + float(counts.sum())
+        if not count > 0:
+            raise InputError("no sample of these groups counts")
+        return total / count, gradient / count
+
     def by_group(self, weights: Tensor) -> Tensor:
         """Return the mean loss of each group at ``weights`` (P,), float64 (G,)."""
         with analysis_mode(self._model), torch.no_grad():

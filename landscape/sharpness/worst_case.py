@@ -6,7 +6,10 @@ with t = 1 and p = 2 (Foret et al. 2021), t = |w| and p = 2 (Kwon et al. 2021), 
 al. 2017). In e = d / t it is a ball about 0, in which the loss has the gradient t g.
 """
 
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +19,7 @@ from alignscape.errors import InputError
 from landscape.sharpness.losses import LossAround, interval
 from landscape.traces import Estimate
 
+Climb = Callable[[Tensor], tuple[float, Tensor]]  # weights (P,) -> mean loss, gradient (P,)
 Scale = Literal["one", "magnitude", "magnitude + 1"]
 _GROWTH, _SHRINK, _SMALLEST = 1.5, 0.5, 1e-4  # of the step, relative to the radius
 
@@ -65,7 +69,8 @@ def first_order_rise(around: LossAround, ball: Ball) -> Estimate:
     """Return the rise at the point where the loss's linear part is largest in the ball: one step of SAM or ASAM.
 
     The interval over samples holds what the gradient's own error does to that point (delta method; of an L-infinity
-    ball, whose corner does not move with the gradient, there is no such part).
+    ball, whose corner does not move with the gradient, there is no such part), and what is left of the rise on samples
+    that did not choose the point (see :func:`worst_case_rise`).
 
     Args:
         around: the loss.
@@ -84,8 +89,7 @@ def first_order_rise(around: LossAround, ball: Ball) -> Estimate:
     """
     before, gradient = around.gradient(around.centre)
     seen = ball.scale * gradient
-    point = ball.steepest(seen)
-    moved = around.centre + ball.scale * point
+    moved = around.centre + ball.scale * ball.steepest(seen)
     after, there = around.gradient(moved)
     parts = around.by_group(moved) - around.by_group(around.centre)
     length = float(seen.double().norm())
@@ -94,21 +98,31 @@ def first_order_rise(around: LossAround, ball: Ball) -> Estimate:
         unit = seen / length
         turn = ball.scale * (slope - unit * (unit @ slope)) * (ball.radius / length)
         parts = parts + around.slopes(around.centre, turn)
-    return interval(after - before, parts, around.shares)
+
+    def step(climb: Climb) -> Tensor:
+        return ball.scale * ball.steepest(ball.scale * climb(around.centre)[1])
+
+    elsewhere = _cross_fitted(around, step)
+    return _reaching(interval(after - before, parts, around.shares), elsewhere, around.shares)
 
 
 def worst_case_rise(around: LossAround, ball: Ball, *, steps: int = 20) -> Estimate:
     """Return the largest rise that ``steps`` steps of ascent find in the ball: the worst case is at least that.
 
     Projected steepest ascent from the first-order point (a random one where the gradient is zero). A step that does not
-    raise the loss is halved, one that does grows by half, and the best point is kept. The interval over samples is that
-    of the rise at that point, which to first order is all: the worst case does not change as its point moves (Danskin's
-    theorem).
+    raise the loss is halved, one that does grows by half, and the best point is kept.
+
+    The interval is one for the worst case over the population that the samples are drawn from. The samples' own is too
+    large for it on average, since they have chosen the point that they are judged at, and near a minimum, where their
+    gradients all but cancel, by far. The rise on samples that did not choose the point is too small on average, since
+    no point is worse than the worst: each half of the groups is therefore judged at the point that the other half has
+    found. The interval reaches from the lower end of the latter to the upper end of the former (Mak, Morton and Wood
+    1999, of optima over samples in general).
 
     Args:
         around: the loss.
         ball: where the weights may go.
-        steps: of ascent, each a forward and a backward pass over the data.
+        steps: of ascent, each a forward and a backward pass over the data; where there are groups, two each.
 
     Raises:
         InputError: ``steps < 1``.
@@ -124,34 +138,66 @@ def worst_case_rise(around: LossAround, ball: Ball, *, steps: int = 20) -> Estim
         >>> round(worst_case_rise(around, ball, steps=50).value, 3)
         0.95
     """
-    return interval(*worst_point(around, ball, steps=steps))
+    own, elsewhere = worst_parts(around, ball, steps=steps)
+    return _reaching(interval(float(around.shares @ own), own, around.shares), elsewhere, around.shares)
 
 
-def worst_point(around: LossAround, ball: Ball, *, steps: int) -> tuple[float, Tensor, Tensor]:
-    """Return the rise, its parts by group (G,), and the shares of the groups (G,): see :func:`worst_case_rise`.
+def worst_parts(around: LossAround, ball: Ball, *, steps: int) -> tuple[Tensor, Tensor]:
+    """Return the rise of each group (G,) at the worst point found, and at that of the other half of the groups: see
+    :func:`worst_case_rise`.
 
     Raises:
         InputError: ``steps < 1``.
     """
     if steps < 1:
         raise InputError(f"the ascent has {steps} steps; it needs 1 or more")
-    before, gradient = around.gradient(around.centre)
+
+    def ascend(climb: Climb) -> Tensor:
+        return ball.scale * _ascent(climb, around.centre, ball, steps)
+
+    rises = around.by_group(around.centre + ascend(around.gradient)) - around.by_group(around.centre)
+    return rises, _cross_fitted(around, ascend)
+
+
+def _ascent(climb: Climb, centre: Tensor, ball: Ball, steps: int) -> Tensor:
+    """Return the e of the ball at which the loss is largest of those that the ascent has seen."""
+    before, gradient = climb(centre)
     if not gradient.any():  # a stationary point, from which steepest ascent goes nowhere
         generator = torch.Generator(device=gradient.device).manual_seed(0)
         gradient = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
-    point, best = torch.zeros_like(around.centre), before
+    point, best = torch.zeros_like(centre), before
     step = 1.0
     for _ in range(steps):
         trial = ball.project(point + step * ball.steepest(ball.scale * gradient))
-        value, slope = around.gradient(around.centre + ball.scale * trial)
+        value, slope = climb(centre + ball.scale * trial)
         if value > best:
             point, best, gradient = trial, value, slope
             step = min(step * _GROWTH, 1e3)
         elif (step := step * _SHRINK) < _SMALLEST:
             break
-    moved = around.centre + ball.scale * point
-    parts = around.by_group(moved) - around.by_group(around.centre)
-    return best - before, parts, around.shares
+    return point
+
+
+def _cross_fitted(around: LossAround, search: Callable[[Climb], Tensor]) -> Tensor:
+    """Return the rise of each group (G,) at the change of the weights that ``search`` finds by the other half of the
+    groups; NaN where there is only one."""
+    found = torch.full_like(around.shares, math.nan)
+    if around.n_groups < 2:
+        return found
+    before = around.by_group(around.centre)
+    first = torch.arange(around.n_groups) < around.n_groups // 2
+    for judged in (first, ~first):
+        change = search(functools.partial(around.gradient_of, ~judged))
+        found[judged] = (around.by_group(around.centre + change) - before)[judged]
+    return found
+
+
+def _reaching(own: Estimate, elsewhere: Tensor, shares: Tensor) -> Estimate:
+    """Return the estimate with an interval that reaches as low as that of the rise elsewhere (G,)."""
+    if len(shares) < 2:
+        return own
+    other = interval(float(shares @ elsewhere), elsewhere, shares)
+    return replace(own, ci_low=min(own.ci_low, other.ci_low), ci_high=max(own.ci_high, other.ci_high))
 
 
 def keskar_sharpness(around: LossAround, *, radius: float = 1e-3, steps: int = 20) -> Estimate:
@@ -177,8 +223,12 @@ def keskar_sharpness(around: LossAround, *, radius: float = 1e-3, steps: int = 2
         17.5
     """
     ball = Ball.around(around.centre, radius, "magnitude + 1", "linf")
-    rise, parts, shares = worst_point(around, ball, steps=steps)
-    losses = around.by_group(around.centre)
+    losses, shares = around.by_group(around.centre), around.shares
     loss = float(shares @ losses)
-    value = 100 * rise / (1 + loss)
-    return interval(value, (100 * parts - value * losses) / (1 + loss), shares)
+
+    def percent(rises: Tensor) -> Tensor:
+        """Return what each group adds: of the ratio of two means, to first order."""
+        return (100 * rises - 100 * float(shares @ rises) / (1 + loss) * (losses - loss)) / (1 + loss)
+
+    own, elsewhere = (percent(rises) for rises in worst_parts(around, ball, steps=steps))
+    return _reaching(interval(float(shares @ own), own, shares), elsewhere, shares)
