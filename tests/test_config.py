@@ -26,6 +26,7 @@ def test_fields_that_did_not_exist_yet_take_their_defaults():
 OTHER = {
     "alignment": "exact", "feedback_density": 0.5, "forward_scale": 1.0, "backward_scale": 1.0, "mirror_rate": 0.5,
     "mirror_decay": 0.5, "rule_source": "ab12", "pal_noise": 0.1, "pal_rate": 0.1, "pal_gain": 1.0,
+    "init": "xavier", "init_distribution": "uniform", "activation": "tanh", "clip_norm": 1.0,
     "mirror_noise": "uniform", "mirror_steps": 5, "noise_epochs": 2,
     "rule": "fa", "angle": 10.0, "expansion": 3, "dataset": "mnist", "train_size": 10, "subset_seed": 1, "model": "x",
     "hidden": (4,), "epochs": 1, "batch_size": 2, "optimiser": "sgd", "lr": 1.0, "momentum": 0.1, "weight_decay": 0.1,
@@ -63,6 +64,7 @@ DEFAULTS = {
     "alignment": "gaussian", "feedback_density": 1.0, "forward_scale": 2**0.5, "backward_scale": 2**0.5,
     "mirror_rate": 0.02, "mirror_decay": 0.01, "snapshot_sketch": 0, "gradient_alignment": 0,
     "pal_noise": 0.01, "pal_rate": 0.01, "pal_gain": 2.0,
+    "init": "he", "init_distribution": "normal", "activation": "relu", "clip_norm": None,
     "mirror_noise": "normal", "mirror_steps": 0, "noise_epochs": 0,
     "monitor": "none", "monitor_every": 0, "monitor_share": 0.05, "monitor_samples": 500, "monitor_k": 5,
 }  # fmt: skip

@@ -61,6 +61,7 @@ def test_a_rule_reads_its_options_and_no_others(rule, tmp_path):
         ("momentum", (0.1, 0.9), {"optimiser": "adam"}, {"optimiser": "sgd"}),
         ("lr_gamma", (0.1, 0.5), {}, {"lr_steps": (1,)}),
         ("subset_seed", (0, 1), {"train_size": None}, {"train_size": 64}),
+        ("activation", ("relu", "tanh"), {"hidden": ()}, {}),
         ("alignment", ("gaussian", "exact"), {"rule": "ifa", "angle": 0}, {"rule": "ifa", "angle": 1}),
         ("alignment", ("gaussian", "exact"), {"rule": "ifa", "angle": 180}, {"rule": "ifa", "angle": 179}),
     ],

@@ -18,6 +18,7 @@ from alignscape.settings import (
     between,
     changed_settings,
     check_settings,
+    recorded_settings,
     setting,
     settings_json,
     settings_of,
@@ -27,6 +28,11 @@ from alignscape.settings import (
 DATA, OPTIMISATION, OUTPUT, MONITOR = "data and network", "optimisation", "output", "curvature while training"
 
 SGD = Only("--optimiser sgd", lambda config: config.optimiser == "sgd")
+OURS = ("mlp", "lenet", "alexnet", "resnet20")
+ACTIVATED = Only(
+    f"hidden layers of a network of ours (--network {'|'.join(OURS)})",
+    lambda config: config.model in OURS and (config.model != "mlp" or len(config.hidden) > 0),
+)
 MLP = Only("--network mlp", lambda config: config.model == "mlp")
 SUBSET = Only("--train-size", lambda config: config.train_size is not None)
 LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0)
@@ -139,7 +145,7 @@ class TrainConfig:
     )
     forward_scale: float = setting(
         2**0.5,
-        "scale S of the weights at the start, N(0, S^2 / fan_in): 1.414 is He, 1 LeCun",
+        "scale S of the weights at the start, N(0, S^2 / fan_in): 1.414 is He, 1 LeCun; see --init",
         metavar="S",
         check=POSITIVE,
         flags=("--forward-scale", "--forward-scales"),
@@ -156,6 +162,16 @@ class TrainConfig:
         group="rule",
         default_text="1.414",
         swept=True,
+    )
+    init: Literal["he", "xavier", "lecun"] = setting(
+        "he",
+        "variance of the weights at the start, and of random feedback, at the scale of 1.414: he: 2 / fan_in; xavier: "
+        "2 / (fan_in + fan_out); lecun: 1 / fan_in",
+        group="rule",
+        sparse=True,
+    )
+    init_distribution: Literal["normal", "uniform"] = setting(
+        "normal", "distribution of the same: normal, or uniform around 0", group="rule", sparse=True
     )
     mirror_rate: float = setting(
         0.02,
@@ -197,7 +213,8 @@ class TrainConfig:
     )
     pal_gain: float = setting(
         2.0,
-        "pal: factor of that response; 2 makes up for the half of all units that ReLU holds at 0",
+        "pal: factor of that response; 2 makes up for the half of all units that ReLU holds at 0; another "
+        "--activation wants the inverse of its mean slope",
         metavar="GAMMA",
         check=POSITIVE,
         group="rule",
@@ -240,6 +257,9 @@ class TrainConfig:
         empty=True,
         group=DATA,
         only=MLP,
+    )
+    activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"] = setting(
+        "relu", "activation of hidden layers", group=DATA, only=ACTIVATED, sparse=True
     )
     epochs: int = setting(30, "passes over the train split", metavar="N", check=NON_NEGATIVE, group=OPTIMISATION)
     noise_epochs: int = setting(
@@ -291,6 +311,15 @@ class TrainConfig:
     )
     lr_gamma: float = setting(
         0.1, "factor of the learning rate there", metavar="G", check=POSITIVE, group=OPTIMISATION, only=LR_STEPS
+    )
+    clip_norm: float | None = setting(
+        None,
+        "norm of all gradients of a network beyond which they are scaled down to it, in each step",
+        metavar="NORM",
+        check=POSITIVE,
+        group=OPTIMISATION,
+        default_text="no clipping",
+        sparse=True,
     )
     precision: Literal["fp32", "tf32", "bf16"] = setting(
         "fp32",
@@ -392,6 +421,11 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types (tuples become lists)."""
         return settings_json(self)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the fields as files hold them: settings of recipes only where they are not at their default, so that
+        the files of a run without them are what they were before there were any, byte for byte."""
+        return recorded_settings(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:

@@ -19,6 +19,7 @@ from alignscape.device import synchronise
 from alignscape.errors import InputError
 from alignscape.seeding import derive_seed, generator, kept_streams
 from training.captured import CapturedStep, recorder_for
+from training.clipping import Clipping
 from training.data import Dataset, Normalise
 from training.evaluation import StackEvaluation, evaluate
 from training.memory import samples_at_once
@@ -53,6 +54,8 @@ class Stack:
         # Feedback moves within the step where that is recorded, for all networks at once; elsewhere network by network,
         # which gives the bits of a run alone.
         self._moves_inside = self.recorder is not None and self.rule.moves_by_tensors()
+        own = [name for name, _ in first.model.named_parameters()]
+        self._clip = Clipping([network.config for network in networks], own, self.device)
         self._labels: list[str] = []  # of what the rule draws for one network
         self.start_optimiser()
         self.sums = Sums.zero(len(networks), self.device)
@@ -222,7 +225,7 @@ class Stack:
             step = self._evaluate(inputs, labels)
         with explained(self.rule, "gradients"):
             gradients = self.rule.gradients(self.parameters, step)
-        self.optimiser.step(gradients)
+        self.optimiser.step(self._clip(gradients))
         self.sums.add(step.loss.detach(), (step.logits.detach().argmax(-1) == labels).sum(-1), labels.shape[-1])
 
     def _noise(self, size: int) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,8 @@ Sizes = int | Literal["auto"]
 # what they keep. Any other field, those to come included, keeps networks apart; so do the options of a rule, but for
 # those that it declares to be read by `initialise` alone.
 FREE_FIELDS = {
-    *("seed", "angle", "alignment", "forward_scale", "backward_scale"),
-    *("lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay"),
+    *("seed", "angle", "alignment", "forward_scale", "backward_scale", "init", "init_distribution"),
+    *("clip_norm", "lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay"),
     *("checkpoint_every", "snapshot_every", "snapshot_dtype", "snapshot_sketch"),
 }
 

@@ -16,7 +16,7 @@ from alignscape.errors import InputError
 from alignscape.seeding import generator
 from training.config import TrainConfig
 from training.rules.feedback import Layer, LayerSize, WrappedLayer
-from training.rules.initial import normal, reset_normalisation
+from training.rules.initial import reset_normalisation, starting
 from training.rules.outside import refuse_outside_uses
 from training.rules.wrapping import replace_layers, uses, weight_layers
 
@@ -86,7 +86,8 @@ class Rule:
 
     def initialise(self, model: nn.Module) -> None:
         """Draw the starting weights of ``model`` in place: weights N(0, s^2 / fan_in) with s = ``forward_scale``
-        (sqrt 2 is He et al. 2015, 1 LeCun), biases 0, normalisation layers as they usually start.
+        (sqrt 2 is He et al. 2015, 1 LeCun), or what ``init`` and ``init_distribution`` of the config say in its place;
+        biases 0, normalisation layers as they usually start.
 
         Raises:
             InputError: a module that no rule can wrap; it is named.
@@ -194,10 +195,11 @@ class Rule:
     def draw(
         self, like: Tensor, *labels: object, scale: float | None = None, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Draw N(0, s^2 / fan_in) of the shape, type and device of ``like`` from the stream ``labels`` on ``device``
-        (see :meth:`stream`); s is ``scale``, or ``backward_scale`` of the config."""
+        """Draw N(0, s^2 / fan_in), or what ``init`` and ``init_distribution`` of the config say in its place, of the
+        shape, type and device of ``like`` from the stream ``labels`` on ``device`` (see :meth:`stream`); s is
+        ``scale``, or ``backward_scale`` of the config."""
         scale = self.config.backward_scale if scale is None else scale
-        return normal(like.shape, scale, self.stream(*labels, device=device)).to(like)
+        return starting(self.config, like.shape, scale, self.stream(*labels, device=device)).to(like)
 
     def stream(self, *labels: object, device: torch.device | str = "cpu") -> torch.Generator:
         """The run's random stream for ``labels``, e.g. ``("feedback", "layers.1")``. The CPU's numbers are the same

@@ -19,7 +19,7 @@ from training.rules.feedback import (
     LayerSize,
     WrappedLayer,
 )
-from training.rules.initial import bernoulli, normal
+from training.rules.initial import bernoulli, starting
 from training.rules.taps import learn_from_first, recording
 
 
@@ -69,7 +69,8 @@ class DirectFeedbackAlignment(Rule):
                 "and there is one direct signal for a layer"
             )
         shape = (layer.use.classes, layer.use.input_shape.numel())
-        feedback = normal(shape, self.config.backward_scale, self.stream("feedback", layer.name))
+        random = self.stream("feedback", layer.name)
+        feedback = starting(self.config, shape, self.config.backward_scale, random)
         if (density := self.config.feedback_density) < 1:
             feedback *= bernoulli(shape, density, self.stream("mask", layer.name))
         return DirectFeedback(layer, feedback.to(layer.plain.weight))

@@ -1,0 +1,207 @@
+"""Recipes: what published numbers need beside the defaults, each against torch's own or a closed form."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from alignscape.settings import settings_of
+from training.angles import alignment
+from training.clipping import Clipping
+from training.config import OURS, TrainConfig
+from training.data import load_dataset
+from training.loop import train_many
+from training.models import build_model
+from training.models.activations import FUNCTIONS, MODULES
+from training.rules import RULES, make_rule
+from training.rules.base import wrapped_layers
+from training.rules.wm import mirror
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits", train_size=96)
+
+
+def config(**fields) -> TrainConfig:
+    small = {"hidden": (12, 9), "epochs": 2, "batch_size": 32, "train_size": 96, "lr": 0.01}
+    return TrainConfig(**{**small, **fields})
+
+
+def weights_of(tmp_path, digits, configs, stack) -> list[dict[str, torch.Tensor]]:
+    from training.checkpoint import load_checkpoint
+
+    jobs = [(one, tmp_path / f"{stack}-{i}") for i, one in enumerate(configs)]
+    found = [load_checkpoint(run.checkpoint) for run in train_many(jobs, digits, stack=stack)]
+    return [{**one.model, **one.feedback} for one in found]
+
+
+def assert_stack_is_single(tmp_path, digits, configs, atol=2e-5) -> list[dict[str, torch.Tensor]]:
+    """Train ``configs`` together and apart; the weights must be the same up to rounding."""
+    together = weights_of(tmp_path, digits, configs, len(configs))
+    for ours, alone in zip(together, weights_of(tmp_path, digits, configs, 1), strict=True):
+        for name in alone:
+            torch.testing.assert_close(ours[name], alone[name], rtol=1e-3, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+    return together
+
+
+# ---- activations ----
+
+
+def test_every_activation_is_there_as_function_and_module():
+    values = torch.linspace(-3, 3, 101, dtype=torch.float64)
+    assert set(settings_of(TrainConfig)["activation"].choices) == set(FUNCTIONS) == set(MODULES)
+    for name, function in FUNCTIONS.items():
+        torch.testing.assert_close(function(values), MODULES[name]()(values))
+    torch.testing.assert_close(FUNCTIONS["gelu"](values), values * 0.5 * (1 + torch.erf(values / 2**0.5)))
+    torch.testing.assert_close(FUNCTIONS["silu"](values), values / (1 + (-values).exp()))
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_our_networks_take_every_activation(model):
+    """The network with tanh is the one with ReLU, but for tanh in the place of each ReLU."""
+    outputs = {}
+    side = 8 if model == "alexnet" else 16  # it is slow on larger ones
+    inputs = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    for name in FUNCTIONS if model != "alexnet" else ("relu", "tanh"):
+        network = build_model(TrainConfig(model=model, activation=name, hidden=(7, 5)), (3, side, side), 10).eval()
+        make_rule(TrainConfig()).initialise(network)
+        assert name == "relu" or not any(isinstance(module, nn.ReLU) for module in network.modules())
+        outputs[name] = network(inputs)
+    values = list(outputs.values())
+    assert all(not torch.allclose(a, b) for i, a in enumerate(values) for b in values[:i])
+
+
+def test_pal_follows_the_activation():
+    """B comes to the mean of phi'(upper) W phi'(lower), with sigmoid rates as the authors have them."""
+    samples = 40_000
+    fields = {"pal_rate": 1.0, "pal_gain": 1.0, "activation": "sigmoid"}
+    rule = make_rule(TrainConfig(rule="pal", hidden=(6, 5), **fields))
+    model = build_model(rule.config, (1, 2, 2), 3)
+    rule.initialise(model)
+    twin = rule.wrap(model, (1, 2, 2))
+    inputs = torch.randn(samples, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    rule.before_batch(twin, 0, inputs, torch.zeros(samples).long())
+    with torch.no_grad():
+        low = model.layers[0](inputs.flatten(1)).sigmoid()
+        high = model.layers[1](low).sigmoid()
+    slopes = (high * (1 - high)).T @ (low * (1 - low)) / samples
+    torch.testing.assert_close(twin.layers[1].feedback, slopes * model.layers[1].weight.detach(), rtol=0, atol=0.006)
+
+
+def test_the_mirror_has_the_slope_of_its_activation():
+    """By Stein's lemma the covariance is E[phi'] W: E[phi'] of tanh by quadrature."""
+    weight = torch.tensor([[0.6, -0.8]], dtype=torch.float64)
+    noise = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    density = (-(grid**2) / 2).exp() / math.sqrt(2 * math.pi)
+    slope = torch.trapezoid((1 - grid.tanh() ** 2) * density, grid)
+    torch.testing.assert_close(mirror(weight, None, noise, torch.tanh), slope * weight, rtol=0, atol=0.01)
+
+
+# ---- starts ----
+
+
+@pytest.mark.parametrize("init", ["he", "xavier", "lecun"])
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_starts_have_the_spread_of_torchs_initialisers(init, distribution):
+    """Of weights and feedback: standard deviation, extremes and fourth moment, which tells normal from uniform."""
+    fields = {"init": init, "init_distribution": distribution, "hidden": (400, 200)}
+    rule = make_rule(TrainConfig(rule="fa", **fields))
+    model = build_model(rule.config, (1, 15, 20), 10)
+    rule.initialise(model)
+    twin = rule.wrap(model, (1, 15, 20))
+    for layer in list(twin.layers)[:2]:
+        reference = torch.empty_like(layer.weight)
+        if init == "xavier":
+            getattr(nn.init, f"xavier_{distribution}_")(reference)
+        else:
+            gain = "relu" if init == "he" else "linear"
+            getattr(nn.init, f"kaiming_{distribution}_")(reference, nonlinearity=gain)
+        for drawn in (layer.weight.detach(), layer.feedback):
+            assert abs(drawn.std() / reference.std() - 1) < 0.02
+            assert abs((drawn**4).mean() / drawn.var() ** 2 - (3 if distribution == "normal" else 1.8)) < 0.15
+            if distribution == "uniform":
+                assert abs(drawn.abs().max() / reference.abs().max() - 1) < 1e-3
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("init", ["xavier", "lecun"])
+def test_every_rule_starts_its_feedback_so(rule, init):
+    """The path down has the standard deviation of W at the scale of 1.414; the product of pfa too."""
+    made = make_rule(TrainConfig(rule=rule, init=init, init_distribution="uniform", hidden=(300, 200)))
+    model = build_model(made.config, (1, 15, 20), 10)
+    made.initialise(model)
+    twin = made.wrap(model, (1, 15, 20))
+    expected = {"xavier": (2 / 500) ** 0.5, "lecun": (1 / 300) ** 0.5}[init]
+    assert model.layers[1].weight.std().item() == pytest.approx(expected, rel=0.02)
+    layer = wrapped_layers(twin).get("layers.1")
+    if rule == "dfa":
+        expected = {"xavier": (2 / 310) ** 0.5, "lecun": (1 / 300) ** 0.5}[init]
+        assert layer.feedback.std().item() == pytest.approx(expected, rel=0.05)
+    elif layer is not None:
+        assert layer.backward_weight().std().item() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("init", ["he", "xavier"])
+def test_the_angle_of_ifa_holds_for_uniform_starts(init, exact):
+    fields = {"init": init, "init_distribution": "uniform", "alignment": "exact" if exact else "gaussian"}
+    rule = make_rule(TrainConfig(rule="ifa", angle=40.0, hidden=(500, 400), **fields))
+    model = build_model(rule.config, (1, 20, 20), 10)
+    rule.initialise(model)
+    layer = rule.wrap(model, (1, 20, 20)).layers[1]
+    found = alignment(layer.weight.detach(), layer.feedback)
+    assert found.row_angle == pytest.approx(40.0, abs=0.001 if exact else 0.3)
+    assert found.norm_ratio == pytest.approx(1.0, rel=0.001 if exact else 0.01)
+
+
+# ---- gradient clipping ----
+
+
+@pytest.mark.parametrize("limit", [0.01, 3.0, 1e4])
+def test_clipping_is_torchs(limit):
+    random = torch.Generator().manual_seed(0)
+    shapes = {"w": (4, 3), "b": (4,), "scalar": ()}
+    updates = {name: torch.randn(2, *shape, generator=random) for name, shape in shapes.items()}
+    both = [TrainConfig(clip_norm=limit), TrainConfig(clip_norm=2 * limit)]
+    clipped = Clipping(both, set(shapes), torch.device("cpu"))({**updates, "feedback": None})
+    assert clipped["feedback"] is None
+    for e, one in enumerate(both):
+        parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes.values()]
+        for parameter, update in zip(parameters, updates.values(), strict=True):
+            parameter.grad = update[e].clone()
+        nn.utils.clip_grad_norm_(parameters, one.clip_norm)
+        alone = Clipping([one], set(shapes), torch.device("cpu"))({name: u[e] for name, u in updates.items()})
+        for name, parameter in zip(shapes, parameters, strict=True):
+            torch.testing.assert_close(clipped[name][e], parameter.grad)
+            torch.testing.assert_close(alone[name], parameter.grad)
+
+
+def test_a_limit_leaves_other_networks_alone_and_feedback_out_of_the_norm():
+    updates = {"w": torch.full((2, 3), 7.0), "w.feedback_plastic": torch.full((2, 3), 1e6)}
+    clipped = Clipping([TrainConfig(clip_norm=1.0), TrainConfig()], {"w"}, torch.device("cpu"))(updates)
+    assert torch.equal(clipped["w"][1], updates["w"][1])
+    assert clipped["w"][0].norm().item() == pytest.approx(1, rel=1e-5)
+    ratio = clipped["w.feedback_plastic"][0] / clipped["w"][0]
+    torch.testing.assert_close(ratio, torch.full((3,), 1e6 / 7))
+
+
+# ---- in stacks, and at once ----
+
+FIRST = [
+    ("bp", {"activation": "tanh"}),
+    ("pal", {"activation": "sigmoid", "pal_gain": 4.0}),
+    ("wm", {"activation": "elu"}),
+    ("dfa", {"init": "xavier", "init_distribution": "uniform", "clip_norm": 0.5}),
+    ("pfa", {"init": "lecun", "clip_norm": 0.1, "optimiser": "sgd"}),
+    ("kp", {"clip_norm": 0.2, "weight_decay": 0.1, "optimiser": "sgd"}),
+]
+
+
+@pytest.mark.parametrize(("rule", "fields"), FIRST)
+def test_a_stack_gives_what_single_runs_give(rule, fields, digits, tmp_path):
+    limits = [0.05, None] if "clip_norm" in fields else [None, None]
+    configs = [config(rule=rule, **fields), config(rule=rule, **{**fields, "clip_norm": limits[0]}, seed=1)]
+    assert_stack_is_single(tmp_path, digits, configs)
