@@ -1,11 +1,14 @@
 """Recipes: what published numbers need beside the defaults, each against torch's own or a closed form."""
 
+import csv
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from alignscape.seeding import generator
 from alignscape.settings import settings_of
 from training.angles import alignment
 from training.clipping import Clipping
@@ -14,6 +17,7 @@ from training.data import load_dataset
 from training.loop import train_many
 from training.models import build_model
 from training.models.activations import FUNCTIONS, MODULES
+from training.optimiser import learning_rate
 from training.rules import RULES, make_rule
 from training.rules.base import wrapped_layers
 from training.rules.wm import mirror
@@ -205,3 +209,87 @@ def test_a_stack_gives_what_single_runs_give(rule, fields, digits, tmp_path):
     limits = [0.05, None] if "clip_norm" in fields else [None, None]
     configs = [config(rule=rule, **fields), config(rule=rule, **{**fields, "clip_norm": limits[0]}, seed=1)]
     assert_stack_is_single(tmp_path, digits, configs)
+
+
+# ---- optimisers and schedules ----
+
+
+@pytest.mark.parametrize(
+    ("fields", "reference"),
+    [
+        ({"optimiser": "adamw", "weight_decay": 0.1}, lambda p: torch.optim.AdamW(p, lr=0.01)),
+        ({"betas": (0.5, 0.9), "weight_decay": 0.1}, lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.5, 0.9))),
+        (
+            {"optimiser": "sgd", "nesterov": True, "decay_all": True, "first_epoch_weight_decay": 0.2},
+            lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
+        ),
+        (
+            {"optimiser": "sgd", "schedule": "cosine", "warmup_epochs": 1, "clip_norm": 0.3},
+            lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+        ),
+    ],
+)
+def test_bp_equals_torchs_own_loop(fields, reference, digits, tmp_path):
+    """Mini-batches through torch's optimisers, schedulers and clip_grad_norm_ by hand."""
+    cfg = config(**fields, epochs=3)
+    (trained,) = weights_of(tmp_path, digits, [cfg], 1)
+    model = build_model(cfg, digits.input_shape, 10)
+    make_rule(cfg).initialise(model)
+    groups = [{"params": [p]} for p in model.parameters()]
+    optimiser = reference(groups)
+    schedule = None
+    if "schedule" in fields:
+        warm = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / 3, total_iters=2)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 6)
+        schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, [warm, cosine], [3])
+    pixels = (digits.train.images.float() / 255 - digits.mean[0]) / digits.std[0]
+    for epoch in range(3):
+        decay = fields.get("weight_decay", 0.0) if epoch else fields.get("first_epoch_weight_decay", cfg.weight_decay)
+        for group in optimiser.param_groups:
+            group["weight_decay"] = decay if cfg.decay_all or group["params"][0].ndim == 2 else 0.0
+        for batch in torch.randperm(96, generator=generator(cfg.seed, "order", epoch)).split(32):
+            optimiser.zero_grad()
+            F.cross_entropy(model(pixels[batch]), digits.train.labels[batch]).backward()
+            if cfg.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), cfg.clip_norm)
+            optimiser.step()
+            if schedule is not None:
+                schedule.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(trained[name], parameter.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_learning_rates_of_every_step():
+    """A warm-up multiplies what the steps say; noise comes before it, at the full rate."""
+    steps = TrainConfig(lr=2.0, epochs=4, warmup_epochs=2, lr_steps=(1, 3), lr_gamma=0.1)
+    found = [learning_rate(steps, step, 2) for step in range(-2, 8)]
+    assert found == pytest.approx([2, 2, 0.5, 1.0, 0.15, 0.2, 0.2, 0.2, 0.02, 0.02])
+    cosine = TrainConfig(lr=2.0, epochs=4, schedule="cosine")
+    found = [learning_rate(cosine, step, 2) for step in range(8)]
+    assert found == pytest.approx([1 + math.cos(math.pi * step / 8) for step in range(8)])
+
+
+def test_the_edge_of_stability_is_that_of_the_optimiser(digits, tmp_path):
+    """As landscape takes it from torch's optimiser of the same settings."""
+    kept = {"monitor": "hessian", "monitor_every": 3, "monitor_samples": 20, "monitor_k": 1, "epochs": 2}
+    sgd = config(optimiser="sgd", nesterov=True, schedule="cosine", **kept)
+    (run,) = train_many([(sgd, tmp_path / "sgd")], digits, stack=1)
+    rows = list(csv.DictReader((run.path / "curvature.csv").read_text().splitlines()))
+    rates = [0.01 * (1 + math.cos(math.pi * step / 6)) / 2 for step in (0, 3, 5)]
+    assert [float(row["lr"]) for row in rows] == pytest.approx(rates)
+    assert [float(row["threshold"]) for row in rows] == pytest.approx([3.8 / (2.8 * rate) for rate in rates])
+    (run,) = train_many([(config(optimiser="adamw", betas=(0.5, 0.9), **kept), tmp_path / "adam")], digits, stack=1)
+    rows = list(csv.DictReader((run.path / "curvature.csv").read_text().splitlines()))
+    assert float(rows[0]["threshold"]) == pytest.approx(3 / (0.5 * 0.01))
+
+
+SECOND = [
+    ("bp", {"optimiser": "adamw", "weight_decay": 0.1}, {"weight_decay": 0.2, "betas": (0.5, 0.9)}),
+    ("pfa", {"optimiser": "sgd", "nesterov": True, "weight_decay": 0.1}, {"decay_all": True, "nesterov": False}),
+    ("fa", {"warmup_epochs": 1}, {"schedule": "cosine", "warmup_epochs": 0}),
+]
+
+
+@pytest.mark.parametrize(("rule", "fields", "other"), SECOND)
+def test_networks_of_a_stack_have_optimisers_of_their_own(rule, fields, other, digits, tmp_path):
+    assert_stack_is_single(tmp_path, digits, [config(rule=rule, **fields), config(rule=rule, **fields | other, seed=1)])

@@ -34,8 +34,12 @@ ACTIVATED = Only(
     lambda config: config.model in OURS and (config.model != "mlp" or len(config.hidden) > 0),
 )
 MLP = Only("--network mlp", lambda config: config.model == "mlp")
+ADAM = Only("--optimiser adam or adamw", lambda config: config.optimiser != "sgd")
+HEAVY = Only("--optimiser sgd with --momentum", lambda config: config.optimiser == "sgd" and config.momentum > 0)
+DECAYED = Only("--weight-decay", lambda config: config.weight_decay > 0 or (config.first_epoch_weight_decay or 0) > 0)
+BY_STEPS = Only("--schedule steps", lambda config: config.schedule == "steps")
 SUBSET = Only("--train-size", lambda config: config.train_size is not None)
-LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0)
+LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0 and config.schedule == "steps")
 SNAPSHOTS = Only("--snapshot-every", lambda config: config.snapshot_every > 0)
 MONITORED = Only("--monitor hessian", lambda config: config.monitor != "none")
 BY_SHARE = Only(
@@ -270,7 +274,18 @@ class TrainConfig:
         group=OPTIMISATION,
     )
     batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION)
-    optimiser: Literal["adam", "sgd"] = setting("adam", "adam has betas 0.9 and 0.999", group=OPTIMISATION)
+    optimiser: Literal["adam", "sgd", "adamw"] = setting(
+        "adam", "adamw: adam that decays the weights apart from their gradient", group=OPTIMISATION
+    )
+    betas: tuple[float, ...] = setting(
+        (0.9, 0.999),
+        "decays of adam's means of gradients and of their squares",
+        metavar="B",
+        check=between(0, 1, high_open=True),
+        group=OPTIMISATION,
+        only=ADAM,
+        sparse=True,
+    )
     lr: float = setting(
         1e-4,
         "learning rate at the start",
@@ -284,9 +299,11 @@ class TrainConfig:
     momentum: float = setting(
         0.9, "momentum, 0 to 1", metavar="M", check=between(0, 1, high_open=True), group=OPTIMISATION, only=SGD
     )
+    nesterov: bool = setting(False, "Nesterov's momentum", group=OPTIMISATION, only=HEAVY, sparse=True)
     weight_decay: float = setting(
         0.0,
-        "WD times the weights is added to their gradient, and so for plastic feedback; not for biases",
+        "WD times the weights is added to their gradient, and so for plastic feedback; not for biases (--decay-all); "
+        "adamw shrinks the weights by the learning rate times WD in each step instead",
         metavar="WD",
         check=NON_NEGATIVE,
         flags=("--weight-decay", "--weight-decays"),
@@ -301,6 +318,24 @@ class TrainConfig:
         group=OPTIMISATION,
         default_text="that of --weight-decay",
     )
+    decay_all: bool = setting(
+        False, "decay biases and normalisation too", group=OPTIMISATION, only=DECAYED, sparse=True
+    )
+    schedule: Literal["steps", "cosine"] = setting(
+        "steps",
+        "steps: the learning rate changes at --lr-steps; cosine: it falls along half a cosine, step by step, to 0 at "
+        "the end",
+        group=OPTIMISATION,
+        sparse=True,
+    )
+    warmup_epochs: int = setting(
+        0,
+        "epochs in which the learning rate first rises evenly, step by step",
+        metavar="N",
+        check=NON_NEGATIVE,
+        group=OPTIMISATION,
+        sparse=True,
+    )
     lr_steps: tuple[int, ...] = setting(
         (),
         "epochs after which the learning rate is multiplied by --lr-gamma",
@@ -308,6 +343,7 @@ class TrainConfig:
         check=at_least(1),
         empty=True,
         group=OPTIMISATION,
+        only=BY_STEPS,
     )
     lr_gamma: float = setting(
         0.1, "factor of the learning rate there", metavar="G", check=POSITIVE, group=OPTIMISATION, only=LR_STEPS
@@ -413,6 +449,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if len(self.betas) != 2:
+            raise InputError(f"betas has {len(self.betas)} values; it must have two, as in --betas 0.9 0.999")
+        if self.warmup_epochs > self.epochs:
+            raise InputError(f"warmup_epochs is {self.warmup_epochs}; the run has {self.epochs} epochs")
         if self.snapshot_sketch > 0 and self.snapshot_every == 0:
             raise InputError(
                 "snapshot_sketch needs snapshot_every > 0: the sketch gives the directions, the snapshots the path"

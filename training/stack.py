@@ -123,6 +123,8 @@ class Stack:
         drawn = self._drawn(size) if self._moves_inside else []
         if not self._moves_inside:
             self._move_apart(batch, noise)
+        if epoch >= 0:
+            self.optimiser.set_step(self.step, self.networks[0].steps_per_epoch)
         with self._randomness():
             if noise is not None:
                 self._learn(*(noise if self.stacked else (noise[0][0], noise[1][0])), *drawn)
