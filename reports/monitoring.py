@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from landscape.monitor import Monitor
 from landscape.stability import Stability, adam_preconditioner, adam_threshold, gradient_descent_threshold
 from training.config import TrainConfig
 from training.data import Normalise
 from training.gradient_angles import rule_update
+from training.losses import TrainingLoss
 from training.rules.others import explained
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ class HessianMonitor:
         self.network = network
         self.samples = data.train.subset(min(config.monitor_samples, len(data.train)), 0)
         self.normalise = Normalise(data.mean, data.std).to(data.train.labels.device)
+        loss = TrainingLoss.of(config)
         self.monitor = Monitor(
-            F.cross_entropy,
-            (self.samples.images, self.samples.labels),
+            loss.criterion(),
+            (self.samples.images, loss.targets(self.samples.labels, data.classes)),
             k=config.monitor_k,
             transform=self.normalise,
         )

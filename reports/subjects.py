@@ -18,6 +18,7 @@ from training.checkpoint import Checkpoint, find_checkpoint, load_weights
 from training.config import TrainConfig
 from training.data import Normalise, Split, load_split, source
 from training.foreign import fitting, load_hugging_face, load_state_dict, outputs_wanted, weights_digest, weights_in
+from training.losses import TrainingLoss
 from training.models import import_model
 from training.models.imported import ZOOS
 
@@ -76,6 +77,23 @@ class Subject:
     def device(self) -> torch.device:
         """Where the network and the samples are."""
         return self.labels.device
+
+    @functools.cached_property
+    def training_loss(self) -> TrainingLoss:
+        """What its run minimised, which is what analyses call its loss; cross-entropy for a network that is no run of
+        ours."""
+        return TrainingLoss() if self.checkpoint is None else TrainingLoss.of(self.checkpoint.config)
+
+    @functools.cached_property
+    def loss(self) -> nn.Module:
+        """The mean loss by logits and :attr:`targets`."""
+        return self.training_loss.criterion()
+
+    @functools.cached_property
+    def targets(self) -> Tensor:
+        """The labels as :attr:`loss` takes them."""
+        classes = 0 if self.checkpoint is None else self.checkpoint.data.classes
+        return self.training_loss.targets(self.labels, classes)
 
     def inputs(self) -> Tensor:
         """Return the normalised images (N, C, H, W) as floats: what the network takes."""
@@ -166,7 +184,7 @@ def load_subject(
         data_root=root,
         checkpoint=checkpoint,
         columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
-        doubt=doubt_of(network, normalise, data, path) if checkpoint is None else "",
+        doubt=doubt_of(network, normalise, data, path) if checkpoint is None else _other_loss(checkpoint, path),
         load=functools.partial(load_subject, **options),
     )
 
@@ -285,6 +303,13 @@ def check_fit(
         raise InputError(
             f"the model has {logits.shape[1]} classes, {dataset} has labels up to {int(data.labels.max())}"
         )
+
+
+def _other_loss(checkpoint: Checkpoint, path: Path) -> str:
+    """Say what is called the loss of a run that did not minimise plain cross-entropy; else nothing."""
+    if not (words := TrainingLoss.of(checkpoint.config).words()):
+        return ""
+    return f"{path} was trained on the {words}: that is its loss here, while attacks climb what their --loss says"
 
 
 @torch.no_grad()

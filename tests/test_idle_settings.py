@@ -66,6 +66,7 @@ def test_a_rule_reads_its_options_and_no_others(rule, tmp_path):
         ("nesterov", (False, True), {"optimiser": "adam"}, {"optimiser": "sgd"}),
         ("decay_all", (False, True), {}, {"first_epoch_weight_decay": 0.5}),
         ("lr_steps", ((), (1,)), {"schedule": "cosine"}, {}),
+        ("label_smoothing", (0.0, 0.2), {"loss": "mse"}, {}),
         ("activation", ("relu", "tanh"), {"hidden": ()}, {}),
         ("alignment", ("gaussian", "exact"), {"rule": "ifa", "angle": 0}, {"rule": "ifa", "angle": 1}),
         ("alignment", ("gaussian", "exact"), {"rule": "ifa", "angle": 180}, {"rule": "ifa", "angle": 179}),

@@ -2,19 +2,28 @@
 
 import csv
 import math
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import alignscape
+from alignscape.errors import InputError
 from alignscape.seeding import generator
 from alignscape.settings import settings_of
+from reports.analyses import gap
+from reports.subjects import load_subject
+from reports.tables import provenance
 from training.angles import alignment
 from training.clipping import Clipping
 from training.config import OURS, TrainConfig
 from training.data import load_dataset
+from training.gradient_angles import gradient_alignment
 from training.loop import train_many
+from training.losses import TrainingLoss
 from training.models import build_model
 from training.models.activations import FUNCTIONS, MODULES
 from training.optimiser import learning_rate
@@ -293,3 +302,131 @@ SECOND = [
 @pytest.mark.parametrize(("rule", "fields", "other"), SECOND)
 def test_networks_of_a_stack_have_optimisers_of_their_own(rule, fields, other, digits, tmp_path):
     assert_stack_is_single(tmp_path, digits, [config(rule=rule, **fields), config(rule=rule, **fields | other, seed=1)])
+
+
+# ---- losses ----
+
+LOSSES = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.3},
+    "mse": {"loss": "mse"},
+}
+
+
+def by_hand(fields: dict, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss of each sample, from its definition."""
+    wanted = torch.eye(logits.shape[1], dtype=logits.dtype)[labels]
+    if fields.get("loss") == "mse":
+        return ((logits - wanted) ** 2).sum(1) / logits.shape[1]
+    smoothing = fields.get("label_smoothing", 0.0)
+    return -(((1 - smoothing) * wanted + smoothing / logits.shape[1]) * logits.log_softmax(1)).sum(1)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_form_of_a_loss_is_its_definition(name):
+    loss = TrainingLoss.of(TrainConfig(**LOSSES[name]))
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 4, generator=random, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(4, (7,), generator=random)
+    each = by_hand(LOSSES[name], logits, labels)
+    torch.testing.assert_close(loss.each(logits, labels), each)
+    torch.testing.assert_close(loss.total(logits, labels), each.sum())
+    torch.testing.assert_close(loss.mean(logits, labels), each.mean())
+    torch.testing.assert_close(loss.criterion()(logits, loss.targets(labels, 4).double()
+                               if name == "mse" else labels), each.mean())  # fmt: skip
+    (gradient,) = torch.autograd.grad(each.mean(), logits)
+    torch.testing.assert_close(loss.error(logits.detach(), labels), gradient)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_error_of_every_rule_is_the_gradient_of_its_loss(rule, name):
+    """Updates by explicit products in float64, from e, the gradient of the loss by the logits."""
+    made = make_rule(TrainConfig(rule=rule, hidden=(7, 6), **LOSSES[name]))
+    model = build_model(made.config, (1, 3, 3), 4)
+    made.initialise(model)
+    model.double()
+    twin = made.wrap(model, (1, 3, 3))
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(9, 1, 3, 3, generator=random, dtype=torch.float64)
+    labels = torch.randint(4, (9,), generator=random)
+    step = made.objective(twin, inputs, labels)
+    found = made.gradients(dict(twin.named_parameters()), step)
+    layers = [layer.weight.detach() for layer in model.layers]
+    hidden = [inputs.flatten(1)]
+    for weight in layers[:-1]:
+        hidden.append((hidden[-1] @ weight.T).relu())
+    logits = (hidden[-1] @ layers[-1].T).requires_grad_()
+    value = by_hand(LOSSES[name], logits, labels).mean()
+    torch.testing.assert_close(step.loss.detach(), value.detach())
+    (error,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(found["layers.2.weight"], error.T @ hidden[2])
+    down = wrapped_layers(twin)["layers.2"] if rule != "bp" else None
+    if rule == "dfa":
+        signal = error @ down.feedback
+    else:
+        signal = error @ (layers[2] if down is None else down.backward_weight().detach())
+    torch.testing.assert_close(found["layers.1.weight"], (signal * (hidden[2] > 0)).T @ hidden[1])
+    if rule == "bp":  # what the measure of gradients takes for the truth
+        alike = gradient_alignment(model, twin, made, (inputs, labels), batch_size=9)["all"]
+        assert alike.sample_cosine == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["smoothed", "mse"])
+def test_metrics_and_analyses_take_the_loss_of_the_run(name, digits, tmp_path):
+    """Metrics of single runs and of stacks, the monitor, Hessian, spectrum, surface, trajectory, sharpness and gap."""
+    kept = {"snapshot_every": 2, "monitor": "hessian", "monitor_every": 6, "monitor_samples": 40, "monitor_k": 1}
+    cfg = config(hidden=(5,), **LOSSES[name], **kept)
+    (run,) = train_many([(cfg, tmp_path / "run")], digits, stack=1)
+    stacked = train_many([(replace(cfg, seed=s, monitor="none"), tmp_path / f"s{s}") for s in (0, 1)], digits, stack=2)
+    row = run.read_metrics()[-1]
+    assert stacked[0].read_metrics()[-1]["test_loss"] == pytest.approx(row["test_loss"], rel=1e-4)
+    subject = load_subject(run.path, split="test", device="cpu")
+    model = subject.model.double()
+    model.requires_grad_()
+    logits = model(subject.inputs().double())
+    value = by_hand(LOSSES[name], logits, subject.labels).mean()
+    assert row["test_loss"] == pytest.approx(value.item(), rel=1e-5)
+    assert "trained on" in subject.doubt
+    assert subject.name in provenance([subject])["losses"]
+
+    monitored = list(csv.DictReader((run.path / "curvature.csv").read_text().splitlines()))[-1]
+    seen = digits.train.subset(40, 0)
+    watched = by_hand(LOSSES[name], model(subject.normalise(seen.images).double()), seen.labels).mean()
+    assert float(monitored["loss"]) == pytest.approx(watched.item(), rel=1e-5)
+
+    parameters = list(model.parameters())
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters, create_graph=True)])
+    rows = [torch.cat([r.flatten() for r in torch.autograd.grad(g, parameters, retain_graph=True)]) for g in gradient]
+    dense = torch.stack(rows)
+    eigenvalue = torch.linalg.eigvalsh(dense)[-1].item()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = alignscape.load(run.path, device="cpu")
+        hessian = net.hessian(k=1, split="test").frame()
+        assert hessian.query("quantity == 'eigenvalue'")["value"].iloc[0] == pytest.approx(eigenvalue, rel=1e-3)
+        path = net.trajectory(points=1, split="test")
+        assert path.frame()["loss"].iloc[-1] == pytest.approx(value.item(), rel=1e-5)
+        sharp = net.sharpness(split="test", measures=("sam",), groups=5).frame()
+        assert sharp.query("measure == 'loss'")["value"].iloc[0] == pytest.approx(value.item(), rel=1e-5)
+        plane = net.surface(points=(1,), split="test", plane="random").frame()
+        assert plane["loss"].iloc[0] == pytest.approx(value.item(), rel=1e-5)
+    assert gap._measured(load_subject(run.path, split="test", device="cpu"))[0] == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_a_rule_with_an_objective_of_its_own_must_say_that_it_heeds_the_loss(digits, tmp_path, monkeypatch):
+    (tmp_path / "own_objective.py").write_text(
+        "from training.rules import Rule\nclass Deaf(Rule):\n    def objective(self, twin, inputs, labels):\n"
+        "        return super().objective(twin, inputs, labels)\nclass Heeding(Deaf):\n    options = ('loss',)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"own_objective:Deaf has an objective of its own.*--loss"):
+        train_many([(config(rule="own_objective:Deaf", loss="mse"), tmp_path / "deaf")], digits)
+    train_many([(config(rule="own_objective:Heeding", loss="mse", epochs=0), tmp_path / "heeding")], digits)
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa"])
+def test_stacks_learn_from_other_losses(rule, digits, tmp_path):
+    for name in ("smoothed", "mse"):
+        configs = [config(rule=rule, seed=seed, **LOSSES[name]) for seed in (0, 1)]
+        assert_stack_is_single(tmp_path / name, digits, configs)

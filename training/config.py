@@ -37,6 +37,7 @@ MLP = Only("--network mlp", lambda config: config.model == "mlp")
 ADAM = Only("--optimiser adam or adamw", lambda config: config.optimiser != "sgd")
 HEAVY = Only("--optimiser sgd with --momentum", lambda config: config.optimiser == "sgd" and config.momentum > 0)
 DECAYED = Only("--weight-decay", lambda config: config.weight_decay > 0 or (config.first_epoch_weight_decay or 0) > 0)
+CROSS_ENTROPY = Only("--loss cross-entropy", lambda config: config.loss == "cross-entropy")
 BY_STEPS = Only("--schedule steps", lambda config: config.schedule == "steps")
 SUBSET = Only("--train-size", lambda config: config.train_size is not None)
 LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0 and config.schedule == "steps")
@@ -274,6 +275,22 @@ class TrainConfig:
         group=OPTIMISATION,
     )
     batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION)
+    loss: Literal["cross-entropy", "mse"] = setting(
+        "cross-entropy",
+        "mse: mean over samples and classes of the squares of logits less one-hot targets; what the metrics and the "
+        "analyses call the loss of the run follows",
+        group=OPTIMISATION,
+        sparse=True,
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "share of the target that is spread over all classes, 0 to 1",
+        metavar="SHARE",
+        check=between(0, 1, high_open=True),
+        group=OPTIMISATION,
+        only=CROSS_ENTROPY,
+        sparse=True,
+    )
     optimiser: Literal["adam", "sgd", "adamw"] = setting(
         "adam", "adamw: adam that decays the weights apart from their gradient", group=OPTIMISATION
     )

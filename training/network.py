@@ -18,7 +18,7 @@ from training.models import build_model
 from training.models.trial import try_training
 from training.monitoring import Monitoring
 from training.rules import make_rule
-from training.rules.others import explained, origin
+from training.rules.others import explained, origin, refuse_own_loss
 from training.run_folder import RunFolder
 from training.trajectory import TrajectoryWriter, snapshot_steps
 
@@ -38,6 +38,7 @@ class Network:
         self.info = info
         self.run = run
         self.rule = make_rule(config)
+        refuse_own_loss(self.rule)
         device = data.train.labels.device
         if known := config.model == "mlp":
             self.layers = mlp_layers(config, math.prod(data.input_shape), data.classes)

@@ -22,6 +22,7 @@ from training.captured import CapturedStep, recorder_for
 from training.clipping import Clipping
 from training.data import Dataset, Normalise
 from training.evaluation import StackEvaluation, evaluate
+from training.losses import TrainingLoss
 from training.memory import samples_at_once
 from training.network import Network
 from training.optimiser import StackOptimiser
@@ -45,6 +46,7 @@ class Stack:
         first = networks[0]
         self.config, self.twin = first.config, first.twin
         self.stacked = len(networks) > 1
+        self.loss = TrainingLoss.of(self.config)
         differences = differing([network.config for network in networks])
         self.rule = shared_rule(first.rule, differences) if self.stacked else first.rule
         self.tensors = self._join()
@@ -85,7 +87,7 @@ class Stack:
         model = self.networks[0].model
         plain = {name: self.tensors[name] for name, _ in (*model.named_parameters(), *model.named_buffers())}
         samples = samples_at_once(self.networks[0].layers)
-        return StackEvaluation(model, plain, self.normalise, self.data.test, samples, self.recorder)
+        return StackEvaluation(model, plain, self.normalise, self.data.test, samples, self.recorder, self.loss)
 
     @property
     def step(self) -> int:
@@ -270,7 +272,7 @@ class Stack:
         """Return loss and accuracy of each network on the test split."""
         if self._evaluation is not None:
             return self._evaluation()
-        return [evaluate(self.networks[0].model, self.normalise, self.data.test)]
+        return [evaluate(self.networks[0].model, self.normalise, self.data.test, loss=self.loss)]
 
     def states(self) -> Iterator[dict[str, Any]]:
         """Yield a resume point for each network, on the CPU; it fits any stack the network may be in next."""

@@ -10,11 +10,11 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from alignscape.errors import InputError
 from alignscape.seeding import generator
 from training.config import TrainConfig
+from training.losses import TrainingLoss
 from training.rules.feedback import Layer, LayerSize, WrappedLayer
 from training.rules.initial import reset_normalisation, starting
 from training.rules.outside import refuse_outside_uses
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
     Attributes:
         objective: what to differentiate, a scalar.
-        loss: the mean cross-entropy in nats, a scalar.
+        loss: the mean loss of the run (``Rule.mean_loss``), cross-entropy in nats as a rule, a scalar.
         logits: (N, classes).
         taps: of DFA, the activations (N, ...) where signals arrive, in order of execution.
         signals: of DFA, what arrives there, of the same shapes.
@@ -131,8 +131,12 @@ class Rule:
     def objective(self, twin: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
         """Evaluate ``twin`` on normalised ``inputs`` (N, ...) and ``labels`` (N,); pure but for running statistics."""
         logits = twin(inputs)
-        loss = F.cross_entropy(logits, labels)
+        loss = self.mean_loss(logits, labels)
         return Step(loss, loss, logits)
+
+    def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of the run, by its config, of ``logits`` (N, classes) and ``labels`` (N,), a scalar."""
+        return TrainingLoss.of(self.config).mean(logits, labels)
 
     def gradients(self, parameters: Mapping[str, Tensor], step: Step) -> dict[str, Tensor | None]:
         """Return the rule's update of each of ``parameters`` (before the optimiser), None where it has none.

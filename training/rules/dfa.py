@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
+from training.losses import TrainingLoss
 from training.models.trial import try_forward
 from training.rules.base import Rule, Step, wrapped_layers
 from training.rules.feedback import (
@@ -78,9 +78,8 @@ class DirectFeedbackAlignment(Rule):
     def objective(self, twin: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
         with recording() as taps:
             logits = twin(inputs)
-        loss = F.cross_entropy(logits, labels)
-        classes = torch.arange(logits.shape[1], device=labels.device)
-        error = (logits.detach().softmax(1) - (labels[:, None] == classes).to(logits.dtype)) / len(labels)
+        loss = self.mean_loss(logits, labels)
+        error = TrainingLoss.of(self.config).error(logits.detach(), labels)
         signals = [(error @ tap.feedback).view_as(tap.activation) for tap in taps]
         return Step(loss, loss, logits, tuple(tap.activation for tap in taps), tuple(signals))
 
