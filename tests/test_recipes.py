@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision import transforms
+from torchvision.transforms import functional
 
 import alignscape
 from alignscape.errors import InputError
@@ -17,10 +19,13 @@ from alignscape.settings import settings_of
 from reports.analyses import gap
 from reports.subjects import load_subject
 from reports.tables import provenance
+from training import clock
 from training.angles import alignment
+from training.augmentation import AREA, RATIO, Augmentation
+from training.checkpoint import load_checkpoint
 from training.clipping import Clipping
 from training.config import OURS, TrainConfig
-from training.data import load_dataset
+from training.data import Dataset, Split, load_dataset
 from training.gradient_angles import gradient_alignment
 from training.loop import train_many
 from training.losses import TrainingLoss
@@ -30,6 +35,7 @@ from training.optimiser import learning_rate
 from training.rules import RULES, make_rule
 from training.rules.base import wrapped_layers
 from training.rules.wm import mirror
+from training.stack import Stack
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +49,6 @@ def config(**fields) -> TrainConfig:
 
 
 def weights_of(tmp_path, digits, configs, stack) -> list[dict[str, torch.Tensor]]:
-    from training.checkpoint import load_checkpoint
-
     jobs = [(one, tmp_path / f"{stack}-{i}") for i, one in enumerate(configs)]
     found = [load_checkpoint(run.checkpoint) for run in train_many(jobs, digits, stack=stack)]
     return [{**one.model, **one.feedback} for one in found]
@@ -430,3 +434,114 @@ def test_stacks_learn_from_other_losses(rule, digits, tmp_path):
     for name in ("smoothed", "mse"):
         configs = [config(rule=rule, seed=seed, **LOSSES[name]) for seed in (0, 1)]
         assert_stack_is_single(tmp_path / name, digits, configs)
+
+
+# ---- augmentation ----
+
+
+def test_crops_and_flips_are_torchvisions():
+    """Each view is what torchvision makes of the same box: shifted with black around, and mirrored, byte for byte."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 3, 32, 24), generator=random).to(torch.uint8)
+    augmentation = Augmentation("crop-flip", (32, 24))
+    views = augmentation.draw(40, random)
+    found = augmentation(images, views)
+    for image, view, got in zip(images, views.tolist(), found, strict=True):
+        top, left, height, width, mirrored = (int(number) for number in view)
+        assert (height, width) == (32, 24)
+        expected = functional.crop(image, top, left, 32, 24)
+        assert torch.equal(got, functional.hflip(expected) if mirrored else expected)
+    many = augmentation.draw(20_000, random)
+    assert set(many[:, 0].tolist()) == set(range(-4, 5))
+    assert set(many[:, 1].tolist()) == set(range(-3, 4))
+    assert many[:, 4].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert not Augmentation("crop", (8, 8)).draw(100, random)[:, 4].any()
+
+
+def test_resized_crops_are_torchvisions():
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 3, 32, 24), generator=random).to(torch.uint8)
+    augmentation = Augmentation("random-resized-crop", (32, 24))
+    views = augmentation.draw(40, random)
+    exact = augmentation(images.double() / 255, views.double())
+    for image, view, got, byte in zip(images, views.tolist(), exact, augmentation(images, views), strict=True):
+        top, left, height, width, mirrored = (int(number) for number in view)
+        expected = functional.resized_crop(image.double() / 255, top, left, height, width, [32, 24], antialias=True)
+        expected = functional.hflip(expected) if mirrored else expected
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+        assert (byte.double() - 255 * expected).abs().max() <= 0.501
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 60)])
+def test_boxes_are_drawn_as_torchvision_draws_them(size):
+    """Quantiles of top, left, height and width over many draws; a wide image often needs the box in the middle."""
+    ours = Augmentation("random-resized-crop", size).draw(6000, torch.Generator().manual_seed(0))[:, :4]
+    torch.manual_seed(0)
+    image = torch.zeros(3, *size)
+    theirs = torch.tensor(
+        [transforms.RandomResizedCrop.get_params(image, list(AREA), list(RATIO)) for _ in range(6000)]
+    )
+    levels = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
+    assert (ours.quantile(levels, dim=0) - theirs.float().quantile(levels, dim=0)).abs().max() <= 1
+    torch.testing.assert_close(ours.mean(0), theirs.float().mean(0), rtol=0.03, atol=0.2)
+
+
+@pytest.mark.parametrize("rule", ["bp", "pal"])
+def test_augmented_stacks_and_resumed_runs(rule, digits, tmp_path, monkeypatch):
+    """A stack gives what single runs give; killed inside an epoch, a run ends with the same bits; views change by epoch
+    and seed, and the last run shows that they matter."""
+    fields = {"augment": "crop", "label_smoothing": 0.1, "warmup_epochs": 1, "clip_norm": 1.0}
+    together = assert_stack_is_single(tmp_path, digits, [config(rule=rule, seed=s, **fields) for s in (0, 1)])
+    plain = weights_of(tmp_path / "plain", digits, [config(rule=rule, **fields | {"augment": "none"})], 1)
+    assert not torch.allclose(together[0]["layers.0.weight"], plain[0]["layers.0.weight"])
+    again = killed_and_resumed(tmp_path / "killed", digits, config(rule=rule, **fields), monkeypatch)
+    alone = weights_of(tmp_path / "alone", digits, [config(rule=rule, **fields)], 1)[0]
+    assert all(torch.equal(again[name], alone[name]) for name in alone)
+
+
+def killed_and_resumed(folder, digits, cfg, monkeypatch, at: int = 4) -> dict[str, torch.Tensor]:
+    """Train until a step fails, with a resume point after each, then to the end; return the weights."""
+    step = Stack.train_step
+
+    def failing(self, epoch, index):
+        if self.step == at:
+            raise KeyboardInterrupt
+        step(self, epoch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stack, "train_step", failing)
+        patch.setattr(clock.Clock, "save_is_due", lambda self: True)
+        with pytest.raises(KeyboardInterrupt):
+            train_many([(cfg, folder)], digits)
+    (run,) = train_many([(cfg, folder)], digits)
+    kept = load_checkpoint(run.checkpoint)
+    return {**kept.model, **kept.feedback}
+
+
+def test_other_data_take_mirrored_views(tmp_path):
+    """Data of the user's own, floats in [0, 1]: a network of the epochs' views is trained on what a hand-made loop makes
+    of them."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(40, 3, 8, 8, generator=random)
+    split = Split(images=images, labels=torch.arange(40) % 2)
+    data = Dataset(name="mine", train=split, test=split, mean=(0.5,) * 3, std=(0.3,) * 3, classes=2)
+    cfg = TrainConfig(dataset="mine", augment="random-resized-crop", hidden=(5,), epochs=2, batch_size=20, lr=0.1,
+                      optimiser="sgd")  # fmt: skip
+    trained = weights_of(tmp_path, data, [cfg], 1)[0]
+    model = build_model(cfg, (3, 8, 8), 2)
+    make_rule(cfg).initialise(model)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    augmentation = Augmentation("random-resized-crop", (8, 8))
+    for epoch in range(2):
+        views = augmentation.draw(40, generator(0, "augmentation", epoch))
+        for batch in torch.randperm(40, generator=generator(0, "order", epoch)).split(20):
+            seen = [
+                functional.resized_crop(images[i], *(int(n) for n in views[i, :4].tolist()), [8, 8], antialias=True)
+                for i in batch
+            ]
+            seen = [functional.hflip(x) if views[i, 4] else x for i, x in zip(batch, seen, strict=True)]
+            optimiser.zero_grad()
+            F.cross_entropy(model((torch.stack(seen) - 0.5) / 0.3), split.labels[batch]).backward()
+            optimiser.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(trained[name], parameter.detach(), rtol=1e-4, atol=1e-5)

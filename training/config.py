@@ -50,6 +50,8 @@ BY_SHARE = Only(
 OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180)
 
 
+DIGITS = ("digits", "digits32", "mnist", "svhn")  # of which a mirror image is none
+
 # Runs of which an earlier version made something else, and how often that has changed: part of their keys, so that what
 # a store holds of old is not taken for what would be trained now.
 REVISIONS: dict[str, tuple[int, Only]] = {
@@ -266,6 +268,13 @@ class TrainConfig:
     activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"] = setting(
         "relu", "activation of hidden layers", group=DATA, only=ACTIVATED, sparse=True
     )
+    augment: Literal["none", "crop", "crop-flip", "random-resized-crop"] = setting(
+        "none",
+        "learn from random views of the images: crop: moved by up to an eighth of their sides; crop-flip: also "
+        "mirrored; random-resized-crop: parts of them, stretched and mirrored",
+        group=DATA,
+        sparse=True,
+    )
     epochs: int = setting(30, "passes over the train split", metavar="N", check=NON_NEGATIVE, group=OPTIMISATION)
     noise_epochs: int = setting(
         0,
@@ -466,6 +475,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.dataset in DIGITS and self.augment in ("crop-flip", "random-resized-crop"):
+            raise InputError(f"augment is {self.augment!r}, which mirrors: {self.dataset} has digits, take 'crop'")
         if len(self.betas) != 2:
             raise InputError(f"betas has {len(self.betas)} values; it must have two, as in --betas 0.9 0.999")
         if self.warmup_epochs > self.epochs:

@@ -18,8 +18,8 @@ CROSS_ENTROPY = TrainingLoss()
 def evaluate(
     model: nn.Module, normalise: Normalise, split: Split, batch_size: int = 2500, loss: TrainingLoss = CROSS_ENTROPY
 ) -> tuple[float, float]:
-    """Return mean loss and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode: cross-entropy (nats), unless
-    another is given.
+    """Return mean loss and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode; the loss is
+    cross-entropy (nats), unless another is given.
 
     Args:
         model: normalised images (N, C, H, W) -> logits (N, classes), on the split's device.
