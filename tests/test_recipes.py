@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tape import TapeRecorder
 from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
@@ -22,6 +23,7 @@ from reports.cli import main
 from reports.subjects import load_subject
 from reports.tables import provenance
 from training import clock
+from training import stack as stack_module
 from training.angles import alignment
 from training.augmentation import AREA, RATIO, Augmentation
 from training.checkpoint import load_checkpoint
@@ -640,3 +642,24 @@ def test_runs_show_and_the_table_say_what_was_best(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "best epoch:" in out
     assert "validation_accuracy" in out
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_recipes_are_recorded_for_a_gpu(networks, digits, tmp_path, monkeypatch):
+    """By the stand-in for CUDA graphs: rates, views and limits reach replayed steps, and no step is given up."""
+    fields = {"optimiser": "adamw", "schedule": "cosine", "warmup_epochs": 1, "weight_decay": 0.1, "decay_all": True}
+    fields |= {"clip_norm": 0.5, "augment": "crop", "loss": "mse", "validation": 0.2, "activation": "tanh", "epochs": 4}
+    found, recorders = [], []
+
+    def tape(device):
+        recorders.append(TapeRecorder(device))
+        return recorders[-1]
+
+    for place in ("plain", "recorded"):
+        configs = [config(rule="pfa", expansion=2, seed=seed, **fields) for seed in range(networks)]
+        found.append(weights_of(tmp_path / place, digits, configs, networks))
+        monkeypatch.setattr(stack_module, "recorder_for", tape)
+    assert all(recorder.counts["replay"] for recorder in recorders)
+    for one, other in zip(*found, strict=True):
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
