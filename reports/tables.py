@@ -88,13 +88,28 @@ def read_table(path: Path, table: Table | None = None, *, needed: Collection[str
     """
     if not path.is_file():
         raise InputError(f"no such table: {path}")
-    try:
-        frame = pd.read_csv(io.BytesIO(read_recorded(path)[0]), dtype=object, keep_default_na=False, na_values=_MISSING)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV table") from error
+    frame = parse_table(read_recorded(path)[0], path, table)
     needed = (() if table is None else table.required) if needed is None else needed
     if missing := [name for name in needed if name not in frame]:
         raise InputError(f"{path} has no column {', '.join(missing)}")
+    return frame
+
+
+def parse_table(content: bytes, path: Path, table: Table | None = None) -> pd.DataFrame:
+    """Return the table that a CSV file's bytes are, with numbers and texts as :func:`read_table` does.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+        table: what is known of its columns.
+
+    Raises:
+        InputError: no CSV table, or a cell is no number.
+    """
+    try:
+        frame = pd.read_csv(io.BytesIO(content), dtype=object, keep_default_na=False, na_values=_MISSING)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a CSV table") from error
     known = _IDENTITY | ({} if table is None else {column.name: column for column in table.columns})
     for name in frame:
         try:

@@ -169,8 +169,14 @@ class Attack(Attacks, Analysis):
         drawings=(
             Drawing(
                 title="Accuracy against epsilon",
-                caption="A robust network's curve falls late. A curve that stays high under the feedback gradient only "
-                "shows that this gradient points nowhere.",
+                caption="A robust network's curve falls late.",
+                remarks=(
+                    (
+                        "A curve that stays high under the feedback gradient only shows that this gradient points "
+                        "nowhere.",
+                        lambda table: bool((table["gradient"] == "feedback").any()),
+                    ),
+                ),
                 draw="reports.figures:attack",
                 stem="attack",
             ),
@@ -185,9 +191,8 @@ class Attack(Attacks, Analysis):
             ),
             Drawing(
                 title="Robust or masked",
-                caption="Each network under what a naive attack follows (its feedback), other networks' gradients, a "
-                "search without a gradient, and its own gradient. Robust is what withstands all of them; a line that "
-                "stays far above another shows a weak attack and not a robust network.",
+                caption="Each network under every way of attacking it that was tried. Robust is what withstands all "
+                "of them; a line that stays far above another shows a weak attack and not a robust network.",
                 draw="reports.figures:masking",
                 stem="masking",
                 of="transfer",

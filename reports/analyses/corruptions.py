@@ -82,6 +82,7 @@ class Corruptions(Analysis):
             Drawing(
                 title="Every cell",
                 caption="Accuracy in percent in each cell; dark cells are where the network fails.",
+                panel_each=True,
                 draw="reports.figures:corruption_heatmap",
                 stem="corruptions_heatmap",
             ),

@@ -11,7 +11,7 @@ from alignscape.settings import POSITIVE, at_least, setting
 from reports.analyses.analysis import Found, Show, silent, together
 from reports.analyses.curvature import MATRIX, CurvatureByGroup
 from reports.analyses.groups import hessian_rows
-from reports.analyses.section import Drawing, Section
+from reports.analyses.section import Drawing, Section, has, several_networks
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
 
 if TYPE_CHECKING:
@@ -78,7 +78,13 @@ class Hessian(CurvatureByGroup):
             Drawing(
                 title="Hessian trace and top eigenvalues",
                 caption="Large values are sharp directions of the loss; a flat minimum has a small trace and a small "
-                "top eigenvalue. Where bars do not overlap, networks differ by more than the estimates' error.",
+                "top eigenvalue.",
+                remarks=(
+                    (
+                        "Where bars do not overlap, networks differ by more than the estimates' error.",
+                        lambda table: several_networks(table) and has("ci_low", "ci_high")(table),
+                    ),
+                ),
                 draw="reports.figures:hessian",
                 stem="hessian",
             ),
