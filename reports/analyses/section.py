@@ -74,7 +74,7 @@ def has(*columns: str) -> "Callable[[DataFrame], bool]":
 
 def several_networks(frame: "DataFrame") -> bool:
     """Whether a table is of more than one network."""
-    return "checkpoint" in frame and frame["checkpoint"].nunique() > 1
+    return "checkpoint" in frame and len(frame["checkpoint"].unique()) > 1
 
 
 @dataclass(frozen=True, kw_only=True)

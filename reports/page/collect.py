@@ -97,6 +97,11 @@ class _File:
     def of_run(self) -> bool:
         return self.path.name in OF_RUNS
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each of its lines is a row."""
+        return b'"' not in self.content and b"\r" not in self.content and self.content.endswith(b"\n")
+
 
 def _contents(folder: Path) -> Iterator[_File]:
     for path in sorted(folder.rglob("*.csv")):

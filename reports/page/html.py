@@ -118,7 +118,7 @@ def _run_name(table: Table) -> str:
 
 def _summary(first: dict[str, DataFrame], variants: Variants, cards: Cards) -> dict[str, Any]:
     """Return the tables at the top: rules and metrics, every network, and the settings of the runs."""
-    networks, differing, shared = overview(first), variants.table(), variants.shared()
+    networks, differing, shared = overview(first, variants), variants.table(), variants.shared()
     return {
         "rules": by_rule(first, variants),
         "overview": None if networks is None else rendered(networks),

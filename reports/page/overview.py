@@ -14,7 +14,7 @@ from reports.page.latex import short_number
 from reports.page.variants import Variants, one_name_each
 
 
-def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
+def overview(analyses: Mapping[str, DataFrame], variants: Variants | None = None) -> DataFrame | None:
     """Return one row per network: its name, then test accuracy, curvature, robust and corrupted accuracy.
 
     A run is one network whatever a table calls it (its folder, ``ckpt.pt``, a checkpoint of an epoch: the last one
@@ -23,9 +23,11 @@ def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     table = _measured(analyses)
     if table is None:
         return None
-    plain = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
+    texts = ["" if variants is None else variants.text(str(network)) for network in table.index]
+    names = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
+    plain = [", ".join(filter(None, pair)) for pair in zip(names, texts, strict=True)]
     short = short_names(table.index.tolist())
-    repeated = table.duplicated(["rule", "angle", "seed"], keep=False)
+    repeated = table.assign(variant=texts).duplicated(["rule", "angle", "seed", "variant"], keep=False)
     labels = [
         short[network] if not name else f"{name}, {short[network]}" if again else name
         for network, name, again in zip(table.index, plain, repeated, strict=True)

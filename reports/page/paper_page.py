@@ -47,7 +47,7 @@ def saved_picture(table: Table, folder: Path) -> dict[str, Any] | None:
     width, height = (round(pixels / SAVED_DPI * SHOWN_DPI) for pixels in (width, height))
     saved_as = [one for one in (path.with_suffix(".pdf"), path) if one.is_file()]
     files = [{"name": one.name, "link": quote(one.relative_to(folder).as_posix())} for one in saved_as]
-    return {**shown, "width": width, "height": height, "files": files}
+    return {**shown, "svg": "", "problem": "", "width": width, "height": height, "files": files}
 
 
 def planes_of(table: Table) -> DataFrame | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection, PathCollection, QuadMesh
@@ -79,7 +80,7 @@ def _is_dense(collection: Collection) -> bool:
     filled = isinstance(collection, ContourSet) and bool(collection.filled)
     if filled or isinstance(collection, QuadMesh | Poly3DCollection):
         return True
-    marks = collection.get_offsets() if isinstance(collection, PathCollection) else collection.get_paths()
+    marks = np.asarray(collection.get_offsets()) if isinstance(collection, PathCollection) else collection.get_paths()
     return len(marks) > MOST_MARKS
 
 
@@ -185,7 +186,8 @@ def _hex(lightness: float, a: float, b: float) -> str:
         rgb = _srgb(lightness, share * a, share * b)
         if all(-1e-3 <= value <= 1.001 for value in rgb):
             break
-    return to_hex([min(max(value, 0), 1) for value in rgb])
+    red, green, blue = (min(max(value, 0), 1) for value in rgb)
+    return to_hex((red, green, blue))
 
 
 def _oklab(rgb: Iterable[float]) -> tuple[float, float, float]:
