@@ -173,6 +173,8 @@ def in_the_dark(colour: str) -> str:
 
     Computed in OKLab (Ottosson 2020).
     """
+    if colour == "#ffffff":
+        return GROUND
     lightness, a, b = _oklab(to_rgb(colour))
     low, high = _oklab(to_rgb(GROUND))[0], _oklab(to_rgb(INK))[0]
     if math.hypot(a, b) < _GREY:
