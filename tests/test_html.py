@@ -445,7 +445,7 @@ def rows_of(text: str, label: str) -> list[list[str]]:
     """Return the texts of the cells of the table called ``label``."""
     body = text[text.index(f'aria-label="{label}"') :].partition("</tbody>")[0].partition("<tbody>")[2]
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in body.split("</tr>")]
-    return [[re.sub("<[^>]+>", " ", cell) for cell in row] for row in cells if row]
+    return [[re.sub("<[^>]+>", " ", cell).strip() for cell in row] for row in cells if row]
 
 
 def test_the_overview_is_mean_deviation_and_interval_over_seeds(sweep):
@@ -462,10 +462,8 @@ def test_the_overview_is_mean_deviation_and_interval_over_seeds(sweep):
 
 def test_runs_are_grouped_by_rule_and_settings_with_their_seeds_inside(sweep):
     text = (sweep / "index.html").read_text(encoding="utf-8")
-    groups = re.findall(
-        r'<details class="group">\s*<summary><strong>(.*?)</strong>, (\d) runs(.*?)Last rows of', text, re.S
-    )
-    assert [(name, count) for name, count, _ in groups] == [("BP", "2"), ("FA, lr 0.001", "2"), ("FA, lr 0.01", "2")]
+    groups = re.findall(r'<details class="group">\s*<summary><strong>(.*?)</strong>, (\d) runs', text)
+    assert groups == [("BP", "2"), ("FA, lr 0.001", "2"), ("FA, lr 0.01", "2")]
     assert re.findall(r"<summary>(Seed \d): <code>(.*?)</code>, (\d) rows", text)[-2:] == [
         ("Seed 0", "runs/fa-0.01-0/metrics.csv", "3"),
         ("Seed 1", "runs/fa-0.01-1/metrics.csv", "3"),
@@ -512,7 +510,7 @@ def test_alignment_is_drawn_once(tmp_path):
     nets = frames.networks(4)
     write_results(tmp_path, 4, kinds=())
     rows = [
-        {"checkpoint": net["checkpoint"], "rule": net["rule"], "seed": 0, "epoch": epoch, "layer": "layers.1",
+        {"checkpoint": net["checkpoint"], "rule": net["rule"], "angle": net["angle"], "seed": 0, "epoch": epoch, "layer": "layers.1",
          "row_angle": 80.0 - epoch} for net in nets[1:3] for epoch in (0, 1)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "alignment.csv", index=False)
@@ -527,7 +525,7 @@ def test_the_page_says_what_to_cite(results):
     text = "".join(read(results).text)
     entries = re.findall(r"^@\w+\{(\w+),$", text, re.M)
     assert entries[:2] == ["alignscape", "pyhessian2020"]
-    assert len(entries) == len(set(entries)) == 11
+    assert len(entries) == len(set(entries)) == 10
     assert "VERSION" not in text
 
 
@@ -552,7 +550,7 @@ def test_colours_are_seen_on_dark_ground_and_keep_apart():
     assert min(contrast(colour, svg.GROUND) for colour in rules) > 4.5
     assert contrast(svg.in_the_dark(GREY), svg.GROUND) > 4.5
     assert svg.in_the_dark("#ffffff") == svg.GROUND
-    ramp = [_luminance(to_rgb(svg.in_the_dark(to_hex(ANGLES(share))))) for share in (0, 0.25, 0.5, 0.75, 1)]
+    ramp = [_luminance(to_rgb(svg.in_the_dark(to_hex(ANGLES(share))))) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert ramp == sorted(ramp)
 
 
