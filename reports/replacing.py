@@ -77,11 +77,12 @@ def check_replaceable(analysis: "Analysis", folder: Path, origin: Mapping[str, A
     for table in analysis.tables:
         path = folder / f"{table.name}.csv"
         found = [one for one in (path, path.with_suffix(".json")) if one.exists()]
-        if found and (reason := _difference(analysis, _record(path.with_suffix(".json")), origin)):
+        if found and (reason := _difference(analysis, recorded(path.with_suffix(".json")), origin)):
             raise InputError(f"{found[0]} holds another result ({reason}): {otherwise}")
 
 
-def _record(path: Path) -> dict[str, Any]:
+def recorded(path: Path) -> dict[str, Any]:
+    """Return what a sidecar says; nothing where there is none, or where it says nothing."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -17,6 +17,8 @@ from reports.commands.analysis import AnalysisCommand
 
 COMMANDS = ("demo", "train", *ANALYSES, "make-cifar10c", "figures", "report", "runs")
 
+OWN_FILES = ("compare",)  # analyses whose command does more
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and exit status 2."""
@@ -63,6 +65,6 @@ def added_commands() -> dict[str, EntryPoint]:
 
 def command_named(name: str) -> Any:
     """Return what a command is: its ``HELP``, ``add_arguments`` and ``run``."""
-    if name in ANALYSES or name not in COMMANDS:
+    if name not in OWN_FILES and (name in ANALYSES or name not in COMMANDS):
         return AnalysisCommand(find_analysis(name))
     return importlib.import_module(f"reports.commands.{name.replace('-', '_')}")
