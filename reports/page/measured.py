@@ -219,8 +219,7 @@ def _quantities(frames: Mapping[str, DataFrame]) -> list[DataFrame]:
             continue
         records = frame[keys].to_dict("records")
         share = value == "accuracy"
-        text = [" ".join(part for part in (kind, value if share else "", *(key_text(str(k), v) for k, v in one.items())) if part)
-                for one in records]  # fmt: skip
+        text = [_named(kind, value if share else "", one) for one in records]
         long = DataFrame(
             {
                 "network": frame["network"].to_list(),
@@ -233,6 +232,10 @@ def _quantities(frames: Mapping[str, DataFrame]) -> list[DataFrame]:
             wide = long.pivot_table(index="network", columns="metric", values="value", sort=False, dropna=False)
             found.append(wide[list(dict.fromkeys(long["metric"]))].rename_axis(None).rename_axis(None, axis=1))
     return found
+
+
+def _named(kind: str, what: str, keys: Mapping[Any, Any]) -> str:
+    return " ".join(part for part in (kind, what, *(key_text(str(key), cell) for key, cell in keys.items())) if part)
 
 
 def gathered(sources: Iterable[Path]) -> list[Table]:
