@@ -26,7 +26,7 @@ _SYMBOLS = {"↑": r"\uparrow", "↓": r"\downarrow", "†": r"\dagger", "≥": 
             "±": r"\pm", "°": r"^{\circ}", "ε": r"\varepsilon", "λ": r"\lambda", "√": r"\surd",
             "×": r"\times", "²": "^{2}"}  # fmt: skip  # noqa: RUF001
 _NAMES = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
-_ESCAPES = {
+ESCAPES = {
     **{character: rf"\text{name}{{}}" for character, name in _NAMES.items()},
     **{character: "\\" + character for character in "&%$#_{}"},
     **{character: f"${symbol}$" for character, symbol in _SYMBOLS.items()},
@@ -40,7 +40,7 @@ class Latex(str):
 
 def escape(text: str) -> str:
     """Return ``text`` as LaTeX that prints it; characters that plain LaTeX lacks become a question mark."""
-    return "".join(_ESCAPES.get(c, c if c.isascii() else "?") for c in text)
+    return "".join(ESCAPES.get(c, c if c.isascii() else "?") for c in text)
 
 
 def write_all(folder: Path, *, force: bool = False) -> list[Path]:
