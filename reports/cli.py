@@ -17,18 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     threading.excepthook = _show_thread
     argv = sys.argv[1:] if argv is None else argv
-    begun = time.monotonic()
     try:
-        args = build_parser(argv[0] if argv else "").parse_args(argv)
-        if args.verbose:
-            tell_all()
-        with shortage_told(args):
-            if argv[0] != "runs":  # which goes without torch
-                require_room_to_load()
-            args.run(args)
-            sys.stdout.flush()  # here, where a full disk is one line
-        if args.verbose:
-            print(f"analyze: {time.monotonic() - begun:.1f} s", file=sys.stderr)
+        _run(argv)
     except SystemExit:  # after --help, which may be for a full disk
         _give_up_output()
         raise
@@ -49,6 +39,21 @@ def main(argv: list[str] | None = None) -> int:
         print("analyze: interrupted; the same command goes on where it can", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(argv: list[str]) -> None:
+    """Run one command."""
+    begun = time.monotonic()
+    args = build_parser(argv[0] if argv else "").parse_args(argv)
+    if args.verbose:
+        tell_all()
+    with shortage_told(args):
+        if argv[0] != "runs":  # which goes without torch
+            require_room_to_load()
+        args.run(args)
+        sys.stdout.flush()  # here, where a full disk is one line
+    if args.verbose:
+        print(f"analyze: {time.monotonic() - begun:.1f} s", file=sys.stderr)
 
 
 def tell_all() -> None:

@@ -200,7 +200,7 @@ def render(frame: pd.DataFrame, *, digits: int = 5, stacked: bool = True) -> str
     widths = [max(map(len, column)) for column in columns]
     heads = max(1, numeric.index(True) if True in numeric else 1)
     repeated, right, parts = columns[:heads], numeric[:heads], list[str]()
-    if _needed(short[:heads]) + 2 <= room * 2 // 3:
+    if _needed(short[:heads]) + 2 <= room // 2:
         repeated = short[:heads]
     else:
         repeated, right = [["", *map(str, range(1, len(frame) + 1))]], [True]
