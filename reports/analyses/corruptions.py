@@ -115,8 +115,8 @@ class Corruptions(Analysis):
     )
     baseline: Path | None = setting(
         None,
-        "compare with this network: difference of mean accuracy (paired), mCE, the mean corruption error relative to "
-        "its, and relative mCE, the same of what the corruptions add to the error",
+        "compare with this network: difference of mean accuracy (paired); mCE, the mean corruption error as a multiple "
+        "of that network's; and relative mCE, the same of how much the error rises above that on clean images",
         metavar="CKPT",
         default_text="neither, since CIFAR-10-C has no standard baseline",
         group="corrupted set",
