@@ -636,14 +636,17 @@ def _can_transfer(one: "Subject", to: "Subject") -> bool:
 
 
 def _audit_text(subject: "Subject", audit: Any, layer: str) -> str:
-    """Return an audit as one line a check, its number, what it means where it fails, and a line that sums up."""
+    """Return an audit as one entry a check, its number, what it means where it fails, and a line that sums up."""
+    from reports.tables import wrapped
+
     rows = []
     for line in audit.lines:
         rows.append(f"  {line.verdict:12s} {line.check}: {line.message}")
         if line.verdict == "warn":
             rows.append(f"  {'':12s}   that is: {line.means}")
     gradient = f"{audit.gradient}, first layer {layer}" if layer else audit.gradient
-    return "\n".join([f"{subject.name}: audit of the gradient {gradient}", *rows, audit.summary])
+    lines = [f"{subject.name}: audit of the gradient {gradient}", *rows, audit.summary]
+    return "\n".join(wrapped(line, " " * 15) for line in lines)
 
 
 def describe(attack: "AnyAttack") -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Compare(Attacks, Analysis):
     with_tables: tuple[Path, ...] = setting(
         (),
         "also the numbers in these tables of other commands, for the same checkpoints: hessian.csv, attack.csv, "
-        "corruptions.csv; of a table by epochs a run's last",
+        "corruptions.csv; where a table has several epochs of a run, the last",
         metavar="CSV",
         flags=("--tables",),
         empty=True,

@@ -127,7 +127,7 @@ class Hessian(CurvatureByGroup):
     )
     bootstrap: int | None = setting(
         None,
-        "also 95 % intervals of what other samples would have given, from B >= 10 resamples of 50 groups of these",
+        "also 95 % intervals over the choice of samples, from B >= 10 bootstrap resamples of 50 groups of them",
         metavar="B",
         check=at_least(10),  # fewer resamples show no spread
     )
