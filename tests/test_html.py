@@ -25,8 +25,10 @@ from reports.page import cite, html, svg
 from reports.page.cards import MOST_ROWS
 from reports.page.collect import batches, find_tables
 from reports.page.html import write_page
-from reports.page.overview import overview
+from reports.page.overview import by_rule, overview, tested
+from reports.page.variants import Variants
 from reports.style import ANGLES, GREY, RULES
+from reports.tables import read_table
 
 KINDS = ("hessian", "spectrum", "surface", "attack", "corruptions", "trajectory")
 
@@ -460,6 +462,27 @@ def test_the_overview_is_mean_deviation_and_interval_over_seeds(sweep):
     ]
 
 
+def test_the_best_of_a_metric_is_bold_where_a_test_says_so(sweep):
+    tables = find_tables(sweep)
+    first = {"metrics": batches(tables, "metrics")[0].frame}
+    variants = Variants({str(table.frame["checkpoint"][0]): table.provenance["config"] for table in tables})
+    assert tested(tables)[0] == set(), "two seeds of one rule lie as far apart as the rules"
+    table = by_rule(first, variants, {("FA, lr 0.01", "test accuracy (%)")})
+    assert [[cell["best"] for cell in row] for row in table["rows"]] == [[False] * 3, [False] * 3, [False, False, True]]
+
+
+def test_tables_that_are_read_together_are_as_if_each_were_read(tmp_path):
+    texts = ["layer,value,text\na,1.5,x\nb,,y\n", "layer,value,text\nc,0.1,z\n", 'layer,value,text\nd,2,"x, y"\n']
+    texts += ["layer,value,text\ne,3,z", "layer,value,other\nf,4,1\n"]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "mine.csv").write_text(text)
+    tables = find_tables(tmp_path)
+    assert len(tables) == 5
+    for table in tables:
+        pd.testing.assert_frame_equal(table.frame, read_table(table.path), check_dtype=False)
+
+
 def test_runs_are_grouped_by_rule_and_settings_with_their_seeds_inside(sweep):
     text = (sweep / "index.html").read_text(encoding="utf-8")
     groups = re.findall(r'<details class="group">\s*<summary><strong>(.*?)</strong>, (\d) runs', text)
@@ -510,8 +533,8 @@ def test_alignment_is_drawn_once(tmp_path):
     nets = frames.networks(4)
     write_results(tmp_path, 4, kinds=())
     rows = [
-        {"checkpoint": net["checkpoint"], "rule": net["rule"], "angle": net["angle"], "seed": 0, "epoch": epoch, "layer": "layers.1",
-         "row_angle": 80.0 - epoch} for net in nets[1:3] for epoch in (0, 1)
+        {"checkpoint": net["checkpoint"], "rule": net["rule"], "angle": net["angle"], "seed": 0, "epoch": epoch,
+         "layer": "layers.1", "row_angle": 80.0 - epoch} for net in nets[1:3] for epoch in (0, 1)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "alignment.csv", index=False)
     write_page(tmp_path)

@@ -108,7 +108,10 @@ def rendered(frame: DataFrame) -> dict[str, Any]:
     """Return columns and cells as the template needs them: text to read and value to sort by."""
     columns = [{"name": str(name), "numeric": pd.api.types.is_numeric_dtype(frame[name])} for name in frame.columns]
     rows = [
-        [{"text": cell_text(value, short_number), "value": cell_text(value, repr), "note": ""} for value in row]
+        [
+            {"text": cell_text(value, short_number), "value": cell_text(value, repr), "note": "", "best": False}
+            for value in row
+        ]
         for row in frame.itertuples(index=False, name=None)
     ]
     return {"columns": columns, "rows": rows}

@@ -16,7 +16,7 @@ from reports.page.cards import MOST_ROWS, OPEN_ROWS, Cards, rendered
 from reports.page.cite import bibtex, references_of
 from reports.page.collect import Batch, Table, batches, find_tables
 from reports.page.latex import escape
-from reports.page.overview import by_rule, overview, quantities
+from reports.page.overview import by_rule, overview, quantities, tested
 from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture
 from reports.page.pictures import MOST_PANELS, Pictures
 from reports.page.sections import companions, sections
@@ -85,7 +85,7 @@ def write_page(folder: str | Path, *, progress: Progress | None = None) -> Path:
         title=f"Analysis of {folder.resolve().name}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("alignscape"),
-        **_summary(first, variants, cards),
+        **_summary(first, variants, cards, tables),
         by_angle=by_angle,
         paper=[_target(name, own, cards, turned) for name, own in by_target(paper)],
         sections=written,
@@ -116,11 +116,13 @@ def _run_name(table: Table) -> str:
     return str(table.frame["checkpoint"].iloc[0]) if len(table.frame) else table.name
 
 
-def _summary(first: dict[str, DataFrame], variants: Variants, cards: Cards) -> dict[str, Any]:
+def _summary(first: dict[str, DataFrame], variants: Variants, cards: Cards, tables: Sequence[Table]) -> dict[str, Any]:
     """Return the tables at the top: rules and metrics, every network, and the settings of the runs."""
     networks, differing, shared = overview(first, variants), variants.table(), variants.shared()
+    best, notes = tested(tables) if networks is not None else (set(), [])
     return {
-        "rules": by_rule(first, variants),
+        "rules": by_rule(first, variants, best),
+        "notes": " ".join(notes),
         "overview": None if networks is None else rendered(networks),
         "settings": None if differing is None else rendered(differing),
         "shared_settings": None if shared is None else rendered(shared),

@@ -1,16 +1,19 @@
 """The tables at the top of the page: each rule, and each network, with the figure of merit of each analysis."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from reports.analyses import all_analyses, known_tables
 from reports.figures.series import place_of, rule_name, short_names
+from reports.page.collect import Table
 from reports.page.latex import short_number
+from reports.page.metric_table import metric_table_of
 from reports.page.variants import Variants, one_name_each
 
 
@@ -45,8 +48,24 @@ def quantities(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     return table.melt(["rule", "angle", "seed"], var_name="quantity", value_name="value")
 
 
-def by_rule(analyses: Mapping[str, DataFrame], variants: Variants) -> dict[str, Any] | None:
+def tested(tables: Sequence[Table]) -> tuple[set[tuple[str, str]], list[str]]:
+    """Return which (rule, metric) is among the best as far as a test over seeds says, and what is said of the tests;
+    nothing where the tables are not such that they can be compared."""
+    try:
+        found = metric_table_of(tables)
+    except InputError:
+        return set(), []
+    best = found.rows[found.rows["bold"]]
+    return set(zip(best["label"], best["metric"], strict=True)), [*found.notes[1:]]
+
+
+def by_rule(
+    analyses: Mapping[str, DataFrame], variants: Variants, best: Container[tuple[str, str]] = ()
+) -> dict[str, Any] | None:
     """Return the table of rules and metrics: a row for each group of networks that differ in their seed only.
+
+    Args:
+        best: (rule, metric) of :func:`tested`, which become bold.
 
     Returns:
         ``columns`` and ``rows`` as the page's template takes them: a cell is mean and standard deviation over seeds,
@@ -63,17 +82,20 @@ def by_rule(analyses: Mapping[str, DataFrame], variants: Variants) -> dict[str, 
     for order, label in sorted(set(labels.values())):
         own = table.loc[[name for name in table.index if labels[str(name)] == (order, label)]]
         for name, group in [(label, own)] if own["seed"].notna().all() else own.groupby(level=0, sort=False):
-            cells = [_over_seeds(pd.to_numeric(group[metric]), len(group)) for metric in metrics]
+            cells = [
+                {**_over_seeds(pd.to_numeric(group[metric]), len(group)), "best": (str(name), metric) in best}
+                for metric in metrics
+            ]
             rows.append([_cell(str(name)), _cell(str(len(group))), *cells])
     columns = [{"name": "rule", "numeric": False}, {"name": "n", "numeric": True}]
     return {"columns": columns + [{"name": name, "numeric": True} for name in metrics], "rows": rows}
 
 
-def _cell(text: str, value: str | None = None, note: str = "") -> dict[str, str]:
-    return {"text": text, "value": text if value is None else value, "note": note}
+def _cell(text: str, value: str | None = None, note: str = "") -> dict[str, Any]:
+    return {"text": text, "value": text if value is None else value, "note": note, "best": False}
 
 
-def _over_seeds(values: "pd.Series[float]", count: int) -> dict[str, str]:
+def _over_seeds(values: "pd.Series[float]", count: int) -> dict[str, Any]:
     """Return mean, standard deviation and interval of one metric, as far as there are numbers."""
     from scipy import stats
 

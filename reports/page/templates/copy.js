@@ -14,7 +14,8 @@ function latexNumber(text) {
 function latexCell(cell, head) {
   const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
   const number = head.classList.contains("number") && text !== "" && !Number.isNaN(Number(text));
-  return number ? latexNumber(text) : escaped(text);
+  const shown = number ? latexNumber(text) : escaped(text);
+  return cell.querySelector("strong") ? `\\textbf{${shown}}` : shown;
 }
 
 function latexOf(table) {
