@@ -13,6 +13,7 @@ from .analyses import (
 )
 from .analyses.section import Drawing, Section
 from .page.html import write_page
+from .page.metric_table import MetricTable, metric_table
 from .python import Networks, Runs, load, train
 from .runner import Result
 from .schema import Column, Table
@@ -29,6 +30,7 @@ __all__ = [
     "Drawing",
     "Found",
     "Hessian",
+    "MetricTable",
     "Networks",
     "Result",
     "Runs",
@@ -40,6 +42,7 @@ __all__ = [
     "Table",
     "Trajectory",
     "load",
+    "metric_table",
     "read_table",
     "train",
     "write_page",

@@ -3,6 +3,8 @@
 import os
 import sys
 import threading
+import time
+import traceback
 import warnings
 
 from alignscape.errors import InputError, ends_all_work, refusal
@@ -16,16 +18,13 @@ def main(argv: list[str] | None = None) -> int:
     threading.excepthook = _show_thread
     argv = sys.argv[1:] if argv is None else argv
     try:
-        args = build_parser(argv[0] if argv else "").parse_args(argv)
-        with shortage_told(args):
-            if argv[0] != "runs":  # which goes without torch
-                require_room_to_load()
-            args.run(args)
-            sys.stdout.flush()  # here, where a full disk is one line
+        _run(argv)
     except SystemExit:  # after --help, which may be for a full disk
         _give_up_output()
         raise
     except InputError as error:
+        if "--verbose" in argv:
+            traceback.print_exc()
         print(f"analyze: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `analyze ... | head`
@@ -40,6 +39,38 @@ def main(argv: list[str] | None = None) -> int:
         print("analyze: interrupted; the same command goes on where it can", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(argv: list[str]) -> None:
+    """Run one command."""
+    begun = time.monotonic()
+    args = build_parser(argv[0] if argv else "").parse_args(argv)
+    if args.verbose:
+        tell_all()
+    with shortage_told(args):
+        if argv[0] != "runs":  # which goes without torch
+            require_room_to_load()
+        args.run(args)
+        sys.stdout.flush()  # here, where a full disk is one line
+    if args.verbose:
+        print(f"analyze: {time.monotonic() - begun:.1f} s", file=sys.stderr)
+
+
+def tell_all() -> None:
+    """Show every warning with its place, and say which versions are at work where."""
+    from alignscape.device import describe_device, resolve_device
+    from alignscape.version import versions
+
+    warnings.showwarning = _show_everything
+    warnings.simplefilter("always")
+    told = ", ".join(f"{name} {value}" for name, value in versions().items() if value)
+    print(f"analyze: {told}; device auto is {describe_device(resolve_device('auto'))}", file=sys.stderr)
+
+
+def _show_everything(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    print(f"analyze: warning: {filename}:{lineno}: {category.__name__}: {message}", file=sys.stderr)
 
 
 def _give_up_output() -> None:

@@ -68,7 +68,8 @@ def _options(one: Setting) -> dict[str, Any]:
         return {"action": "store_true"}
     options: dict[str, Any] = {"nargs": "*" if one.empty else "+"} if one.several or one.swept else {}
     if one.choices:
-        return {**options, "choices": one.choices}
+        shown = {"metavar": one.metavar} if one.metavar else {}
+        return {**options, "choices": one.choices, **shown}
     return {**options, "type": one.parse or one.kind, "metavar": _metavar(one)}
 
 

@@ -76,5 +76,16 @@ class Loading:
         how: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return load_subject(path, split=split, samples=samples, seed=seed, **how)
 
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of the weights at ``path``.
+
+        Raises:
+            InputError: there are none.
+        """
+        from reports.subjects import file_of
+        from training.foreign import weights_digest
+
+        return weights_digest(file_of(path))
+
 
 OF_RUNS = ("data_root", "download", "device")  # what an analysis of our runs alone needs of these

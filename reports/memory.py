@@ -53,10 +53,8 @@ class InMemory:
             InputError: there is no such module, or it does not fit the data; weights that are not finite.
         """
         name = str(path)
-        if name not in self.modules:
-            raise InputError(f"{name} is no network here; there are {', '.join(self.modules)}")
+        state = self._module(path).state_dict()
         target = resolve_device(self.device)
-        state = self.modules[name].state_dict()
         if broken := not_finite(state):
             raise DivergedError(f"the weights hold NaN or infinity in {', '.join(broken[:4])}")
         data = self._split(split)
@@ -80,6 +78,19 @@ class InMemory:
             checkpoint=None,
             load=lambda other: self.subject(other, split=split, samples=samples, seed=seed),
         )
+
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of a module's weights.
+
+        Raises:
+            InputError: there is no such module.
+        """
+        return _digest(self._module(path).state_dict())
+
+    def _module(self, path: Path) -> nn.Module:
+        if str(path) not in self.modules:
+            raise InputError(f"{path} is no network here; there are {', '.join(self.modules)}")
+        return self.modules[str(path)]
 
     def _split(self, split: str) -> Split:
         if isinstance(self.data, str):

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 
 EVERY = 10.0  # seconds between lines in a log, where tenths take longer
+LONGEST = 36  # characters of what is done, beside which a line of 80 has room for how far
+
+
+def fitted(text: str, longest: int = LONGEST) -> str:
+    """Return a text of paths and words without its beginning where it is too long: the end says most."""
+    return text if len(text) <= longest else f"…{text[1 - longest :]}"
 
 
 class ProgressDisplay:
@@ -21,7 +27,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, description: str, unit: str = "step") -> None:
-        self.description = description
+        self.description = fitted(description)
         self.unit = unit
         self._bar: tqdm | None = None
         self._start = self._last = time.monotonic()
@@ -51,7 +57,7 @@ class ProgressDisplay:
 
     def _draw(self, done: int, total: int) -> None:
         if self._bar is None:
-            self._bar = tqdm(desc=self.description, total=total, unit=self.unit, leave=False)
+            self._bar = tqdm(desc=self.description, total=total, unit=self.unit, leave=False, dynamic_ncols=True)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
         if done >= total:
@@ -76,7 +82,7 @@ class TrainingDisplay:
             self._draw(report)
         elif report.ends_epoch:
             print(
-                f"{self._place(report)}  {self._metrics(report)}  {report.seconds_left:.0f} s left",
+                f"{self._place(report)}  {self._metrics(report)}, {report.seconds_left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )
@@ -84,11 +90,11 @@ class TrainingDisplay:
     def _place(self, report: "Standing") -> str:
         others = f" and {report.networks - 1} more" if report.networks > 1 else ""
         place = f"[{report.finished + report.networks}/{report.jobs}] " if report.jobs > report.networks else ""
-        return f"{place}{report.name}{others}: epoch {report.epoch}/{self.epochs}"
+        return f"{fitted(f'{place}{report.name}{others}', 20)}: epoch {report.epoch}/{self.epochs}"
 
     def _metrics(self, report: "Standing") -> str:
         row = report.metrics
-        return f"loss {row['train_loss']:.4f}  train {row['train_accuracy']:.4f}  test {row['test_accuracy']:.4f}"
+        return f"loss {row['train_loss']:.4g} train {row['train_accuracy']:.3f} test {row['test_accuracy']:.3f}"
 
     def _draw(self, report: "Standing") -> None:
         if self._bar is None:

@@ -15,6 +15,7 @@ from alignscape.files import atomic_path, folder_held
 from alignscape.settings import settings_json
 from reports.analyses.analysis import Analysis, Found, Loads, Show, silent
 from reports.analyses.section import Drawing
+from reports.replacing import BY_ARGUMENT, BY_FLAG, check_replaceable, identity
 from reports.subjects import Subject
 from reports.tables import provenance, write_table
 from training.run_folder import RUN_FILES
@@ -126,16 +127,25 @@ class Result:
     def _figure(self, drawing: Drawing) -> "Figure":
         return drawing.figure(self.found.tables, self.analysis.tables[0].name)
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, force: bool = False, otherwise: str = BY_ARGUMENT) -> list[Path]:
         """Write tables with their sidecars, and figures as PDF and PNG; return the tables.
 
+        The same analysis of the same networks, with the same settings and files, replaces what it wrote before.
+
+        Args:
+            folder: where to.
+            force: replace other results of this analysis too.
+            otherwise: what a message says may be done instead.
+
         Raises:
-            InputError: it is a run's folder, and a file of the run would be replaced.
+            InputError: other results would be lost, or a file of a run.
             OSError: the folder cannot be written to.
         """
         folder = Path(folder)
         check_not_the_runs(self.analysis, folder)
         with folder_held(folder):
+            if not force:
+                check_replaceable(self.analysis, folder, self.origin, otherwise=otherwise)
             return self._save(folder)
 
     def _save(self, folder: Path) -> list[Path]:
@@ -180,36 +190,56 @@ def check_not_the_runs(analysis: Analysis | type[Analysis], folder: Path) -> Non
 
 
 def run_analysis(
-    analysis: Analysis, given: Sequence[Path], loading: Loads, show: Show = silent, *, command: str | None = None
+    analysis: Analysis,
+    given: Sequence[Path],
+    loading: Loads,
+    show: Show = silent,
+    *,
+    command: str | None = None,
+    keeps: Path | None = None,
 ) -> Result:
     """Analyse what was given.
 
     Several checkpoints of one run (along its training) are loaded one after the other; single ones before the first is
     analysed, so that a name that is wrong is told at once.
 
+    Args:
+        analysis: with its settings.
+        given: checkpoints, or names of networks in memory.
+        loading: loads them.
+        show: shows progress.
+        command: what was called, where that is not the command line.
+        keeps: a folder where the result will go, of which other results are not to be lost.
+
     Raises:
-        InputError: a checkpoint that cannot be loaded or analysed; no network but diverged ones.
+        InputError: a checkpoint that cannot be loaded or analysed; no network but diverged ones; results that would
+            be lost.
     """
     if not given:
         raise InputError("no network is given")
     with in_use(given):
-        return _run(analysis, given, loading, show, command)
+        return _run(analysis, given, loading, show, command, keeps)
 
 
-def _run(analysis: Analysis, given: Sequence[Path], loading: Loads, show: Show, command: str | None) -> Result:
+def _run(
+    analysis: Analysis, given: Sequence[Path], loading: Loads, show: Show, command: str | None, keeps: Path | None
+) -> Result:
     if analysis.against_first and len(given) < 2:
         raise InputError(f"{analysis.name} needs at least two checkpoints; the first is the baseline")
-    subjects = Subjects(
-        [(path, analysis.paths(path)) for path in given], lambda path, of: analysis.load(loading, path, of)
-    )
-    one_each = all(len(files) == 1 for _, files in subjects.given)
+    files = [(path, analysis.paths(path)) for path in given]
+    known = identity(analysis, loading, [loading.digest(file) for _, own in files for file in own])
+    if keeps is not None:
+        check_replaceable(analysis, keeps, {"identity": known}, otherwise=BY_FLAG)
+    subjects = Subjects(files, lambda path, of: analysis.load(loading, path, of))
+    one_each = all(len(own) == 1 for _, own in files)
     ready = list(subjects) if one_each else subjects
     if analysis.against_first:
         _check_baseline(analysis, given, subjects.records)
     found = analysis.compute_all(ready, show)
     for doubt in dict.fromkeys(one.doubt for one in subjects.records if one.doubt):
         warnings.warn(doubt, stacklevel=3)
-    return Result(analysis, found, origin_of(analysis, found, subjects.records, command=command))
+    origin = origin_of(analysis, found, subjects.records, command=command)
+    return Result(analysis, found, {**origin, "identity": known})
 
 
 def _check_baseline(analysis: Analysis, given: Sequence[Path], there: Sequence[Subject]) -> None:

@@ -151,7 +151,7 @@ def load_subject(
     """
     options = {name: value for name, value in locals().items() if name != "path"}
     target = resolve_device(device)
-    file = _file_of(path)
+    file = file_of(path)
     of_others = model is not None or (path.is_dir() and file.name != CHECKPOINT)
     checkpoint = None if of_others else find_checkpoint(file)
     cut: tuple[int | None, int, float] = None, 0, 0.0
@@ -254,7 +254,7 @@ def _foreign_model(path: Path, file: Path, model: str | None, dataset: str | Non
     return network, dataset
 
 
-def _file_of(path: Path) -> Path:
+def file_of(path: Path) -> Path:
     """Return the file that holds the weights of ``path``.
 
     Raises:

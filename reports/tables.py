@@ -2,7 +2,9 @@
 
 import io
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,13 +90,28 @@ def read_table(path: Path, table: Table | None = None, *, needed: Collection[str
     """
     if not path.is_file():
         raise InputError(f"no such table: {path}")
-    try:
-        frame = pd.read_csv(io.BytesIO(read_recorded(path)[0]), dtype=object, keep_default_na=False, na_values=_MISSING)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV table") from error
+    frame = parse_table(read_recorded(path)[0], path, table)
     needed = (() if table is None else table.required) if needed is None else needed
     if missing := [name for name in needed if name not in frame]:
         raise InputError(f"{path} has no column {', '.join(missing)}")
+    return frame
+
+
+def parse_table(content: bytes, path: Path, table: Table | None = None) -> pd.DataFrame:
+    """Return the table that a CSV file's bytes are, with numbers and texts as :func:`read_table` does.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+        table: what is known of its columns.
+
+    Raises:
+        InputError: no CSV table, or a cell is no number.
+    """
+    try:
+        frame = pd.read_csv(io.BytesIO(content), dtype=object, keep_default_na=False, na_values=_MISSING)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a CSV table") from error
     known = _IDENTITY | ({} if table is None else {column.name: column for column in table.columns})
     for name in frame:
         try:
@@ -149,16 +166,38 @@ def provenance(
     }
 
 
-WIDEST, STACKED = 100, 80  # characters of a line: a table that is wider is stacked, in parts of at most so many
-_LONG = 20  # characters of a name: what a path has more makes no table wide
+NARROWEST, USUAL = 60, 80  # characters of a line
+
+
+def line_width() -> int:
+    """Return how many characters a line of the terminal has (or ``$COLUMNS``); 80 where there is none."""
+    return max(NARROWEST, shutil.get_terminal_size((USUAL, 24)).columns)
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Return text in lines that fit the terminal, the second and later ones after ``indent``."""
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent}
+    return "\n".join(textwrap.fill(line, line_width(), **options) for line in text.splitlines())
+
+
+def without_shared_folder(paths: Sequence[str]) -> list[str]:
+    """Return paths without the folders that all of them share, and a single one without its folders; other text, and
+    paths of which two would be alike, as they are."""
+    if not paths or not all("/" in path for path in paths):
+        return list(paths)
+    distinct = list(dict.fromkeys(paths))
+    parts = [path.split("/") for path in distinct]
+    shared = next((i for i, column in enumerate(zip(*parts, strict=False)) if len(set(column)) > 1), len(parts[0]) - 1)
+    short = {path: "/".join(own[min(shared, len(own) - 1) :]) for path, own in zip(distinct, parts, strict=True)}
+    return [short[path] for path in paths] if len(set(short.values())) == len(short) else list(paths)
 
 
 def render(frame: pd.DataFrame, *, digits: int = 5, stacked: bool = True) -> str:
     """Return ``frame`` as an aligned text table for a terminal; missing values are blank.
 
-    A table that is wider than :data:`WIDEST` becomes several below each other, each with the leading columns of text;
-    where those are wide themselves they come first, and a row is known by its number. Not if ``stacked`` is false:
-    lists are searched by line.
+    Of a table that is wider than the terminal paths lose the folders that they share. If it is still too wide it
+    becomes several below each other, each with the leading columns of text; where those are wide themselves they come
+    first, and a row is known by its number. Not if ``stacked`` is false: lists are searched by line.
     """
 
     def cell(value: Any) -> str:
@@ -168,19 +207,30 @@ def render(frame: pd.DataFrame, *, digits: int = 5, stacked: bool = True) -> str
 
     columns = [[str(name), *(cell(v) for v in frame[name].tolist())] for name in frame.columns]
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns]
-    widths = [max(map(len, column)) for column in columns]
-    if not stacked or sum(widths) - max(0, widths[0] - _LONG) + 2 * (len(widths) - 1) <= WIDEST:
+    room = line_width()
+    if not stacked or _needed(columns) <= room:
         return _aligned(columns, numeric)
+    short = [[name, *without_shared_folder(cells)] for name, *cells in columns]
+    if _needed(short) <= room:
+        return _aligned(short, numeric)
+    widths = [max(map(len, column)) for column in columns]
     heads = max(1, numeric.index(True) if True in numeric else 1)
     repeated, right, parts = columns[:heads], numeric[:heads], list[str]()
-    if sum(widths[:heads]) + 2 * heads > STACKED * 2 // 3:
+    if _needed(short[:heads]) + 2 <= room // 2:
+        repeated = short[:heads]
+    else:
         repeated, right = [["", *map(str, range(1, len(frame) + 1))]], [True]
         parts.append(_aligned([*repeated, *columns[:heads]], [*right, *numeric[:heads]]))
-    room = STACKED - sum(max(map(len, column)) + 2 for column in repeated)
+    room -= sum(max(map(len, column)) + 2 for column in repeated)
     for places in _fitting(widths[heads:], room):
         chosen = [heads + i for i in places]
         parts.append(_aligned([*repeated, *(columns[i] for i in chosen)], [*right, *(numeric[i] for i in chosen)]))
     return "\n\n".join(parts)
+
+
+def _needed(columns: Sequence[Sequence[str]]) -> int:
+    """Return how wide a line of columns is."""
+    return sum(max(map(len, column)) + 2 for column in columns) - 2
 
 
 def _fitting(widths: Sequence[int], room: int) -> list[list[int]]:

@@ -104,7 +104,7 @@ def test_a_run_that_diverged_shows_what_came_before(tmp_path, capsys):
     assert run(capsys, "alignment", tmp_path / "run")[0] == 0
     assert pd.read_csv(tmp_path / "run" / "alignment.csv")["epoch"].unique().tolist() == [0]
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    status, _, err = run(capsys, "alignment", tmp_path / "run")
+    status, _, err = run(capsys, "alignment", tmp_path / "run", "--force")
     assert status == 2
     assert f"{tmp_path / 'run'}: the weights hold NaN or infinity" in err
     assert (

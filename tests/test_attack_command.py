@@ -195,7 +195,7 @@ def test_a_plain_state_dict_has_no_feedback_path(runs, tmp_path, capsys):
         patch.chdir(tmp_path)
         foreign = ["--model", "factory_for_attack:build", "--dataset", "digits", "--attack", "fgsm", "--eps", 0.1]
         assert attack(capsys, tmp_path / "plain.pt", *foreign)[0] == 0
-        status, _, err = attack(capsys, tmp_path / "plain.pt", *foreign, "--gradient", "feedback")
+        status, _, err = attack(capsys, tmp_path / "plain.pt", *foreign, "--gradient", "feedback", "--force")
     assert status == 2
     assert "has no feedback path" in err
 

@@ -8,6 +8,7 @@ import pickle
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +48,37 @@ def test_help_answers_at_once():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
     for command in COMMANDS:
         assert command in done.stdout
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"alignscape {version('alignscape')}\n"
+
+
+def test_verbose_says_where_an_error_arose_and_on_what(runs, capsys):
+    assert main(["hessian", "no-such-run", "--verbose"]) == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[0].startswith("analyze: alignscape ")
+    assert "Traceback" in err
+    assert err.splitlines()[-1] == "analyze: error: no such checkpoint: no-such-run"
+    assert main(["runs", "ls", "--store", str(runs), "--verbose"]) == 0
+
+
+def test_a_shell_completes_commands_and_flags(capsys):
+    pytest.importorskip("shtab", reason="needs the extra completion")
+    with pytest.raises(SystemExit):
+        main(["--print-completion", "bash"])
+    script = capsys.readouterr().out
+    assert "--trace-tol" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_completion_without_its_extra_names_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print-completion", "zsh"]) == 2
+    assert "pip install 'alignscape[completion]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

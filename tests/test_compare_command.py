@@ -180,9 +180,9 @@ def test_hessians_of_a_sweep_go_round_a_diverged_network(runs, lost, tmp_path, c
     flags = ["--k", "1", "--probes", "4", "--out", str(tmp_path), "--quiet", "--device", "cpu"]
     assert main(["hessian", str(lost), str(runs / "bp0"), *flags]) == 0
     assert set(pd.read_csv(tmp_path / "hessian.csv").checkpoint) == {str(runs / "bp0")}
-    assert main(["hessian", str(lost), "--every-epoch", *flags]) == 0
+    assert main(["hessian", str(lost), "--every-epoch", "--force", *flags]) == 0
     assert set(pd.read_csv(tmp_path / "hessian.csv").epoch) == {0}
-    assert main(["hessian", str(lost), *flags]) == 2
+    assert main(["hessian", str(lost), "--force", *flags]) == 2
     assert f"{lost}: the weights hold NaN" in capsys.readouterr().err
 
 
@@ -265,7 +265,7 @@ def test_epochs_of_a_run_are_one_seed_and_mixed_epochs_are_told(epochs, tmp_path
     assert (ranks.n_first, ranks.n_second) == (2, 2)
     assert str(early) in set(frame[frame.test == "mcnemar"]["first"])  # image by image it is a network like any other
     runs[3] = epochs / "fa0" / "checkpoints" / "epoch-0001.pt"
-    status, _, err = compare(capsys, *runs, "--out", tmp_path)
+    status, _, err = compare(capsys, *runs, "--out", tmp_path, "--force")
     assert status == 0
     assert f"networks of different epochs are compared (epoch 1: {runs[3]}; epoch 2: {runs[0]}" in err
 

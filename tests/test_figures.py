@@ -408,6 +408,17 @@ def test_a_node_that_lies_at_zero_by_accident_is_no_mass_at_zero():
     assert not any(list(line.get_xdata()) == [0, 0] for line in axes.lines)
 
 
+def test_nodes_beside_zero_leave_open_what_lies_below_it():
+    """A kernel whose node came to lie at -0.001 is not told as 70 % of the directions bending down."""
+    nodes, weights = np.array([-0.1, -0.001, 0.5, 9.0]), np.array([0.1, 0.7, 0.15, 0.05])
+    table = pd.DataFrame({"checkpoint": "a", "probe": 0, "node": nodes, "weight": weights, "n_parameters": 900})
+    figure = figures.spectrum(table)
+    assert "10 to 95 % below 0" in panels(figure)[0].get_title(loc="left")
+    assert any("may stand for zeros" in text.get_text() for text in figure.texts)
+    positive = figures.spectrum(table.assign(node=nodes + 1))
+    assert "\n0 % below 0" in panels(positive)[0].get_title(loc="left")
+
+
 def test_cumulative_weight_jumps_by_the_mass_at_zero_and_ends_at_all():
     table = frames.spectrum(frames.networks(1), probes=3)
     line = panels(figures.spectrum(table))[1].lines[0]

@@ -4,6 +4,8 @@ import base64
 import gzip
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,15 +14,21 @@ import figure_frames as frames
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from alignscape.errors import InputError
 from reports import figures
 from reports.cli import main
+from reports.page import cite, html, svg
+from reports.page.cards import MOST_ROWS
 from reports.page.collect import batches, find_tables
-from reports.page.html import MOST_ROWS, write_page
-from reports.page.overview import overview
+from reports.page.html import write_page
+from reports.page.overview import by_rule, overview, tested
+from reports.page.variants import Variants
+from reports.style import ANGLES, GREY, RULES
+from reports.tables import read_table
 
 KINDS = ("hessian", "spectrum", "surface", "attack", "corruptions", "trajectory")
 
@@ -68,6 +76,11 @@ class Reader(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def figures(self):
+        """What each figure says of itself."""
+        return [attributes["aria-label"] for attributes in self.all("svg")]
 
 
 def read(folder: Path) -> Reader:
@@ -128,14 +141,12 @@ def test_a_long_table_is_cut_and_says_so(results):
 
 def test_every_figure_has_a_text_alternative_and_a_caption(results):
     page = read(results)
-    images = page.all("img")
-    assert len(images) == 10
-    assert len(page.all("figcaption")) == len(images) + 1  # and the surface to turn
-    for image in images:
-        assert image["src"].startswith("data:image/png;base64,iVBOR")
-        assert len(image["alt"]) > 40
-        assert int(image["width"]) > 300
-    assert any("BP, IFA 0°, IFA 45°" in image["alt"] for image in images)
+    assert not page.all("img")
+    assert len(page.figures) == 10
+    assert len(page.all("figcaption")) == len(page.figures) + 1  # and the surface to turn
+    assert all(len(text) > 40 for text in page.figures)
+    assert all(one["role"] == "img" and float(one["viewbox"].split()[2]) > 200 for one in page.all("svg"))
+    assert any("BP, IFA 0°, IFA 45°" in text for text in page.figures)
     assert all(head.get("scope") == "col" for head in page.all("th"))
     assert page.all("html")[0]["lang"] == "en"
 
@@ -147,7 +158,8 @@ def test_one_bad_figure_leaves_the_rest(tmp_path):
     write_page(tmp_path)
     page = read(tmp_path)
     assert "No figure: surface has no finite loss: the network diverged." in "".join(page.text)
-    assert any("Accuracy against epsilon" in image["alt"] for image in page.all("img"))
+    assert any("Accuracy against epsilon" in text for text in page.figures)
+    assert "The cross is the trained network" not in "".join(page.text), "no caption of what is not drawn"
 
 
 def test_markup_in_names_stays_text(tmp_path):
@@ -158,7 +170,7 @@ def test_markup_in_names_stays_text(tmp_path):
     frames.surface([{"checkpoint": evil}], points=3).to_csv(tmp_path / "surface.csv", index=False)
     write_page(tmp_path)
     page = read(tmp_path)
-    assert len(page.all("script")) == 3  # data, plotly.js, ours
+    assert len(page.all("script")) == 4  # what LaTeX escapes, surfaces, plotly.js, ours
     assert evil in "".join(page.text)
 
 
@@ -211,7 +223,7 @@ def test_a_diverged_run_is_shown_as_such(tmp_path):
     table.loc[table["epoch"] >= 3, ["train_loss", "test_loss"]] = np.nan
     table.to_csv(run / "metrics.csv", index=False)
     write_page(tmp_path)
-    assert any("BP, diverged at epoch 3" in image["alt"] for image in read(tmp_path).all("img"))
+    assert any("BP, diverged at epoch 3" in text for text in read(tmp_path).figures)
 
 
 def test_an_audit_is_shown_with_the_attacks(tmp_path):
@@ -255,8 +267,7 @@ def test_a_copy_of_a_table_counts_once_and_a_second_analysis_is_drawn_apart(tmp_
     found = batches(find_tables(tmp_path), "hessian")
     assert [[table.name for table in batch.tables] for batch in found] == [["one/hessian.csv"], ["three/hessian.csv"]]
     write_page(tmp_path)
-    alts = [image["alt"] for image in read(tmp_path).all("img")]
-    assert ["one/hessian.csv" in alt for alt in alts] == [True, False]
+    assert ["one/hessian.csv" in text for text in read(tmp_path).figures] == [True, False]
 
 
 def test_the_work_of_grouping_grows_as_the_runs_do(tmp_path, monkeypatch):
@@ -277,7 +288,7 @@ def test_the_work_of_grouping_grows_as_the_runs_do(tmp_path, monkeypatch):
     monkeypatch.setattr(sections, "all_analyses", counting("all_analyses", all_analyses))
     monkeypatch.setattr(pd.DataFrame, "equals", counting("equals", pd.DataFrame.equals))
     monkeypatch.setattr(html, "_section", lambda *args: {"kind": "", "heading": "", "text": "", "pictures": [],
-                                                         "films": [], "grids": []})  # fmt: skip
+                                                         "films": [], "groups": [], "grids": []})  # fmt: skip
     table = frames.hessian(frames.networks(1))
     seen = []
     for count in (6, 24):
@@ -349,8 +360,7 @@ def test_overview_has_one_row_per_network_with_the_numbers_of_the_tables(results
 def test_many_angles_are_drawn_against_the_angle(tmp_path):
     frames.hessian(frames.networks(12)[:5]).to_csv(tmp_path / "hessian.csv", index=False)
     write_page(tmp_path)
-    first = read(tmp_path).all("img")[0]
-    assert first["alt"].startswith("Against the initial angle: IFA, BP.")
+    assert read(tmp_path).figures[0].startswith("Against the initial angle: IFA, BP.")
 
 
 def test_overview_knows_a_run_by_all_its_names_and_keeps_repeats_apart():
@@ -410,6 +420,182 @@ def test_a_folder_without_results_is_one_line_and_nothing_written(tmp_path, caps
         write_page(folder)
 
 
+# Many runs
+
+RUNS = (("bp", 1e-3), ("fa", 1e-3), ("fa", 1e-2))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """The page of a rule with two learning rates beside another, two seeds each, with what the page says."""
+    folder = tmp_path_factory.mktemp("sweep") / "results"
+    for rule, lr in RUNS:
+        for seed in (0, 1):
+            run = folder / "runs" / f"{rule}-{lr:g}-{seed}"
+            run.mkdir(parents=True)
+            net = {"checkpoint": "", "rule": rule, "angle": np.nan, "seed": seed}
+            table = frames.metrics([net], epochs=2).drop(columns=["checkpoint", "rule", "angle", "seed"])
+            table["test_accuracy"] = 0.5 + 0.1 * seed + (0.2 if lr == 1e-2 else 0)
+            table.to_csv(run / "metrics.csv", index=False)
+            config = {"rule": rule, "angle": 0.0, "seed": seed, "lr": lr, "batch_size": 128}
+            (run / "config.json").write_text(json.dumps({"config": config, "versions": {"torch": "2.15.0"}}))
+    write_page(folder)
+    return folder
+
+
+def rows_of(text: str, label: str) -> list[list[str]]:
+    """Return the texts of the cells of the table called ``label``."""
+    body = text[text.index(f'aria-label="{label}"') :].partition("</tbody>")[0].partition("<tbody>")[2]
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in body.split("</tr>")]
+    return [[re.sub("<[^>]+>", " ", cell).strip() for cell in row] for row in cells if row]
+
+
+def test_the_overview_is_mean_deviation_and_interval_over_seeds(sweep):
+    rows = rows_of((sweep / "index.html").read_text(encoding="utf-8"), "Rules and metrics")
+    # of 50 and 60: mean 55, deviation 50 / sqrt(50); t of one degree of freedom is tan(0.475 pi), over sqrt(2) seeds
+    half = np.tan(0.475 * np.pi) * np.sqrt(50) / np.sqrt(2)
+    assert half == pytest.approx(63.5, abs=0.05)
+    assert rows == [
+        ["BP", "2", "55.0 ± 7.1 [-8.5, 118.5]"],
+        ["FA, lr 0.001", "2", "55.0 ± 7.1 [-8.5, 118.5]"],
+        ["FA, lr 0.01", "2", "75.0 ± 7.1 [11.5, 138.5]"],
+    ]
+
+
+def test_the_best_of_a_metric_is_bold_where_a_test_says_so(sweep):
+    tables = find_tables(sweep)
+    first = {"metrics": batches(tables, "metrics")[0].frame}
+    variants = Variants({str(table.frame["checkpoint"][0]): table.provenance["config"] for table in tables})
+    assert tested(tables)[0] == set(), "two seeds of one rule lie as far apart as the rules"
+    table = by_rule(first, variants, {("FA, lr 0.01", "test accuracy (%)")})
+    assert [[cell["best"] for cell in row] for row in table["rows"]] == [[False] * 3, [False] * 3, [False, False, True]]
+
+
+def test_tables_that_are_read_together_are_as_if_each_were_read(tmp_path):
+    texts = ["layer,value,text\na,1.5,x\nb,,y\n", "layer,value,text\nc,0.1,z\n", 'layer,value,text\nd,2,"x, y"\n']
+    texts += ["layer,value,text\ne,3,z", "layer,value,other\nf,4,1\n"]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "mine.csv").write_text(text)
+    tables = find_tables(tmp_path)
+    assert len(tables) == 5
+    for table in tables:
+        pd.testing.assert_frame_equal(table.frame, read_table(table.path), check_dtype=False)
+
+
+def test_runs_are_grouped_by_rule_and_settings_with_their_seeds_inside(sweep):
+    text = (sweep / "index.html").read_text(encoding="utf-8")
+    groups = re.findall(r'<details class="group">\s*<summary><strong>(.*?)</strong>, (\d) runs', text)
+    assert groups == [("BP", "2"), ("FA, lr 0.001", "2"), ("FA, lr 0.01", "2")]
+    assert re.findall(r"<summary>(Seed \d): <code>(.*?)</code>, (\d) rows", text)[-2:] == [
+        ("Seed 0", "runs/fa-0.01-0/metrics.csv", "3"),
+        ("Seed 1", "runs/fa-0.01-1/metrics.csv", "3"),
+    ]
+    assert [row[0] for row in rows_of(text, "Last rows of FA, lr 0.01")] == ["0", "1"]
+
+
+def test_the_settings_are_a_table_of_what_differs_and_one_of_what_does_not(sweep):
+    text = (sweep / "index.html").read_text(encoding="utf-8")
+    assert rows_of(text, "Settings in which runs differ") == [
+        ["BP", "2", "0..1", "0.001"],
+        ["FA, lr 0.001", "2", "0..1", "0.001"],
+        ["FA, lr 0.01", "2", "0..1", "0.01"],
+    ]
+    assert [row[:2] for row in rows_of(text, "Settings that all runs share")] == [
+        ["batch size".replace(" ", "_"), "128"]
+    ]
+    assert text.count("2.15.0") == 1, "what all runs share is said once"
+
+
+def test_curves_of_other_settings_are_no_seeds_of_one_rule(sweep):
+    (curves,) = [text for text in read(sweep).figures if text.startswith("Learning curves")]
+    assert "BP, FA, lr 0.001, FA, lr 0.01." in curves
+
+
+def test_ids_are_unique_and_every_reference_has_its_own(results, sweep):
+    for folder in (results, sweep):
+        text = (folder / "index.html").read_text(encoding="utf-8")
+        ids = [attributes["id"] for _, attributes in read(folder).tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        used = set(re.findall(r"url\(#(.*?)\)", text)) | set(re.findall(r'href="#(.*?)"', text))
+        assert used <= set(ids)
+
+
+def test_files_are_in_sight_while_their_table_is_folded(results):
+    text = (results / "index.html").read_text(encoding="utf-8")
+    folded = re.sub(r"<template>.*?</template>", "", re.sub(r"<details.*?</details>", "", text, flags=re.S), flags=re.S)
+    for kind in KINDS:
+        assert f'<a class="file" href="{kind}.csv">' in folded
+        assert f'<a class="file" href="{kind}.json">' in folded
+
+
+def test_alignment_is_drawn_once(tmp_path):
+    nets = frames.networks(4)
+    write_results(tmp_path, 4, kinds=())
+    rows = [
+        {"checkpoint": net["checkpoint"], "rule": net["rule"], "angle": net["angle"], "seed": 0, "epoch": epoch,
+         "layer": "layers.1", "row_angle": 80.0 - epoch} for net in nets[1:3] for epoch in (0, 1)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "alignment.csv", index=False)
+    write_page(tmp_path)
+    of_training, of_its_own = [text for text in read(tmp_path).figures if text.startswith(("Alignment", "Angle"))]
+    assert of_training.startswith("Alignment: FA.")  # that alignment.csv does not have
+    assert "IFA 0°, IFA 45°" in of_its_own
+    assert "An update at less than 90°" not in of_its_own, "no gradient is drawn"
+
+
+def test_the_page_says_what_to_cite(results):
+    text = "".join(read(results).text)
+    entries = re.findall(r"^@\w+\{(\w+),$", text, re.M)
+    assert entries[:2] == ["alignscape", "pyhessian2020"]
+    assert len(entries) == len(set(entries)) == 10
+    assert "VERSION" not in text
+
+
+def test_every_reference_is_in_the_file():
+    assert cite.bibtex(cite.references_of(cite.SOURCES)).count("\n@") == len(cite.references_of(cite.SOURCES))
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    light, dark = sorted((_luminance(to_rgb(one)) for one in (first, second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(rgb) -> float:
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in rgb]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_colours_are_seen_on_dark_ground_and_keep_apart():
+    rules = [svg.in_the_dark(look.colour) for look in RULES.values()]
+    assert len(set(rules)) == len(rules)
+    assert min(contrast(colour, svg.GROUND) for colour in rules) > 4.5
+    assert contrast(svg.in_the_dark(GREY), svg.GROUND) > 4.5
+    assert svg.in_the_dark("#ffffff") == svg.GROUND
+    ramp = [_luminance(to_rgb(svg.in_the_dark(to_hex(ANGLES(share))))) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert ramp == sorted(ramp)
+
+
+def test_figures_have_no_colour_of_their_own_but_on_images(results):
+    text = (results / "index.html").read_text(encoding="utf-8")
+    named = set(re.findall(r"var\((--c-[0-9a-f]{6})\)", text))
+    light, dark = re.findall(r":root \{ (--c-.*?) \}", text)
+    assert {part.partition(":")[0] for part in light.split("; ") if part} == named
+    assert {part.partition(":")[0] for part in dark.split("; ") if part} == named
+    (curves,) = [one for one in re.findall(r"<svg.*?</svg>", text, re.S) if "Learning curves" in one]
+    assert not re.search("#[0-9a-f]{6}", curves)
+    (heat,) = [one for one in re.findall(r"<svg.*?</svg>", text, re.S) if "Every cell" in one]
+    assert "#ffffff" in heat  # numbers on dark cells
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node on the PATH")
+@pytest.mark.parametrize("name", html.SCRIPTS)
+def test_scripts_are_javascript(name):
+    script = Path(html.__file__).parent / "templates" / name
+    assert subprocess.run(["node", "--check", script], capture_output=True).stderr == b""
+
+
 # In a browser
 
 needs_browser = pytest.mark.skipif(chromium.find() is None, reason="needs a chromium or chrome on the PATH")
@@ -419,9 +605,7 @@ needs_browser = pytest.mark.skipif(chromium.find() is None, reason="needs a chro
 def test_the_page_works_in_a_browser_without_errors_or_requests(results):
     with chromium.Page(chromium.find()) as page:
         page.open(results / "index.html")
-        page.evaluate("document.querySelectorAll('img').forEach((image) => (image.loading = 'eager'))")
-        page.wait_for("[...document.images].every((image) => image.complete)")
-        assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 500)")
+        assert page.evaluate("[...document.querySelectorAll('svg')].every((one) => one.clientWidth > 200)")
 
         page.evaluate("document.getElementById('turnable').scrollIntoView({ behavior: 'instant' })")
         page.wait_for("!!window.Plotly && !!document.querySelector('#surface-plot canvas')")

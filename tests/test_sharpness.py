@@ -259,8 +259,8 @@ def test_intervals_hold_what_each_group_adds(name):
 
 @pytest.mark.parametrize("name", ["worst", "keskar", "one step"])
 def test_intervals_hold_the_worst_case_of_the_population(name):
-    """At a minimum of the population's loss, of which 40 samples in 30 dimensions know little: y = x w* + noise, w = w*,
-    so that the gradient is 0 and the Hessian 2 I. What the samples themselves say is far too large."""
+    """At a minimum of the population's loss, of which 40 samples in 30 dimensions know little: y = x w* + noise, at w*,
+    where the gradient is 0 and the Hessian 2 I. What the samples themselves say is far too large."""
     held, too_large = [], []
     model = nn.Linear(30, 1, bias=False).double()
     nn.init.normal_(model.weight, generator=generator(0))

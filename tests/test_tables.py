@@ -8,7 +8,7 @@ import pytest
 from alignscape.errors import InputError
 from reports.progress import ProgressDisplay
 from reports.schema import METRICS
-from reports.tables import provenance, read_table, render, write_table
+from reports.tables import provenance, read_table, render, without_shared_folder, write_table
 
 
 def test_csv_keeps_every_digit_and_has_its_sidecar(tmp_path):
@@ -62,8 +62,8 @@ def test_a_wide_table_is_stacked_with_its_names_in_each_part():
     assert max(map(len, text.splitlines())) <= 80
     assert [cells(part)[1][0] for part in parts] == ["a", "a"]
     assert [cell for part in parts for cell in cells(part)[1][1:]] == [f"{10 + i}" for i in range(12)]
-    narrow = render(frame[list(frame)[:9]])
-    assert len(narrow.splitlines()) == 3  # 94 characters
+    narrow = render(frame[list(frame)[:8]])
+    assert len(narrow.splitlines()) == 3  # 74 characters
 
 
 def test_rows_with_long_names_are_known_by_their_numbers():
@@ -75,7 +75,29 @@ def test_rows_with_long_names_are_known_by_their_numbers():
     assert sum(len(cells(part)[1]) - 1 for part in others) == 12
     assert all(len(line) <= 80 for part in others for line in part.splitlines())
     few = frame[["checkpoint", "value 00", "value 01"]]
-    assert len(render(few).splitlines()) == 3  # a path alone stacks nothing
+    assert [row[0] for row in cells(render(few))[1:]] == ["x" * 40 + end for end in "ab"]  # nothing is stacked for it
+
+
+def test_a_wider_terminal_has_wider_tables(monkeypatch):
+    frame = pd.DataFrame({"name": ["a", "b"], **{f"value {i:02d}": [10.0 + i, 0.5] for i in range(12)}})
+    monkeypatch.setenv("COLUMNS", "200")
+    assert len(render(frame).splitlines()) == 3
+    monkeypatch.setenv("COLUMNS", "5")
+    assert max(map(len, render(frame).splitlines())) <= 60
+
+
+@pytest.mark.parametrize(
+    ("paths", "short"),
+    [
+        (["/a/runs/bp/x", "/a/runs/fa/x"], ["bp/x", "fa/x"]),
+        (["/a/runs/bp", "/a/runs/bp"], ["bp", "bp"]),
+        (["a/runs", "a/runs/bp"], ["runs", "runs/bp"]),
+        (["net", "a/b"], ["net", "a/b"]),
+        ([], []),
+    ],
+)
+def test_paths_without_what_they_share(paths, short):
+    assert without_shared_folder(paths) == short
 
 
 def test_progress_in_a_log_is_a_line_every_tenth(capsys):

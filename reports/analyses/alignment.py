@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from alignscape.errors import InputError
 from alignscape.settings import at_least, setting
 from reports.analyses.analysis import Analysis, Found, Loads, Show, samples_setting, silent, together
-from reports.analyses.section import Drawing, Section
+from reports.analyses.section import Drawing, Section, has
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
 
 if TYPE_CHECKING:
@@ -64,9 +64,14 @@ class Alignment(Analysis):
         drawings=(
             Drawing(
                 title="Alignment over training",
-                caption="At 90° forward and feedback weights are independent; at 0° feedback is backpropagation's. An "
-                "update at less than 90° to the gradient lowers the loss; the last layer's always follows it, because "
-                "the error is exact there.",
+                caption="At 90° forward and feedback weights are independent; at 0° feedback is backpropagation's.",
+                remarks=(
+                    (
+                        "An update at less than 90° to the gradient lowers the loss; the last layer's always follows "
+                        "it, because the error is exact there.",
+                        lambda table: has("gradient_angle")(table) or has("gradient_cosine")(table),
+                    ),
+                ),
                 draw="reports.figures:alignment",
                 stem="alignment",
             ),

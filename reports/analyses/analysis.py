@@ -33,6 +33,9 @@ class Loads(Protocol):
     def subject(self, path: Path, *, split: str = ..., samples: int | None = ..., seed: int = ...) -> "Subject":
         """Return the network at ``path``."""
 
+    def digest(self, path: Path) -> str:
+        """Return what tells the weights at ``path`` from others (SHA-256)."""
+
 
 def silent(what: str, unit: str) -> None:
     """Show no progress."""

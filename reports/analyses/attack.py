@@ -169,8 +169,14 @@ class Attack(Attacks, Analysis):
         drawings=(
             Drawing(
                 title="Accuracy against epsilon",
-                caption="A robust network's curve falls late. A curve that stays high under the feedback gradient only "
-                "shows that this gradient points nowhere.",
+                caption="A robust network's curve falls late.",
+                remarks=(
+                    (
+                        "A curve that stays high under the feedback gradient only shows that this gradient points "
+                        "nowhere.",
+                        lambda table: bool((table["gradient"] == "feedback").any()),
+                    ),
+                ),
                 draw="reports.figures:attack",
                 stem="attack",
             ),
@@ -185,9 +191,8 @@ class Attack(Attacks, Analysis):
             ),
             Drawing(
                 title="Robust or masked",
-                caption="Each network under what a naive attack follows (its feedback), other networks' gradients, a "
-                "search without a gradient, and its own gradient. Robust is what withstands all of them; a line that "
-                "stays far above another shows a weak attack and not a robust network.",
+                caption="Each network under every way of attacking it that was tried. Robust is what withstands all "
+                "of them; a line that stays far above another shows a weak attack and not a robust network.",
                 draw="reports.figures:masking",
                 stem="masking",
                 of="transfer",
@@ -631,14 +636,17 @@ def _can_transfer(one: "Subject", to: "Subject") -> bool:
 
 
 def _audit_text(subject: "Subject", audit: Any, layer: str) -> str:
-    """Return an audit as one line a check, its number, what it means where it fails, and a line that sums up."""
+    """Return an audit as one entry a check, its number, what it means where it fails, and a line that sums up."""
+    from reports.tables import wrapped
+
     rows = []
     for line in audit.lines:
         rows.append(f"  {line.verdict:12s} {line.check}: {line.message}")
         if line.verdict == "warn":
             rows.append(f"  {'':12s}   that is: {line.means}")
     gradient = f"{audit.gradient}, first layer {layer}" if layer else audit.gradient
-    return "\n".join([f"{subject.name}: audit of the gradient {gradient}", *rows, audit.summary])
+    lines = [f"{subject.name}: audit of the gradient {gradient}", *rows, audit.summary]
+    return "\n".join(wrapped(line, " " * 15) for line in lines)
 
 
 def describe(attack: "AnyAttack") -> dict[str, Any]:

@@ -44,7 +44,7 @@ def steps_setting(otherwise: str = "") -> Any:
         "steps an image",
         metavar="N",
         check=at_least(1),
-        default_text="10; 20 of strong; 100 of apgd-..., fab and auto; theirs",
+        default_text="10; 20 of strong; 100 of apgd-..., fab and auto; torchattacks: its own",
         only=Only(
             f"--attack bim, pgd, apgd-..., fab, strong, auto, torchattacks:NAME or one of your own{otherwise}",
             lambda one: _uses_steps(one),

@@ -10,7 +10,7 @@ from alignscape.settings import Only, setting
 from reports.analyses.analysis import Analysis, Found, Show, batch_setting, silent, split_setting
 from reports.analyses.attack import Attack
 from reports.analyses.attack_settings import Attacks, pixels
-from reports.analyses.section import Drawing, Section
+from reports.analyses.section import Drawing, Section, has
 from reports.schema import Column, Table, columns, interval
 
 if TYPE_CHECKING:
@@ -76,8 +76,14 @@ class Compare(Attacks, Analysis):
         drawings=(
             Drawing(
                 title="Rank correlation with the generalisation gap",
-                caption="At 1 the larger number always goes with the larger gap between test and training set. Psi: "
-                "among runs that differ in one setting alone. Where a bar crosses zero, seeds do not tell the sign.",
+                caption="At 1 the larger number always goes with the larger gap between test and training set.",
+                remarks=(
+                    (
+                        "Psi: among runs that differ in one setting alone.",
+                        lambda table: bool(table["over"].astype(str).str.startswith("psi").any()),
+                    ),
+                    ("Where a bar crosses zero, seeds do not tell the sign.", has("ci_low", "ci_high")),
+                ),
                 draw="reports.figures:gap",
                 of="gap",
                 stem="gap",
@@ -103,7 +109,7 @@ class Compare(Attacks, Analysis):
     with_tables: tuple[Path, ...] = setting(
         (),
         "also the numbers in these tables of other commands, for the same checkpoints: hessian.csv, attack.csv, "
-        "corruptions.csv; of a table by epochs a run's last",
+        "corruptions.csv; where a table has several epochs of a run, the last",
         metavar="CSV",
         flags=("--tables",),
         empty=True,

@@ -159,7 +159,7 @@ def read_values(paths: Sequence[Path], subjects: Sequence[Subject], known: Mappi
     for _, part in values.groupby("quantity", sort=False):
         stem = part.stem.iloc[0]
         for name in known[stem].names("setting") if stem in known else ():
-            shown = [_part(name, value) for value in part[name]] if name in part else []
+            shown = [key_text(name, value) for value in part[name]] if name in part else []
             if len(set(shown)) > 1:
                 values.loc[part.index, "quantity"] += [f" {text}" if text else "" for text in shown]
     values = values[columns].drop_duplicates()
@@ -189,7 +189,7 @@ def _read_rows(path: Path, subjects: Sequence[Subject], known: Mapping[str, Tabl
         {
             "checkpoint": chosen.checkpoint.map({held: name for name, held in held_as.items()}).to_list(),
             "group": [group_label(record) for record in records],
-            "quantity": [" ".join([path.stem, *(_part(key, record[key]) for key in keys)]) for record in records],
+            "quantity": [" ".join([path.stem, *(key_text(key, record[key]) for key in keys)]) for record in records],
             "value": pd.to_numeric(chosen[value], errors="coerce").to_list(),
             "stem": path.stem,
         }
@@ -221,7 +221,7 @@ def names_of(subject: Subject) -> list[str]:
     return [subject.name, *map(str, others)]
 
 
-def _part(key: str, value: Any) -> str:
+def key_text(key: str, value: Any) -> str:
     """Return a key's part of a quantity's name: text speaks for itself, a number needs its name, and what a table does
     not say has none."""
     if isinstance(value, str | bool) or value is None:

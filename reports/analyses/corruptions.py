@@ -82,6 +82,7 @@ class Corruptions(Analysis):
             Drawing(
                 title="Every cell",
                 caption="Accuracy in percent in each cell; dark cells are where the network fails.",
+                panel_each=True,
                 draw="reports.figures:corruption_heatmap",
                 stem="corruptions_heatmap",
             ),
@@ -115,8 +116,8 @@ class Corruptions(Analysis):
     )
     baseline: Path | None = setting(
         None,
-        "compare with this network: difference of mean accuracy (paired), mCE, the mean corruption error relative to "
-        "its, and relative mCE, the same of what the corruptions add to the error",
+        "compare with this network: difference of mean accuracy (paired); mCE, the mean corruption error as a multiple "
+        "of that network's; and relative mCE, the same of how much the error rises above that on clean images",
         metavar="CKPT",
         default_text="neither, since CIFAR-10-C has no standard baseline",
         group="corrupted set",
@@ -237,8 +238,10 @@ class Corruptions(Analysis):
         return np.sort(np.random.default_rng(self.seed).choice(count, self.samples, replace=False))
 
     def text(self, found: Found) -> str:
-        """Return one line a network: accuracies in percent with their intervals, ratios as they are."""
-        from reports.tables import render
+        """Return a column a network: accuracies in percent with their intervals, ratios as they are."""
+        import pandas as pd
+
+        from reports.tables import render, without_shared_folder
 
         means = found.tables["corruptions_summary"]
         percent = ~means.quantity.isin(["relative_accuracy", "mce", "relative_mce"])
@@ -256,6 +259,7 @@ class Corruptions(Analysis):
         table = means.assign(cell=cells, column=titles)
         wide = table.pivot_table(index="column", columns="checkpoint", values="cell", aggfunc="first")
         wide = wide.loc[list(dict.fromkeys(titles)), list(dict.fromkeys(means.checkpoint))]
+        wide.columns = pd.Index(without_shared_folder([str(name) for name in wide.columns]))
         title = "% correct [95 % interval]; ratios as they are (shares of 1 in the CSV files)"
         return f"{title}\n{render(wide.rename_axis('').reset_index())}"
 

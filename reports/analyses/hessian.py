@@ -11,7 +11,7 @@ from alignscape.settings import POSITIVE, at_least, setting
 from reports.analyses.analysis import Found, Show, silent, together
 from reports.analyses.curvature import MATRIX, CurvatureByGroup
 from reports.analyses.groups import hessian_rows
-from reports.analyses.section import Drawing, Section
+from reports.analyses.section import Drawing, Section, has, several_networks
 from reports.schema import N_SAMPLES, Column, Table, columns, interval
 
 if TYPE_CHECKING:
@@ -82,7 +82,13 @@ class Hessian(CurvatureByGroup):
             Drawing(
                 title="Hessian trace and top eigenvalues",
                 caption="Large values are sharp directions of the loss; a flat minimum has a small trace and a small "
-                "top eigenvalue. Where bars do not overlap, networks differ by more than the estimates' error.",
+                "top eigenvalue.",
+                remarks=(
+                    (
+                        "Where bars do not overlap, networks differ by more than the estimates' error.",
+                        lambda table: several_networks(table) and has("ci_low", "ci_high")(table),
+                    ),
+                ),
                 draw="reports.figures:hessian",
                 stem="hessian",
             ),
@@ -134,7 +140,7 @@ class Hessian(CurvatureByGroup):
     )
     bootstrap: int | None = setting(
         None,
-        "also 95 % intervals of what other samples would have given, from B >= 10 resamples of 50 groups of these",
+        "also 95 % intervals over the choice of samples, from B >= 10 bootstrap resamples of 50 groups of them",
         metavar="B",
         check=at_least(10),  # fewer resamples show no spread
     )

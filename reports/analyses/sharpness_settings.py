@@ -35,7 +35,9 @@ class SharpnessSettings(Curvature):
         check=POSITIVE,
         default_text="the checkpoint given",
     )
-    measures: tuple[Measure, ...] = setting(ALL, "what to measure; rescaled: trace and eigenvalue, minimised")
+    measures: tuple[Measure, ...] = setting(
+        ALL, "what to measure; rescaled: trace and eigenvalue, minimised over rescalings of layers", metavar="NAME"
+    )
     groups: int = setting(
         50,
         "groups of samples that the intervals over samples come from; 0: none, which takes less time",

@@ -62,7 +62,14 @@ class Spectrum(CurvatureByGroup):
             Drawing(
                 title="Spectral density",
                 caption="The bulk near zero are directions in which the loss hardly changes, the peaks on the right "
-                "the few sharp ones; red are directions in which the loss bends down.",
+                "the few sharp ones.",
+                remarks=(
+                    (
+                        "Red are directions in which the loss bends down.",
+                        lambda table: "node" in table and bool((table["node"] < 0).any()),
+                    ),
+                ),
+                panel_each=True,
                 draw="reports.figures:spectrum",
                 stem="spectrum",
             ),

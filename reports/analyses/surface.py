@@ -9,7 +9,7 @@ from alignscape.errors import InputError
 from alignscape.memory import require_memory
 from alignscape.settings import POSITIVE, Only, at_least, setting
 from reports.analyses.analysis import Analysis, Found, Show, samples_setting, silent
-from reports.analyses.section import Drawing, Section
+from reports.analyses.section import Drawing, Section, several_networks
 from reports.schema import LOSS, Table, columns
 
 if TYPE_CHECKING:
@@ -52,14 +52,17 @@ class Surface(Analysis):
         drawings=(
             Drawing(
                 title="Contours",
-                caption="The cross is the trained network. Contours that lie close together are steep; all panels "
-                "share one colour scale.",
+                caption="The cross is the trained network. Contours that lie close together are steep.",
+                remarks=(("All panels share one colour scale.", several_networks),),
+                panel_each=True,
                 draw="reports.figures:surface",
                 stem="surface",
             ),
             Drawing(
                 title="The same in three dimensions",
-                caption="Height and colour are the loss, on one scale for all panels.",
+                caption="Height and colour are the loss.",
+                remarks=(("All panels have one scale.", several_networks),),
+                panel_each=True,
                 draw="reports.figures:surface_3d",
                 stem="surface-3d",
             ),

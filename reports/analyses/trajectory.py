@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from alignscape.errors import InputError
 from alignscape.settings import POSITIVE, at_least, setting
 from reports.analyses.analysis import Analysis, Found, Show, samples_setting, silent
-from reports.analyses.section import Drawing, Section
+from reports.analyses.section import Drawing, Section, has
 from reports.analyses.surface import PLANE, require_grid
 from reports.schema import LOSS, Column, Table, columns
 
@@ -64,9 +64,20 @@ class Trajectory(Analysis):
         drawings=(
             Drawing(
                 title="Path of training",
-                caption="Explained variance counts only beyond what a random walk of as many steps explains (in "
-                "brackets). Where the distance from the plane is large, the contours are not the loss "
-                "that training saw.",
+                caption="",
+                remarks=(
+                    (
+                        "Explained variance counts only beyond what a random walk of as many steps explains (in "
+                        "brackets).",
+                        has("explained_1", "random_walk_1"),
+                    ),
+                    (
+                        "Where the distance from the plane is large, the loss over the plane is not the loss that "
+                        "training saw.",
+                        has("off_plane"),
+                    ),
+                ),
+                panel_each=True,
                 draw="reports.figures:trajectory",
                 stem="trajectory",
                 beside=("trajectory_plane",),

@@ -29,7 +29,9 @@ class AnalysisCommand:
         add_networks(parser, of_runs=self.analysis.of_runs)
         add_flags(parser, self.analysis, group=self.analysis.name, last=SAMPLES, details=self.analysis.details())
         add_flags(parser, Loading, group="data", names=OF_RUNS if self.analysis.of_runs else None)
-        add_output(parser, "folder for tables and figures (default: next to the first checkpoint)")
+        add_output(parser, "folder for tables and figures (default: the first run's folder; of a checkpoint file a "
+                   "folder of its name beside it)")  # fmt: skip
+        add_force(parser)
 
     def run(self, args: argparse.Namespace) -> None:
         """Analyse, write tables and figures, and print what was found.
@@ -62,9 +64,16 @@ def add_output(parser: argparse.ArgumentParser, out_help: str) -> None:
     where.add_argument("--quiet", action="store_true", help="print results and errors only, no progress")
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add ``--force``."""
+    where: Any = next(one for one in parser._action_groups if one.title == "output")
+    text = "replace results there that are of other networks or settings; the same call replaces its own (default: no)"
+    where.add_argument("--force", action="store_true", help=text)
+
+
 def output_folder(args: argparse.Namespace, analysis: Analysis) -> Path:
-    """Return ``--out``, or the folder of the first checkpoint; one of the analysis' name below it where a file of the
-    run would be replaced.
+    """Return ``--out``, or the folder of the first run, of another checkpoint a folder of its name beside it; one of
+    the analysis' name below it where a file of the run would be replaced.
 
     Raises:
         InputError: it would be, in ``--out``.
@@ -72,7 +81,7 @@ def output_folder(args: argparse.Namespace, analysis: Analysis) -> Path:
     from reports.runner import check_not_the_runs
 
     first: Path = args.checkpoints[0]
-    folder: Path = args.out if args.out is not None else first if first.is_dir() else first.parent
+    folder: Path = args.out if args.out is not None else beside(first)
     try:
         check_not_the_runs(analysis, folder)
     except InputError:
@@ -82,13 +91,23 @@ def output_folder(args: argparse.Namespace, analysis: Analysis) -> Path:
     return folder
 
 
+def beside(checkpoint: Path) -> Path:
+    """Return where results of a checkpoint go by themselves: of two checkpoints in a folder to two places."""
+    if checkpoint.is_dir():
+        return checkpoint
+    if checkpoint.name == "ckpt.pt":  # of a run, as which it counts
+        return checkpoint.parent
+    return checkpoint.with_suffix("") if checkpoint.suffix else checkpoint.with_name(f"{checkpoint.name}-results")
+
+
 def compute(analysis: Analysis, loading: Loading, args: argparse.Namespace, show: Show) -> None:
     """Analyse in this process."""
+    from reports.replacing import BY_FLAG
     from reports.runner import run_analysis
 
     folder = output_folder(args, analysis)
-    result = run_analysis(analysis, args.checkpoints, loading, show)
-    written = result.save(folder)
+    result = run_analysis(analysis, args.checkpoints, loading, show, keeps=None if args.force else folder)
+    written = result.save(folder, force=args.force, otherwise=BY_FLAG)
     print(result)
     print(f"wrote {', '.join(map(str, written))}; {peak_memory(result.origin['device'])}")
 
@@ -98,15 +117,17 @@ def compute_apart(analysis: Analysis, loading: Loading, args: argparse.Namespace
     from torch import distributed as dist
 
     from landscape.distributed import join, leave
+    from reports.replacing import BY_FLAG
     from reports.runner import run_analysis
 
     if join() is None:
         return compute(analysis, loading, args, show)
     first, folder = dist.get_rank() == 0, output_folder(args, analysis)
-    result = run_analysis(analysis, args.checkpoints, loading, show if first else silent)
+    shown, keeps = show if first else silent, None if args.force else folder
+    result = run_analysis(analysis, args.checkpoints, loading, shown, keeps=keeps)
     leave()
     if first:
-        written = result.save(folder)
+        written = result.save(folder, force=args.force, otherwise=BY_FLAG)
         print(f"{result}\nwrote {', '.join(map(str, written))}; {peak_memory(result.origin['device'])}")
 
 

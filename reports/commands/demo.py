@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reports.commands.common import add_device_argument, non_negative_int, one_thread
 from reports.commands.make_cifar10c import read_test_set
+from reports.commands.report import check_page
 
 HELP = "train six networks on the bundled digits, run every analysis on them and write one page (offline)"
 
@@ -56,6 +57,7 @@ def make(args: argparse.Namespace) -> Path:
     _show("report", str(out))
     from reports.page.html import write_page
 
+    check_page(out)
     return write_page(out)
 
 

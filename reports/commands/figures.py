@@ -41,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help=text)
     text = "only say what would be trained and analysed, and what is there already (default: no)"
     parser.add_argument("--dry-run", action="store_true", help=text)
-    text = "also write each table of up to 400 rows as NAME.tex (default: no)"
+    text = "also write each table of up to 400 rows as NAME.tex, as wide as a page (default: no)"
     parser.add_argument("--latex", action="store_true", help=text)
+    text = "replace figures and tables of another profile or other numbers, and LaTeX that was edited (default: no)"
+    parser.add_argument("--force", action="store_true", help=text)
     add_store_argument(parser)
     add_data_root_argument(parser)
     add_executor_arguments(parser.add_argument_group("where to compute"))
@@ -55,9 +57,10 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: status 1 when one of them could not be made, 2 when a damaged file in the store is why.
     """
+    from reports.commands.report import check_page
     from reports.commands.sweeps import refuse_idle_ray_flags
     from reports.paper import PROFILES
-    from reports.paper.reproduction import plan, regenerate
+    from reports.paper.reproduction import check_replaceable, plan, regenerate
     from training.store.run_store import RunStore
 
     refuse_idle_ray_flags(args)
@@ -71,6 +74,10 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         show_plan(plans, profile, store)
         return
+    if not args.force:
+        check_replaceable(plans, profile, out)
+        if any(one.state == "to make" for one in plans):
+            check_page(out)
     progress, record = progress_bar(args, "figures", "job"), {"command": shlex.join(["analyze", *sys.argv[1:]])}
     where = {name: getattr(args, name) for name in ("executor", "ray_address", "workers", "device")}
     small = args.executor == "serial" and profile.dataset == "digits" and any(one.state == "to make" for one in plans)
@@ -83,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     if args.latex and out.is_dir():
         from reports.page.latex import write_stale
 
-        write_stale(out)
+        write_stale(out, force=args.force)
     show_made(made, args.quiet)
     print(f"{summary}; {time.monotonic() - started:.1f} s; {out}")
     if any(one.state in ("failed", "skipped") for one in made):
@@ -106,9 +113,11 @@ def choose(names: Sequence[str] | None) -> "list[Target]":
 def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") -> None:
     """Print what each target needs and what of it is there, and the profile's numbers."""
     from reports.paper.reproduction import count, distinct_jobs
+    from reports.tables import wrapped
 
     every = {key: (job, job.is_done(store)) for key, job in distinct_jobs(plans, store).items()}
-    print(f"profile {profile.name}: " + " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items()))
+    numbers = " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items())
+    print(wrapped(f"profile {profile.name}: {numbers}", "  "))
     print(f"\n{'':10}{'runs':>24}{'analyses':>24}\n{'target':10}" + f"{'needed':>8}{'present':>8}{'missing':>8}" * 2)
     for one in plans:
         cells = "".join(f"{number:8d}" for number in count(every[key] for key in distinct_jobs([one], store)))
@@ -116,7 +125,7 @@ def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") ->
         print(f"{one.target.name:10}{cells}  {state}")
     print(f"{'together':10}" + "".join(f"{number:8d}" for number in count(every.values())))
     if any(one.target.name == "claims" for one in plans):
-        print(f"\n{_decidable(profile)}")
+        print(f"\n{wrapped(_decidable(profile), '  ')}")
     if missing := [f"  {job.label}" for job, there in every.values() if not there]:
         more = [f"  and {len(missing) - LISTED} more"] if len(missing) > LISTED else []
         print("\nmissing:", *missing[:LISTED], *more, sep="\n")

@@ -7,6 +7,7 @@ which click-based parsers do not.
 import argparse
 import importlib
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from typing import Any, NoReturn
 
@@ -17,12 +18,52 @@ from reports.commands.analysis import AnalysisCommand
 
 COMMANDS = ("demo", "train", *ANALYSES, "make-cifar10c", "figures", "report", "runs")
 
+SHELLS = ("bash", "zsh", "tcsh")
+OWN_FILES = ("compare",)  # analyses whose command does more
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and exit status 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"analyze: error: {message} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from alignscape.version import distribution_version
+
+        print(f"alignscape {distribution_version()}")
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """Prints a completion script of every command."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, shell: Any, *__: Any) -> None:
+        try:
+            import shtab
+        except ImportError as error:
+            raise InputError("completion needs the extra `completion`: pip install 'alignscape[completion]'") from error
+        print(shtab.complete(build_parser(), shell=shell))
+        parser.exit()
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Add ``--verbose``, also to each action of a command that has such."""
+    actions = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    for command in [inner for one in actions for inner in one.choices.values()] or [parser]:
+        text = "say more: where an error arose, all warnings, versions, device and time (default: no)"
+        where: Any = next((one for one in command._action_groups if one.title == "output"), command)
+        where.add_argument("--verbose", action="store_true", default=False, help=text)
 
 
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
@@ -38,6 +79,13 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
         prog="analyze",
         description="Loss landscapes and robustness of networks trained without weight transport.",
     )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=SHELLS,
+        help="print a script that completes commands and flags in this shell and exit; needs the extra `completion`",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     others = {name: f"an analysis from {source(entry)}" for name, entry in added_commands().items()}
     for name in (*COMMANDS, *others):
@@ -49,6 +97,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
                 known.add_arguments(command)
             except argparse.ArgumentError as error:
                 raise InputError(f"{name} has a setting whose flag is taken: {error}") from error
+            add_verbose(command)
             command.set_defaults(run=known.run)
     return parser
 
@@ -63,6 +112,6 @@ def added_commands() -> dict[str, EntryPoint]:
 
 def command_named(name: str) -> Any:
     """Return what a command is: its ``HELP``, ``add_arguments`` and ``run``."""
-    if name in ANALYSES or name not in COMMANDS:
+    if name not in OWN_FILES and (name in ANALYSES or name not in COMMANDS):
         return AnalysisCommand(find_analysis(name))
     return importlib.import_module(f"reports.commands.{name.replace('-', '_')}")

@@ -110,7 +110,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         }
         for row in rows
     ]
-    return render(pd.DataFrame(shown).dropna(axis="columns", how="all"), stacked=False)
+    return render(pd.DataFrame(shown).dropna(axis="columns", how="all"), digits=4, stacked=False)
 
 
 def show(args: argparse.Namespace, inventory: "Inventory") -> None:

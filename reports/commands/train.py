@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignscape.errors import InputError
 from alignscape.files import write_text
@@ -13,6 +13,8 @@ from reports.commands.train_flags import add_arguments, config_text, make_config
 from reports.trainer import train_configs
 
 if TYPE_CHECKING:
+    from pandas import Series
+
     from training.config import TrainConfig
     from training.run_folder import RunFolder
     from training.store.sweep import Summary
@@ -37,8 +39,10 @@ def run(args: argparse.Namespace) -> None:
     if args.tensorboard and args.store is not None:
         raise InputError("--tensorboard and --store exclude each other: a store keeps what a run's key covers")
     configs = make_configs(args)
+    if args.force and args.dump_config is None:
+        raise InputError("--force has an effect with --dump-config only: a run is never replaced; choose another --out")
     if args.dump_config is not None:
-        dump_config(configs, args.dump_config)
+        dump_config(configs, args.dump_config, force=args.force)
         return
     from reports.progress import TrainingDisplay
     from reports.subjects import find_data_root
@@ -71,13 +75,19 @@ def run(args: argparse.Namespace) -> None:
         report_monitors(finished)
 
 
-def dump_config(configs: "list[TrainConfig]", path: Path) -> None:
-    """Write the config file that asks for ``configs`` to ``path``, or to standard output if that is ``-``."""
+def dump_config(configs: "list[TrainConfig]", path: Path, *, force: bool = False) -> None:
+    """Write the config file that asks for ``configs`` to ``path``, or to standard output if that is ``-``.
+
+    Raises:
+        InputError: there is another file at ``path``, and not ``force``.
+    """
     text = config_text(configs)
     if path == Path("-"):
         print(text, end="")
-    else:
-        write_text(path, text)
+        return
+    if not force and path.is_file() and path.read_text(encoding="utf-8", errors="replace") != text:
+        raise InputError(f"{path} is there already, with other settings: choose another, or replace it by --force")
+    write_text(path, text)
 
 
 def show_sweep(runs: "list[RunFolder]", counts: "Summary") -> None:
@@ -110,22 +120,31 @@ def report_monitors(runs: "list[RunFolder]") -> None:
 
 
 def summary(runs: "list[RunFolder]") -> str:
-    """Return a text table with one line a run."""
+    """Return a text table with one line a run; what all runs share is left out where the lines would be too long."""
     import pandas as pd
 
     from reports.subjects import run_columns
-    from reports.tables import render
+    from reports.tables import line_width, render
     from training.config import TrainConfig
 
     rows = []
     for run_folder in runs:  # from their tables: a thousand checkpoints would take seconds
         last = run_folder.read_metrics()[-1]
-        names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+        names = {"train_loss": "loss", "train_accuracy": "acc", "test_loss": "test loss", "test_accuracy": "test acc"}
         record = read_record(run_folder.path / "done.json")
         diverged = {"diverged": "yes"} if record["diverged"] else {}
         if best := record.get("best"):
-            diverged |= {"best_epoch": best["epoch"], "best_test_acc": best["test_accuracy"]}
+            diverged |= {"best epoch": best["epoch"], "best test acc": best["test_accuracy"]}
         columns = run_columns(TrainConfig.from_dict(run_folder.read_config()["config"]), int(last["epoch"]))
-        measured = {name.replace("accuracy", "acc"): last[name] for name in names}
+        measured = {short: last[name] for name, short in {**names, "seconds": "s"}.items()}
         rows.append({"run": str(run_folder.path), **columns, **measured, **diverged})
-    return render(pd.DataFrame(rows).dropna(axis="columns", how="all"), stacked=False)  # no angle where no rule has one
+    table = pd.DataFrame(rows).dropna(axis="columns", how="all")  # no angle where no rule has one
+    text = render(table, digits=4, stacked=False)
+    if max(map(len, text.splitlines())) <= line_width():
+        return text
+    same = [name for name in ("rule", "angle", "seed", "epoch") if name in table and _is_constant(table[name])]
+    return render(table.drop(columns=same), digits=4, stacked=False)
+
+
+def _is_constant(cells: "Series[Any]") -> bool:
+    return len(cells) > 1 and len(cells.drop_duplicates()) == 1

@@ -66,6 +66,9 @@ def _add_config_file(group: "argparse._ArgumentGroup") -> None:
         help="write what the flags given and --config mean as such a file, each setting with its explanation, and "
         "train nothing (default: train; without FILE, write to standard output)",
     )
+    group.add_argument(
+        "--force", action="store_true", help="with --dump-config only: replace a FILE that says otherwise (default: no)"
+    )
 
 
 def _details() -> dict[str, str]:

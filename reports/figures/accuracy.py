@@ -171,7 +171,7 @@ def corruptions(frame: DataFrame) -> Figure:
     right.set(xlabel="severity (0: clean)" if has_clean else "severity", ylabel="accuracy (%)")
     layout.whole_numbers(right)
     layout.legend_above(figure, layout.handles(series))
-    single = "mean 95 % interval of the cells (the test images are the same, so means are no more certain)"
+    single = "average of the 95 % intervals of single accuracies, since all are of the same test images"
     layout.note(figure, layout.seeds_note(series, single, "Bars"))
     return figure
 

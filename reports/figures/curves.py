@@ -225,7 +225,10 @@ def _long(frame: DataFrame) -> DataFrame:
         if "quantity" not in table:
             table["quantity"] = "angle"
     elif "layer" in frame:
-        keep = ["checkpoint", *(name for name in ("rule", "angle", "seed", "epoch", "layer") if name in frame)]
+        keep = [
+            "checkpoint",
+            *(name for name in ("rule", "angle", "seed", "variant", "epoch", "layer") if name in frame),
+        ]
         parts = []
         for quantity in [name for name in _QUANTITIES if name != "angle" and name in frame]:
             ends = {f"{quantity}_low": "low", f"{quantity}_high": "high"}
@@ -236,7 +239,7 @@ def _long(frame: DataFrame) -> DataFrame:
         table = pd.concat(parts, ignore_index=True)
     else:
         wide = [name for name in frame.columns if re.match(r"(angle|norm_ratio|gradient_cosine)_.+", str(name))]
-        keep = [name for name in ("checkpoint", "rule", "angle", "seed", "epoch", "step") if name in frame]
+        keep = [name for name in ("checkpoint", "rule", "angle", "seed", "variant", "epoch", "step") if name in frame]
         table = frame.melt(keep, wide, var_name="column", value_name="value")
         names = table["column"].astype(str).str.extract(r"(angle|norm_ratio|gradient_cosine)_(.+)")
         table["quantity"], table["layer"] = names[0], names[1]

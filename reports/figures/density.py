@@ -113,12 +113,16 @@ class Spectrum:
         return np.concatenate([single.nodes for single in self.spectra])
 
     def facts(self) -> list[str]:
-        """Return the shares below and at zero in words, means over seeds; an upper limit where that is all we know."""
-        below = _mean_percent(single.share_below(-_zero(single)).value for single in self.spectra)
+        """Return the shares below and at zero in words, means over seeds; limits where these are all we know: nodes
+        beside zero may stand for zeros."""
         zero = [single.mass_at_zero() for single in self.spectra]
-        known, most = _mean_percent(one.value for one in zero), _mean_percent(one.ci_high for one in zero)
-        share = f"{known} at 0" if self.has_mass_at_zero else f"at 0: at most {most}"
-        return [f"{below} below 0", share]
+        if self.has_mass_at_zero:
+            below = _mean_percent(single.share_below(-_zero(single)).value for single in self.spectra)
+            return [f"{below} below 0", f"{_mean_percent(one.value for one in zero)} at 0"]
+        limits = [_limits_below_zero(single) for single in self.spectra]
+        low, high = (100 * float(np.mean([one[end] for one in limits])) for end in (0, 1))
+        share = " to ".join(dict.fromkeys(f"{end:.0f}" if end >= 1 else f"{end:.1g}" for end in (low, high)))
+        return [f"{share} % below 0", f"at 0: at most {_mean_percent(one.ci_high for one in zero)}"]
 
     @property
     def has_mass_at_zero(self) -> bool:
@@ -189,9 +193,11 @@ def _panels(count: int) -> tuple[Figure, list[Axes], Axes, int]:
 def _explanation(spectra: list[Spectrum], threshold: float) -> str:
     bands = layout.seeds_note([one.series for one in spectra], "95 % interval over probes", "Bands")
     arrow = " A vertical line with an arrow is the weight at zero." if any(s.has_mass_at_zero for s in spectra) else ""
+    unsure = any(not s.has_mass_at_zero for s in spectra)
+    unknown = " A range is what the nodes leave open: those beside zero may stand for zeros." if unsure else ""
     return (
         f"{bands} Bars: weight of the quadrature's nodes (ticks at the bottom), equally wide on the axis, which is "
-        f"linear within ±{threshold:.1g}. Red: below zero.{arrow}"
+        f"linear within ±{threshold:.1g}. Red: nodes below zero.{unknown}{arrow}"
     )
 
 
@@ -274,6 +280,19 @@ def _mean_percent(shares: Iterable[float]) -> str:
 
 def _zero(spectrum: SpectralDensity) -> float:
     return ZERO * float(np.abs(spectrum.nodes).max())
+
+
+def _limits_below_zero(spectrum: SpectralDensity) -> tuple[float, float]:
+    """Return the least and the largest share below zero that the nodes allow, means over probes: all of a node may lie
+    as far as the next one (Chebyshev, Markov and Stieltjes; Golub and Meurant 2010, section 6.4)."""
+    low, high = 0.0, 0.0
+    for probe in range(spectrum.n_probes):
+        mine = np.argsort(spectrum.nodes[spectrum.probe == probe])
+        nodes, weights = (array[spectrum.probe == probe][mine] for array in (spectrum.nodes, spectrum.weights))
+        negative = int((nodes < 0).sum())
+        low += float(weights[: max(negative - 1, 0)].sum())
+        high += float(weights[: negative + 1].sum()) if negative else 0.0
+    return low / spectrum.n_probes, high / spectrum.n_probes
 
 
 def _without_zero(spectrum: SpectralDensity) -> SpectralDensity:

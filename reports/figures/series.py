@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import numpy as np
@@ -45,13 +45,15 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     parts = {path: _meaningful_parts(path) for path in dict.fromkeys(paths)}
     lead = _shared_lead(list(parts.values())) if len(parts) > 1 else 0
     names: dict[str, str] = {}
+    taken: set[str] = set()
     for path, pieces in parts.items():
         rest = pieces[lead:] or pieces[-1:]
         name = "/".join(rest if len(parts) > 1 else pieces[-1:])
         if len(name) > _LONGEST:
             half = (_LONGEST - 1) // 2
             name = f"{name[:half]}…{name[-half:]}"
-        names[path] = f"{name} ({path})" if name in names.values() else name
+        names[path] = f"{name} ({path})" if name in taken else name
+        taken.add(names[path])
     return names
 
 
@@ -85,7 +87,8 @@ def series_of(frame: DataFrame, *, along: str | None = None) -> list[Series]:
     """Split a table into series, in the order BP, IFA by angle, FA, the other rules, then nets of no known rule.
 
     Checkpoints of one rule and angle that differ in ``seed`` only become one series. Everything else that differs
-    (an epoch, unless it is the x axis ``along``; a second run with the same seed) keeps them apart.
+    (an epoch, unless it is the x axis ``along``; other settings, where a column ``variant`` names them; a second run
+    with the same seed) keeps them apart.
     """
     table = frame.copy()
     table["checkpoint"] = table["checkpoint"].astype(str)
@@ -94,20 +97,21 @@ def series_of(frame: DataFrame, *, along: str | None = None) -> list[Series]:
             table[column] = None if column == "rule" else np.nan
     table["rule"] = table["rule"].where(table["rule"].notna(), "")
     table["angle"] = pd.to_numeric(table["angle"]).where(table["rule"] == "ifa")
+    table["variant"] = table["variant"].fillna("") if "variant" in table else ""
     split_epochs = along != "epoch" and _several_epochs(table)
-    keys = ["rule", "angle"] + (["epoch"] if split_epochs else [])
+    keys = ["rule", "angle", "variant"] + (["epoch"] if split_epochs else [])
     groups: list[tuple[str, float, float, DataFrame]] = []
     for _, rows in table.groupby(keys, dropna=False, sort=False):
         head = rows.iloc[0]
         epoch = float(head["epoch"]) if split_epochs else float("nan")
         parts = [rows] if head["rule"] and _replicates(rows) else [r for _, r in rows.groupby("checkpoint", sort=False)]
         groups += [(str(head["rule"]), float(head["angle"]), epoch, part) for part in parts]
-    groups.sort(key=lambda g: (*place_of(g[0]), np.nan_to_num(g[1]), g[2]))
+    groups.sort(key=lambda g: (*place_of(g[0]), np.nan_to_num(g[1]), g[3]["variant"].iloc[0], g[2]))
     return _named(groups)
 
 
 def _several_epochs(table: DataFrame) -> bool:
-    keys = ["rule", "angle", "seed"]
+    keys = ["rule", "angle", "variant", "seed"]
     return bool(table.groupby(keys, dropna=False)["epoch"].agg(lambda epochs: len(epochs.unique()) > 1).any())
 
 
@@ -121,7 +125,9 @@ def _replicates(rows: DataFrame) -> bool:
 
 def _named(groups: list[tuple[str, float, float, DataFrame]]) -> list[Series]:
     names = short_names([path for *_, rows in groups for path in rows["checkpoint"].unique()])
-    plain = [rule_name(rule, angle) for rule, angle, *_ in groups]
+    rules = [rule_name(rule, angle) for rule, angle, *_ in groups]
+    variants = [str(rows["variant"].iloc[0]) for *_, rows in groups]
+    plain = [", ".join(filter(None, pair)) for pair in zip(rules, variants, strict=True)]
     result: list[Series] = []
     others = 0
     owners: dict[Look, str] = {}
@@ -132,6 +138,9 @@ def _named(groups: list[tuple[str, float, float, DataFrame]]) -> list[Series]:
         alone = plain.count(name) == 1
         if look is None or (not alone and np.isnan(epoch)):
             look, others = cycle_look(others), others + 1
+        elif rules.count(rule_name(rule, angle)) > 1 and np.isnan(epoch):  # the rule's colour, another line
+            place = sum(one.look.colour == look.colour for one in result)
+            look = look if not place else replace(look, linestyle=cycle_look(7 + place).linestyle)
         path = rows["checkpoint"].iloc[0]
         label = names[path] if not rule else name if alone else f"{name}, {names[path]}"
         if not np.isnan(epoch):

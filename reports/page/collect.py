@@ -5,7 +5,7 @@ import json
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import pandas as pd
 from pandas import DataFrame
 
 from alignscape.errors import DamagedError, InputError
-from alignscape.recorded import read_record, read_recorded
+from alignscape.recorded import SEAL, read_record, read_recorded
 from reports.analyses import known_tables
-from reports.tables import read_table
+from reports.schema import Table as Schema
+from reports.tables import parse_table
 
 OF_RUNS = ("metrics.csv", "curvature.csv")  # what a run writes
 
@@ -31,6 +32,7 @@ class Table:
     name: str  # the path relative to the folder of the page, with forward slashes
     frame: DataFrame
     provenance: dict[str, Any]  # the sidecar, or the run's config.json; empty where there is none
+    digest: str = ""  # SHA-256 of the file
 
     @property
     def companions(self) -> list[Path]:
@@ -65,22 +67,82 @@ def find_tables(folder: Path) -> list[Table]:
 
 def _read_all(folder: Path) -> Iterator[Table]:
     known = known_tables()
-    for path in sorted(folder.rglob("*.csv")):
-        name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):
-            continue  # a file that is being written
+    files = list(_contents(folder))
+    frames = _parsed(files, known)
+    for one in files:
         try:
-            frame = read_table(path, known.get(path.stem), needed=())
-            provenance = _read_json(path.with_suffix(".json"))
-            if path.name in OF_RUNS:
-                provenance = _read_json(path.parent / "config.json")
-                frame = _with_run(frame, name.parent.as_posix(), provenance, path.parent)
+            frame = frames.get(one.path)
+            frame = parse_table(one.content, one.path, known.get(one.path.stem)) if frame is None else frame
+            provenance = _read_json(one.path.parent / "config.json" if one.of_run else one.path.with_suffix(".json"))
+            if one.of_run:
+                frame = _with_run(frame, one.path.relative_to(folder).parent.as_posix(), provenance, one.path.parent)
         except DamagedError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path} is left out of the page: {error}", UserWarning, stacklevel=2)
+            _left_out(one.path, error)
             continue
-        yield Table(kind=path.stem, path=path, name=name.as_posix(), frame=frame, provenance=provenance)
+        name = one.path.relative_to(folder).as_posix()
+        yield Table(kind=one.path.stem, path=one.path, name=name, frame=frame, provenance=provenance, digest=one.digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A CSV file."""
+
+    path: Path
+    content: bytes
+    digest: str
+
+    @property
+    def of_run(self) -> bool:
+        return self.path.name in OF_RUNS
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each of its lines is a row."""
+        return b'"' not in self.content and b"\r" not in self.content and self.content.endswith(b"\n")
+
+
+def _contents(folder: Path) -> Iterator[_File]:
+    for path in sorted(folder.rglob("*.csv")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue  # a file that is being written
+        try:
+            content, digest = read_recorded(path)
+        except DamagedError:
+            raise
+        except OSError as error:
+            _left_out(path, error)
+            continue
+        yield _File(path=path, content=content, digest=digest)
+
+
+def _left_out(path: Path, error: Exception) -> None:
+    warnings.warn(f"{path} is left out of the page: {error}", UserWarning, stacklevel=2)
+
+
+def _parsed(files: Sequence[_File], known: Mapping[str, Schema]) -> dict[Path, DataFrame]:
+    """Return the tables of files of one kind and one head, which are read as one: a small table takes as long as a
+    large one. What cannot be read so is missing."""
+    alike: dict[tuple[str, bytes], list[_File]] = defaultdict(list)
+    for one in files:
+        alike[one.path.stem, one.content.partition(b"\n")[0]].append(one)
+    found: dict[Path, DataFrame] = {}
+    for (kind, head), group in alike.items():
+        plain = [
+            one for one in group if b'"' not in one.content and b"\r" not in one.content and one.content[-1:] == b"\n"
+        ]
+        bodies = [one.content[len(head) + 1 :] for one in plain]
+        try:
+            frame = parse_table(head + b"\n" + b"".join(bodies), plain[0].path, known.get(kind)) if plain else None
+        except InputError:
+            continue  # one of them is at fault, and is told by its name
+        ends = np.cumsum([body.count(b"\n") for body in bodies])
+        if frame is None or len(frame) != ends[-1]:
+            continue
+        for one, start, end in zip(plain, [0, *ends[:-1]], ends, strict=True):
+            found[one.path] = frame.iloc[start:end].reset_index(drop=True)
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -93,22 +155,23 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         warnings.warn(f"{path} is no JSON ({error}): its table is shown without it", UserWarning, stacklevel=2)
         return {}
-    return read_record(path) if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    return read_record(path) if SEAL in value else value
 
 
 def _with_run(frame: DataFrame, run: str, recorded: dict[str, Any], folder: Path) -> DataFrame:
     """Return the metrics of a run with the columns that say which run it is; a lost loss marks ``diverged``."""
     config = recorded.get("config", {})
     rule = config.get("rule")
-    labelled = frame.copy()
-    labelled.insert(0, "checkpoint", folder.name if run == "." else run)
+    more: dict[str, Any] = {}
     if rule is not None:
-        labelled["rule"] = rule
-        labelled["angle"] = config.get("angle", np.nan) if rule == "ifa" else np.nan
-        labelled["seed"] = config.get("seed", np.nan)
+        angle = config.get("angle", np.nan) if rule == "ifa" else np.nan
+        more = {"rule": rule, "angle": angle, "seed": config.get("seed", np.nan)}
     if _read_json(folder / "done.json").get("diverged"):
-        labelled["diverged"] = np.arange(len(labelled)) == len(labelled) - 1
-    return labelled
+        more["diverged"] = np.arange(len(frame)) == len(frame) - 1
+    first = DataFrame({"checkpoint": folder.name if run == "." else run}, index=frame.index)
+    return pd.concat([first, frame, DataFrame(more, index=frame.index)], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +213,10 @@ class _Group:
 
 
 def _without_copies(tables: list[Table]) -> Iterator[Table]:
-    """Yield each table whose numbers no earlier one has; only those of one hash are compared."""
-    seen: dict[tuple[Any, ...], list[DataFrame]] = defaultdict(list)
+    """Yield each table of whose bytes, and run if it is of one, no earlier one is."""
+    seen: set[tuple[str, str]] = set()
     for table in tables:
-        rows = pd.util.hash_pandas_object(table.frame, index=False)
-        alike = seen[*table.frame.columns, rows.to_numpy().tobytes()]
-        if not any(table.frame.equals(other) for other in alike):
-            alike.append(table.frame)
+        mark = table.digest, str(table.path.parent) if table.path.name in OF_RUNS else ""
+        if mark not in seen:
+            seen.add(mark)
             yield table

@@ -1,16 +1,23 @@
-"""The one table at the top of the page: each network with the figure of merit of each analysis."""
+"""The tables at the top of the page: each rule, and each network, with the figure of merit of each analysis."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
+from alignscape.errors import InputError
 from reports.analyses import all_analyses, known_tables
 from reports.figures.series import place_of, rule_name, short_names
+from reports.page.collect import Table
+from reports.page.latex import short_number
+from reports.page.metric_table import metric_table_of
+from reports.page.variants import Variants, one_name_each
 
 
-def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
+def overview(analyses: Mapping[str, DataFrame], variants: Variants | None = None) -> DataFrame | None:
     """Return one row per network: its name, then test accuracy, curvature, robust and corrupted accuracy.
 
     A run is one network whatever a table calls it (its folder, ``ckpt.pt``, a checkpoint of an epoch: the last one
@@ -19,9 +26,11 @@ def overview(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     table = _measured(analyses)
     if table is None:
         return None
-    plain = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
+    texts = ["" if variants is None else variants.text(str(network)) for network in table.index]
+    names = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
+    plain = [", ".join(filter(None, pair)) for pair in zip(names, texts, strict=True)]
     short = short_names(table.index.tolist())
-    repeated = table.duplicated(["rule", "angle", "seed"], keep=False)
+    repeated = table.assign(variant=texts).duplicated(["rule", "angle", "seed", "variant"], keep=False)
     labels = [
         short[network] if not name else f"{name}, {short[network]}" if again else name
         for network, name, again in zip(table.index, plain, repeated, strict=True)
@@ -39,6 +48,82 @@ def quantities(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     return table.melt(["rule", "angle", "seed"], var_name="quantity", value_name="value")
 
 
+def tested(tables: Sequence[Table]) -> tuple[set[tuple[str, str]], list[str]]:
+    """Return which (rule, metric) is among the best as far as a test over seeds says, and what is said of the tests;
+    nothing where the tables are not such that they can be compared."""
+    try:
+        found = metric_table_of(tables)
+    except InputError:
+        return set(), []
+    best = found.rows[found.rows["bold"]]
+    return set(zip(best["label"], best["metric"], strict=True)), [*found.notes[1:]]
+
+
+def by_rule(
+    analyses: Mapping[str, DataFrame], variants: Variants, best: Container[tuple[str, str]] = ()
+) -> dict[str, Any] | None:
+    """Return the table of rules and metrics: a row for each group of networks that differ in their seed only.
+
+    Args:
+        best: (rule, metric) of :func:`tested`, which become bold.
+
+    Returns:
+        ``columns`` and ``rows`` as the page's template takes them: a cell is mean and standard deviation over seeds,
+        its ``note`` the 95 % interval of the mean (Student's t) and the number of seeds where it is not ``n``. None if
+        no analysis has a known quantity.
+    """
+    table = _measured(analyses)
+    if table is None:
+        return None
+    records = {str(name): row for name, row in table.to_dict("index").items()}
+    labels = {name: variants.label(name, {str(k): v for k, v in row.items()}) for name, row in records.items()}
+    metrics = [str(name) for name in table if name not in ("rule", "angle", "seed")]
+    rows = []
+    for order, label in sorted(set(labels.values())):
+        own = table.loc[[name for name in table.index if labels[str(name)] == (order, label)]]
+        for name, group in [(label, own)] if own["seed"].notna().all() else own.groupby(level=0, sort=False):
+            cells = [
+                {**_over_seeds(pd.to_numeric(group[metric]), len(group)), "best": (str(name), metric) in best}
+                for metric in metrics
+            ]
+            rows.append([_cell(str(name)), _cell(str(len(group))), *cells])
+    columns = [{"name": "rule", "numeric": False}, {"name": "n", "numeric": True}]
+    return {"columns": columns + [{"name": name, "numeric": True} for name in metrics], "rows": rows}
+
+
+def _cell(text: str, value: str | None = None, note: str = "") -> dict[str, Any]:
+    return {"text": text, "value": text if value is None else value, "note": note, "best": False}
+
+
+def _over_seeds(values: "pd.Series[float]", count: int) -> dict[str, Any]:
+    """Return mean, standard deviation and interval of one metric, as far as there are numbers."""
+    from scipy import stats
+
+    finite = values[np.isfinite(values)].to_numpy(float)
+    if not len(finite):
+        return _cell("")
+    mean = float(finite.mean())
+    if len(finite) == 1:
+        return _cell(short_number(mean), repr(mean), "one seed" if count > 1 else "")
+    spread = float(finite.std(ddof=1))
+    half = float(stats.t.ppf(0.975, len(finite) - 1)) * spread / math.sqrt(len(finite))
+    digits = _digits(spread)
+    interval = f"[{_round(mean - half, digits)}, {_round(mean + half, digits)}]"
+    fewer = f", n = {len(finite)}" if len(finite) != count else ""
+    return _cell(f"{_round(mean, digits)} ± {_round(spread, digits)}", repr(mean), interval + fewer)
+
+
+def _digits(spread: float) -> int:
+    """Return after how many decimals a mean is cut: two significant digits of its spread."""
+    return 4 if spread == 0 else 1 - math.floor(math.log10(abs(spread)))
+
+
+def _round(value: float, digits: int) -> str:
+    if abs(value) >= 1e6 or digits > 6:
+        return f"{value:.4g}"
+    return f"{round(value, digits):.{max(0, digits)}f}"
+
+
 def _measured(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     """Return ``rule, angle, seed`` and the quantities of every network, indexed by network, ordered by rule."""
     merits = {"metrics": _metrics, **{kind: analysis.merits for kind, analysis in all_analyses().items()}}
@@ -50,7 +135,7 @@ def _measured(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
         and not frame.empty
         and {"checkpoint", *known[kind].names("key"), *known[kind].names("value")} <= set(frame.columns)
     }
-    names = _one_name_each(name for frame in frames.values() for name in frame["checkpoint"].astype(str).unique())
+    names = one_name_each(name for frame in frames.values() for name in frame["checkpoint"].astype(str).unique())
     tables = {
         kind: _latest(frame.assign(network=frame["checkpoint"].astype(str).map(names)))
         for kind, frame in frames.items()
@@ -60,26 +145,6 @@ def _measured(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
         return None
     table = _identity(tables.values()).join(pd.concat(parts, axis=1), how="inner")
     return table.sort_values(["order", "angle", "seed"], kind="stable").drop(columns="order")
-
-
-def _one_name_each(names: Iterable[str]) -> dict[str, str]:
-    """Map every name to the shortest one of the same network: ``/a/runs/fa/ckpt.pt`` and ``runs/fa`` are one."""
-    stripped = {name: _run(name) for name in names}
-    known = sorted(set(stripped.values()), key=len)
-    return {
-        name: "/".join(next(other for other in known if parts[-len(other) :] == other))
-        for name, parts in stripped.items()
-    }
-
-
-def _run(name: str) -> tuple[str, ...]:
-    """Return the parts of the path of a run, without the file of its checkpoint."""
-    parts = PurePath(name).parts or (name,)
-    if len(parts) > 1 and parts[-1] == "ckpt.pt":
-        parts = parts[:-1]
-    if len(parts) > 2 and parts[-2] == "checkpoints":
-        parts = parts[:-2]
-    return tuple(part for part in parts if part != "/") or (name,)
 
 
 def _latest(table: DataFrame) -> DataFrame:

@@ -36,11 +36,18 @@ def saved_picture(table: Table, folder: Path) -> dict[str, Any] | None:
         size = (round(width * PAGE_DPI / SAVED_DPI), round(height * PAGE_DPI / SAVED_DPI))
         image = saved.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     title, caption = table.provenance.get("title", table.kind), table.provenance.get("caption", "")
-    shown = {"title": title, "caption": caption, "alt": f"{title}. {caption}", "uri": png_uri(image), "problem": ""}
+    shown = {
+        "title": title,
+        "caption": caption,
+        "alt": f"{title}. {caption}",
+        "svg": "",
+        "uri": png_uri(image),
+        "problem": "",
+    }
     width, height = (round(pixels / SAVED_DPI * SHOWN_DPI) for pixels in (width, height))
     saved_as = [one for one in (path.with_suffix(".pdf"), path) if one.is_file()]
-    files = [quote(one.relative_to(folder).as_posix()) for one in saved_as]
-    return {**shown, "width": width, "height": height, "files": files}
+    files = [{"name": one.name, "link": quote(one.relative_to(folder).as_posix())} for one in saved_as]
+    return {**shown, "svg": "", "problem": "", "width": width, "height": height, "files": files}
 
 
 def planes_of(table: Table) -> DataFrame | None:

@@ -3,7 +3,7 @@
 from pandas import DataFrame
 
 from reports.analyses import all_analyses
-from reports.analyses.section import Drawing, Section
+from reports.analyses.section import Drawing, Section, has
 
 
 def _has_angles(frame: DataFrame) -> bool:
@@ -22,8 +22,15 @@ TRAINING = Section(
     drawings=(
         Drawing(
             title="Learning curves",
-            caption="The lower the loss and the higher the accuracy, the better; the gap between the left and the "
-            "right panels is what the network does not carry over to new samples.",
+            caption="The lower the loss and the higher the accuracy, the better.",
+            remarks=(
+                (
+                    "The gap between training and test set is what the network does not carry over to new samples.",
+                    lambda table: (
+                        has("train_loss", "test_loss")(table) or has("train_accuracy", "test_accuracy")(table)
+                    ),
+                ),
+            ),
             draw="reports.figures:metrics",
             stem="metrics",
             derived=True,
@@ -34,7 +41,7 @@ TRAINING = Section(
             "layer. At 90° they are independent; a fall means that forward weights align with the feedback.",
             draw="reports.figures:alignment",
             stem="angles",
-            applies=_has_angles,
+            applies=lambda frame: _has_angles(frame) and not _has_noise(frame),  # which is drawn with the angles
             derived=True,
         ),
         Drawing(
@@ -57,10 +64,23 @@ CURVATURE = Section(
     drawings=(
         Drawing(
             title="Curvature while training",
-            caption="Dashed: the edge of stability, above which steps down the gradient overshoot: 2 / lr for gradient "
-            "descent, (2 + 2 m) / lr with momentum m, 38 / lr for Adam, whose eigenvalue is the preconditioned one. "
-            "Full-batch training climbs up to it and stays there; small batches stay below. Rules other than "
-            "backpropagation do not step down the gradient, so for them it is no bound.",
+            caption="",
+            remarks=(
+                ("Dashed: the edge of stability, above which steps down the gradient overshoot.", has("threshold")),
+                (
+                    "It is 38 / lr for Adam, whose eigenvalue is the preconditioned one.",
+                    has("threshold", "preconditioned_eigenvalue"),
+                ),
+                (
+                    "It is 2 / lr for gradient descent, (2 + 2 m) / lr with momentum m.",
+                    lambda table: has("threshold")(table) and not has("preconditioned_eigenvalue")(table),
+                ),
+                ("Full-batch training climbs up to it and stays there; small batches stay below.", has("threshold")),
+                (
+                    "Rules other than backpropagation do not step down the gradient, so for them it is no bound.",
+                    lambda table: has("threshold", "rule")(table) and bool((table["rule"] != "bp").any()),
+                ),
+            ),
             draw="reports.figures:monitored",
             stem="curvature",
             derived=True,

@@ -17,6 +17,7 @@ from alignscape.files import damaged_files, describe_files, folder_held
 from alignscape.recorded import write_record
 from reports.paper import Profile, Target
 from reports.paper.target import Sources
+from reports.replacing import recorded
 from training.store.jobs import Job, TrainJob
 from training.store.run_store import RunStore, read_json
 from training.store.sweep import Failure
@@ -89,6 +90,33 @@ def is_fresh(out: Path, name: str, key: str) -> bool:
     return record.get("key") == key and bool(files) and described and not damaged_files(out, files, hashed=True)
 
 
+def check_replaceable(plans: Iterable[Plan], profile: Profile, out: Path) -> None:
+    """Check that no target in ``out`` is replaced by one of another profile, nor a file that is none.
+
+    Raises:
+        InputError: it would be.
+    """
+    for one in plans:
+        name = one.target.name
+        there = [path for end in (".csv", ".json", ".png", ".pdf") if (path := out / f"{name}{end}").exists()]
+        if one.state != "to make" or not there:
+            continue
+        record = recorded(out / f"{name}.json")
+        if record.get("target") != name or not isinstance(record.get("profile"), dict):
+            reason = "it was not made by this command"
+        elif changed := _differences(record["profile"], profile.to_dict()):
+            reason = "; ".join(changed[:2])
+        else:
+            continue
+        raise InputError(f"{there[0]} would be lost ({reason}): choose another --out, or replace it by --force")
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return in words each number of a profile that is another now."""
+    names = dict.fromkeys(["name", *old, *new])
+    return [f"{n} {old.get(n)}, not {new.get(n)}" for n in names if n in new and n in old and old[n] != new[n]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Made:
     """What became of one target."""
@@ -111,7 +139,7 @@ def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[s
     name = one.target.name
     results = one.target.results(profile, one.sources, store)
     about = {**record, "target": name, "key": one.key, "profile": profile.to_dict(), **_origins(one, store)}
-    (out / f"{name}.json").unlink(missing_ok=True)
+    write_record(out / f"{name}.json", {**about, "key": ""})  # not up to date, but known as ours, if this is killed
     written: list[str] = []
     sidecars: dict[str, dict[str, Any]] = {}
     for result in results:

@@ -141,6 +141,7 @@ COMPANY: Mapping[str, tuple[str, ...]] = {
     "attack surrogate": ("--gradient", "transfer"),
     "train ray_address": ("--store", "{box}/store", "--executor", "ray"),
     "figures ray_address": ("--executor", "ray"),
+    "compare metrics": ("--table",),
 }
 
 
@@ -317,6 +318,11 @@ def range_calls() -> Iterator[Call]:
         name="train --network alexnet --rule pfa --expansion 10000",
         argv=(*images, "--network", "alexnet", "--rule", "pfa", "--expansion", "10000"),
     )
+    yield Call(name="compare --table of nothing", argv=("compare", "{box}", "--table", "--out", "{box}/out"))
+    table = ("compare", "{given}/runs", "--table", "--out", "{box}/out")
+    yield Call(name="compare --table", argv=table, refused=False)
+    yield Call(name="compare --table --metrics beauty", argv=(*table, "--metrics", "beauty"))
+    yield Call(name="compare --table with an analysis' flag", argv=(*table, "--eps", "0.1"))
     wrong = ("--executor", "ray", "--ray-address", "127.0.0.1:1")
     yield Call(name="train --store with a wrong --ray-address", argv=(*stored, *wrong))
     figures = ("figures", "--only", "fig1", "--quiet", "--store", "{box}/store", "--out", "{box}/out")

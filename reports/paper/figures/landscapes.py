@@ -140,7 +140,7 @@ def curvature(tables: Tables, *, split: str) -> list[Drawn]:
     note = f"{upper[0]}-{upper[-1]}: {_loss_of(split)}; cross: the network. {d}: {_KERNEL}. {d}-{f}: "
     note += layout.seeds_note(panels.legend_of(figure, spectrum), "95 % interval", "bars")
     note += f" {panels.tests_note(hessian)}"
-    caption = "Flat minima have a small trace and a small top eigenvalue."
+    caption = "Where the loss is flatter, the trace and the top eigenvalue of its Hessian are smaller."
     return panels.finished(figure, drawn, "Landscape of the trained networks", caption, note=note)
 
 

@@ -1,27 +1,3 @@
-"use strict";
-
-/* Tables: a click on a heading sorts by it, a second click turns the order round; blanks stay last. */
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => {
-    head.querySelector("button").addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") === "ascending";
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const numeric = head.classList.contains("number");
-      const key = (row) => row.cells[column].dataset.value;
-      const compare = (a, b) => (numeric ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true }));
-      const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => {
-        const x = key(a), y = key(b);
-        if (x === "" || y === "") return (x === "") - (y === "");
-        return down ? compare(y, x) : compare(x, y);
-      });
-      table.tBodies[0].append(...rows);
-    });
-  });
-}
-
 /* plotly.js is in the page as base64 of gzip; it runs once a reader comes near the surfaces. */
 async function unpackPlotly() {
   const packed = atob(document.getElementById("plotly-packed").textContent);
