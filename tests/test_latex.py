@@ -86,6 +86,8 @@ def test_neither_paths_nor_costs_are_printed():
     text = latex_table(wide(), caption="Some", label="t")
     for word in ("/home", "experiments", "seconds", "hvp", "products"):
         assert word not in text
+    said = wide().assign(message="the gradient of /home/me/experiments/of-some-length/runs/fa-seed1 leaves 0.5 / 0.6")
+    assert "the gradient of fa-seed1 leaves 0.5 / 0.6" in latex_table(said, caption="", label="t")
     same = wide().assign(seed=0)  # which rule and seed do not tell apart
     assert "fa-seed3" in latex_table(same, caption="", label="t")
 
