@@ -220,7 +220,8 @@ def render(frame: pd.DataFrame, *, digits: int = 5, stacked: bool = True) -> str
         repeated = short[:heads]
     else:
         repeated, right = [["", *map(str, range(1, len(frame) + 1))]], [True]
-        parts.append(_aligned([*repeated, *columns[:heads]], [*right, *numeric[:heads]]))
+        lead = columns[:heads] if _needed([*repeated, *columns[:heads]]) <= room or heads == 1 else short[:heads]
+        parts.append(_aligned([*repeated, *lead], [*right, *numeric[:heads]]))
     room -= sum(max(map(len, column)) + 2 for column in repeated)
     for places in _fitting(widths[heads:], room):
         chosen = [heads + i for i in places]

@@ -566,7 +566,7 @@ class Attack(Attacks, Analysis):
     def text(self, found: Found) -> str:
         """Return one line a curve, one column an eps, accuracies in percent, as the header says; then what the audits
         say."""
-        from reports.tables import render
+        from reports.tables import render, wrapped
 
         frame = found.tables["attack"]
         percent = frame.assign(accuracy=(100 * frame.accuracy).round(1), eps=frame.eps.map("eps {:g}".format))
@@ -574,7 +574,12 @@ class Attack(Attacks, Analysis):
         wide = percent.pivot_table(index=keys, columns="eps", values="accuracy", sort=False)
         kind = "each eps by itself" if self.raw else "nested in eps: what fools within less counts too"
         header = f"% of images that stay right ({kind}; a share of 1 in attack.csv), {self.norm}"
-        parts = (f"{header}\n{render(wide.reset_index())}", _transfers_text(found), _radii_text(found), found.text)
+        parts = (
+            f"{wrapped(header)}\n{render(wide.reset_index())}",
+            _transfers_text(found),
+            _radii_text(found),
+            found.text,
+        )
         return "\n\n".join(part for part in parts if part)
 
     @classmethod

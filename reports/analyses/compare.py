@@ -190,6 +190,7 @@ class Compare(Attacks, Analysis):
         scaled = ["value_first", "value_second", "difference", "ci_low", "ci_high"]
         frame.loc[percent, scaled] *= 100
         frame.insert(2, "unit", percent.map({True: "%", False: ""}))
+        frame = frame.dropna(axis="columns", how="all")
         text = f"{render(frame, digits=3)}\n(in compare.csv accuracies are shares of 1)"
         if "gap" not in found.tables:
             return text

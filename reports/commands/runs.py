@@ -94,7 +94,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     """Return the table, with a column for every setting in which the listed runs differ."""
     import pandas as pd
 
-    from reports.tables import render
+    from reports.tables import line_width, render
 
     configs = [row["config"] for row in rows]
     settings = sorted({name for config in configs for name in config} - rows[0].keys() - {"epochs"})
@@ -110,7 +110,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
         }
         for row in rows
     ]
-    return render(pd.DataFrame(shown).dropna(axis="columns", how="all"), digits=4, stacked=False)
+    table = pd.DataFrame(shown).dropna(axis="columns", how="all")
+    text = render(table, digits=4, stacked=False)
+    if len(table) < 2 or max(map(len, text.splitlines())) <= line_width():
+        return text
+    same = [name for name in ("dataset", "rule") if len(table[name].drop_duplicates()) == 1]
+    return render(table.drop(columns=same).rename(columns={"accuracy": "acc"}), digits=4, stacked=False)
 
 
 def show(args: argparse.Namespace, inventory: "Inventory") -> None:

@@ -120,7 +120,8 @@ def report_monitors(runs: "list[RunFolder]") -> None:
 
 
 def summary(runs: "list[RunFolder]") -> str:
-    """Return a text table with one line a run; what all runs share is left out where the lines would be too long."""
+    """Return a text table with one line a run; what all runs share, and the
+    seconds, are left out where the lines would be too long."""
     import pandas as pd
 
     from reports.subjects import run_columns
@@ -143,7 +144,7 @@ def summary(runs: "list[RunFolder]") -> str:
     if max(map(len, text.splitlines())) <= line_width():
         return text
     same = [name for name in ("rule", "angle", "seed", "epoch") if name in table and _is_constant(table[name])]
-    return render(table.drop(columns=same), digits=4, stacked=False)
+    return render(table.drop(columns=[*same, "s"]), digits=4, stacked=False)
 
 
 def _is_constant(cells: "Series[Any]") -> bool:

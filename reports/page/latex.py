@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,23 @@ def _printable(frame: "DataFrame") -> "DataFrame":
         if shown["rule"].notna().all() and not networks.duplicated(identity).any():
             others = [name for name in shown if name not in ("checkpoint", *identity)]
             shown = shown[[*identity, *others]]
-    return shown.apply(_without_paths) if len(shown) else shown
+    if not len(shown):
+        return shown
+    given = set(frame["checkpoint"].astype(str)) if "checkpoint" in frame else set[str]()
+    return shown.apply(_without_paths).map(partial(_said_shortly, given))
+
+
+def _said_shortly(networks: Collection[str], cell: Any) -> Any:
+    """Return a sentence in which paths, those of ``networks`` and others, are their last names."""
+    from reports.figures.series import short_names
+
+    if not isinstance(cell, str) or isinstance(cell, Latex) or "/" not in cell or " " not in cell:
+        return cell
+    words = [
+        short_names([word])[word] if (word.startswith("/") and len(word) > 1) or word in networks else word
+        for word in cell.split(" ")
+    ]
+    return " ".join(words)
 
 
 def _without_paths(cells: "Series[Any]") -> "Series[Any]":

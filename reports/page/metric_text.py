@@ -56,11 +56,11 @@ def _cells(table: MetricTable, write: Callable[[float, float], str], bold: str) 
 
 def text(table: MetricTable) -> str:
     """Return the table for a terminal; stars stand for bold."""
-    from reports.tables import render
+    from reports.tables import render, wrapped
 
     heads, lines = _cells(table, number, "*{}*")
     frame = DataFrame(lines, columns=["", *heads, "n"])
-    notes = " ".join(table.notes).replace("Bold:", "Stars:")
+    notes = wrapped(" ".join(table.notes).replace("Bold:", "Stars:"))
     return f"{render(frame)}\n\n{notes}"
 
 
