@@ -646,7 +646,7 @@ def test_validation_survives_a_kill(digits, tmp_path, monkeypatch):
 def test_runs_show_and_the_table_say_what_was_best(tmp_path, capsys):
     flags = ["--hidden", "8", "--epochs", "3", "--train-size", "100", "--validation", "0.3", "--quiet"]
     assert main(["train", *flags, "--store", str(tmp_path)]) == 0
-    assert "best_test_acc" in capsys.readouterr().out
+    assert "best test acc" in capsys.readouterr().out
     key = next((tmp_path / "runs").iterdir()).name
     assert main(["runs", "show", "--store", str(tmp_path), key]) == 0
     out = capsys.readouterr().out
