@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from landscape.monitor import Monitor
 from landscape.stability import Stability, adam_preconditioner, adam_threshold, gradient_descent_threshold
-from training.data import Normalise
 from training.gradient_angles import rule_update
 from training.rules.others import explained
 
@@ -24,8 +23,9 @@ class HessianMonitor:
     def __init__(self, network: "Network") -> None:
         config, data = network.config, network.data
         self.network = network
-        self.samples = data.train.subset(min(config.monitor_samples, len(data.train)), 0)
-        self.normalise = Normalise(data.mean, data.std).to(data.train.labels.device)
+        samples = data.train.subset(min(config.monitor_samples, len(data.train)), 0)
+        self.samples = samples.to(samples.labels.device)
+        self.normalise = data.normaliser()
         self.monitor = Monitor(
             F.cross_entropy,
             (self.samples.images, self.samples.labels),

@@ -22,12 +22,14 @@ from alignscape.settings import (
     settings_json,
     settings_of,
 )
+from training.data_names import DATA_SETS, form_of, is_own
 
 # headings of ``analyze train --help``
 DATA, OPTIMISATION, OUTPUT, MONITOR = "data and network", "optimisation", "output", "curvature while training"
 
 SGD = Only("--optimiser sgd", lambda config: config.optimiser == "sgd")
 MLP = Only("--network mlp", lambda config: config.model == "mlp")
+FOLDER = Only("--dataset imagefolder:DIR", lambda config: config.dataset.startswith("imagefolder:"))
 SUBSET = Only("--train-size", lambda config: config.train_size is not None)
 LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0)
 SNAPSHOTS = Only("--snapshot-every", lambda config: config.snapshot_every > 0)
@@ -204,9 +206,18 @@ class TrainConfig:
     )
     dataset: str = setting(
         "digits",
-        "digits, which comes with the package, mnist, cifar10, cifar100, svhn or stl10",
+        f"digits comes with the package; {DATA_SETS}",
         metavar="NAME",
         group=DATA,
+    )
+    image_size: int | None = setting(
+        None,
+        "pixels a side that the pictures of imagefolder:DIR are resized and cropped to",
+        metavar="PIXELS",
+        check=at_least(1, most=10_000),
+        group=DATA,
+        default_text="224",
+        only=FOLDER,
     )
     train_size: int | None = setting(
         None,
@@ -412,6 +423,8 @@ class TrainConfig:
         another run than in an earlier version, the key says so; ``revised=False`` gives that of the earlier one.
         """
         chosen: dict[str, Any] = {"config": changed_settings(self), "data": data_digest}
+        if is_own(self.dataset):  # its bytes say what it is, and not where it lies
+            chosen["config"]["dataset"] = form_of(self.dataset)
         if revised and (revisions := {name: n for name, (n, affected) in REVISIONS.items() if affected.holds(self)}):
             chosen["revisions"] = revisions
         canonical = json.dumps(chosen, sort_keys=True, separators=(",", ":"))

@@ -8,12 +8,12 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from training.captured import CapturedStep, Recorder
-from training.data import Normalise, Split
+from training.data import Split
 from training.recordable import modules_of
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, normalise: Normalise, split: Split, batch_size: int = 2500) -> tuple[float, float]:
+def evaluate(model: nn.Module, normalise: nn.Module, split: Split, batch_size: int = 2500) -> tuple[float, float]:
     """Return mean cross-entropy (nats) and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode.
 
     Args:
@@ -37,7 +37,7 @@ def evaluate(model: nn.Module, normalise: Normalise, split: Split, batch_size: i
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+    for images, labels in split.batches(batch_size):
         logits = model(normalise(images))
         loss += F.cross_entropy(logits, labels, reduction="sum")
         correct += (logits.argmax(1) == labels).sum()
@@ -61,7 +61,7 @@ class StackEvaluation:
         self,
         model: nn.Module,
         stacked: Mapping[str, Tensor],
-        normalise: Normalise,
+        normalise: nn.Module,
         split: Split,
         samples: int,
         recorder: Recorder | None = None,
@@ -86,8 +86,7 @@ class StackEvaluation:
         self.model.eval()
         self.loss.zero_()
         self.correct.zero_()
-        images, labels = (part.split(self.batch_size) for part in (self.split.images, self.split.labels))
-        for batch in zip(images, labels, strict=True):
+        for batch in self.split.batches(self.batch_size):
             self._add(*batch)
         self.model.train(was_training)
         n = len(self.split)

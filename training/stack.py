@@ -19,7 +19,7 @@ from alignscape.device import synchronise
 from alignscape.errors import InputError
 from alignscape.seeding import derive_seed, generator, kept_streams
 from training.captured import CapturedStep, recorder_for
-from training.data import Dataset, Normalise
+from training.data import Dataset
 from training.evaluation import StackEvaluation, evaluate
 from training.memory import samples_at_once
 from training.network import Network
@@ -40,7 +40,7 @@ class Stack:
         self.networks = list(networks)
         self.data = data
         self.device = data.train.labels.device
-        self.normalise = Normalise(data.mean, data.std).to(self.device)
+        self.normalise = data.normaliser()
         first = networks[0]
         self.config, self.twin = first.config, first.twin
         self.stacked = len(networks) > 1
@@ -65,7 +65,7 @@ class Stack:
         recorded = self.recorder is not None
         self.optimiser = StackOptimiser(configs, self.parameters, decayed(self.twin), recorded=recorded)
         self._step = CapturedStep(
-            self._body,
+            self._body_on if self.data.train.streams else self._body,
             self.recorder,
             moving=self._moving,
             keepers=(self.rule, *modules_of(self.twin)),
@@ -123,6 +123,8 @@ class Stack:
         with self._randomness():
             if noise is not None:
                 self._learn(*(noise if self.stacked else (noise[0][0], noise[1][0])), *drawn)
+            elif self.data.train.streams:
+                self._step(*self.data.train.take(batch if self.stacked else batch[0]), *drawn)
             else:
                 self._step(batch if self.stacked else batch[0], *drawn)
         for network in self.networks:
@@ -213,6 +215,10 @@ class Stack:
         """One step on the samples ``batch`` (E, N), or (N,) for a run alone. Reads nothing on the host."""
         self._learn(*self._samples(batch), *drawn)
 
+    def _body_on(self, images: Tensor, labels: Tensor, *drawn: Tensor) -> None:
+        """As :meth:`_body`, on samples that were fetched: those of a split that is streamed."""
+        self._learn(self.normalise(images), labels, *drawn)
+
     def _learn(self, inputs: Tensor, labels: Tensor, *drawn: Tensor) -> None:
         """One step on normalised ``inputs`` (E, N, C, H, W) and ``labels`` (E, N), without E for a run alone, after the
         feedback has moved by what was ``drawn``."""
@@ -237,7 +243,8 @@ class Stack:
 
     def _samples(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised inputs and labels of the samples ``batch``, of any shape."""
-        return self.normalise(self.data.train.images[batch]), self.data.train.labels[batch]
+        images, labels = self.data.train.take(batch)
+        return self.normalise(images), labels
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Step:
         if not self.stacked:

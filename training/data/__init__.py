@@ -1,6 +1,19 @@
-"""Data sets: ``samples`` on a device, and the ``sources`` that they are read from."""
+"""Data sets: ``samples``, the ``sources`` that ours are read from, and users' ``own``: a function of theirs
+(``given``), ``arrays`` or ``folders`` of pictures."""
 
-from training.data.samples import Dataset, Normalise, Split
-from training.data.sources import SOURCES, SPLITS, DataSource, load_dataset, load_split, source
+from training.data.samples import Dataset, Normalise, Split, normaliser
+from training.data.sources import SOURCES, SPLITS, DataSource, described, load_dataset, load_split, source
 
-__all__ = ["SOURCES", "SPLITS", "DataSource", "Dataset", "Normalise", "Split", "load_dataset", "load_split", "source"]
+__all__ = [
+    "SOURCES",
+    "SPLITS",
+    "DataSource",
+    "Dataset",
+    "Normalise",
+    "Split",
+    "described",
+    "load_dataset",
+    "load_split",
+    "normaliser",
+    "source",
+]
