@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -96,7 +97,8 @@ class InMemory:
     def _split(self, split: str) -> Split:
         if isinstance(self.data, str):
             root = find_data_root(self.data_root, Path())
-            return load_split(self.data, split, root, download=self.download, image_size=self.image_size)
+            size = {} if self.image_size is None else {"image_size": self.image_size}
+            return load_split(self.data, split, root, download=self.download, **size)
         return samples_of(self.data)
 
     def _normalise(self, data: Split) -> nn.Module:
@@ -118,14 +120,18 @@ def _copied(module: nn.Module) -> nn.Module:
         return module
 
 
+def _is_plain_pair(data: Any) -> bool:
+    """Whether data are inputs and labels, or meant to be: a tuple that starts with a tensor or array."""
+    return isinstance(data, (tuple, list)) and len(data) > 1 and isinstance(data[0], (Tensor, np.ndarray))
+
+
 def samples_of(data: Any) -> Split:
     """Return inputs and labels that were given, tensors or arrays, as samples; labels of any whole type.
 
     Raises:
         InputError: they are no such pair.
     """
-    pair = isinstance(data, (tuple, list)) and len(data) == 2 and not isinstance(data[0], (tuple, dict))
-    if not pair or isinstance(data[0], (list, tuple)):
+    if not isinstance(data, (Tensor, np.ndarray)) and not _is_plain_pair(data):
         return given_split(data, "data")
     try:
         inputs, labels = (torch.as_tensor(part).detach() for part in data)
@@ -134,8 +140,8 @@ def samples_of(data: Any) -> Split:
     shapes = f"{tuple(inputs.shape)} and {tuple(labels.shape)}"
     if labels.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(labels) or not len(labels):
         raise InputError(f"data are inputs (N, ...) and labels (N,), not of the shapes {shapes}")
-    if labels.is_floating_point() and labels.ndim == 2:  # no classes: for --loss mse and losses of users'
-        return Split(images=inputs, labels=labels)
+    if labels.is_floating_point() and labels.ndim == 2 and not bool((labels.sum(1) == 1).all()):
+        return Split(images=inputs, labels=labels)  # no classes, and no ones for them: for the loss mse and users' own
     if labels.ndim != 1:
         raise InputError(f"data are inputs (N, ...) and labels (N,), not of the shapes {shapes}")
     if labels.is_floating_point() or labels.is_complex() or labels.min() < 0:

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from alignscape.device import resolve_device
 from alignscape.errors import DivergedError, InputError
-from alignscape.losses import named_loss, targets_of
 from alignscape.memory import require_memory
 from alignscape.trees import call, map_tensors, shapes, tensors_in
 from reports.fitting import Stretch, check_fit, doubt_of, normalise_for, range_of, with_logits
 from reports.found import find_network
+from reports.losses import loss_called, users_loss
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.data import Split, described, load_split
 from training.data.own import split_digest
 from training.data.samples import Lazy
 from training.data_names import form_of, is_own
+from training.losses import TrainingLoss
 
 DATA_ROOT_VARIABLE = "ALIGNSCAPE_DATA"
 
@@ -81,15 +82,20 @@ class Subject:
     range: tuple[float, float] = (0.0, 1.0)
 
     def objective(self, loss: str | None = None) -> "tuple[Callable[..., Tensor], Tensor]":
-        """Return the loss whose landscape is meant, with the targets (N, ...) that it takes: ``loss``, else that of the
-        run, else the cross-entropy.
+        """Return the loss whose landscape is meant, a mean by outputs and targets, and the targets (N, ...) that it
+        takes: ``loss``, else that of the run, else the cross-entropy.
 
         Raises:
             InputError: there is no such loss, or it does not fit the labels.
         """
-        config = None if self.checkpoint is None else self.checkpoint.config
-        name = loss or str(getattr(config, "loss", "cross-entropy"))
-        return named_loss(name), targets_of(name, self.labels, self._outputs)
+        if loss is not None and ":" in loss:
+            return users_loss(loss), self.labels
+        chosen = self.training_loss if loss is None else loss_called(loss)
+        if self.labels.is_floating_point():
+            if chosen.kind != "mse":
+                raise InputError(f"the labels of {self.dataset} are floats, and no classes: give --loss mse")
+            return chosen.criterion(), self.labels if self.labels.dim() > 1 else self.labels[:, None]
+        return chosen.criterion(), chosen.targets(self.labels, self._outputs if chosen.kind == "mse" else 0)
 
     @functools.cached_property
     def _outputs(self) -> int:
@@ -114,6 +120,12 @@ class Subject:
     def device(self) -> torch.device:
         """Where the network and the samples are."""
         return self.labels.device
+
+    @functools.cached_property
+    def training_loss(self) -> TrainingLoss:
+        """What its run minimised, which is what analyses call its loss; cross-entropy for a network that is no run of
+        ours."""
+        return TrainingLoss() if self.checkpoint is None else TrainingLoss.of(self.checkpoint.config)
 
     def inputs(self) -> Any:
         """Return the normalised images (N, C, H, W) as floats, or what else the network takes."""
@@ -221,8 +233,10 @@ def load_subject(
     doubt = ""
     if checkpoint is None:
         doubt = doubt_of(network, normalise, data, path)
-    elif checkpoint.data.splits and is_same_data(dataset, checkpoint.data.name):
-        doubt = changed_data(path, checkpoint, dataset, split, image_size)
+    else:
+        doubt = _other_loss(checkpoint, path)
+        if checkpoint.data.splits and is_same_data(dataset, checkpoint.data.name):
+            doubt = "; ".join(filter(None, (doubt, changed_data(path, checkpoint, dataset, split, image_size))))
     return Subject(
         name=os.fspath(path),
         path=file,
@@ -311,3 +325,10 @@ def find_data_root(given: Path | None, checkpoint: Path) -> Path | None:
         if recorded is not None:
             return Path(recorded)
     return Path("data")
+
+
+def _other_loss(checkpoint: Checkpoint, path: Path) -> str:
+    """Say what is called the loss of a run that did not minimise plain cross-entropy; else nothing."""
+    if not (words := TrainingLoss.of(checkpoint.config).words()):
+        return ""
+    return f"{path} was trained on the {words}: that is its loss here, while attacks climb what their --loss says"

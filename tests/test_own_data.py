@@ -399,7 +399,8 @@ def test_arrays_that_are_no_data_set_are_one_line(here, capsys, change, message)
     np.savez("d.npz", **{name: value for name, value in {**GOOD, **change}.items() if value is not None})
     assert main(["train", "--dataset", "npz:d.npz", "--out", "run", "--device", "cpu", "--quiet"]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1, error
+    assert message in error, error
+    assert error.count("\n") == 1
     assert not (here / "run").exists()
 
 
@@ -431,7 +432,8 @@ def test_functions_that_return_no_data_set_are_one_line(here, capsys, name):
     (here / "own_data_wrong.py").write_text(f"{head}def f():\n    {body}\n")
     assert main(["train", "--dataset", "own_data_wrong:f", "--out", "run", "--device", "cpu", "--quiet"]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1, error
+    assert message in error, error
+    assert error.count("\n") == 1
     assert not (here / "run").exists()
 
 
@@ -454,7 +456,8 @@ def test_folders_that_hold_no_classes_are_one_line(here, capsys, make, message):
     make(here / "p")
     assert main(["train", "--dataset", "imagefolder:p", "--out", "run", "--image-size", "16", "--quiet"]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1, error
+    assert message in error, error
+    assert error.count("\n") == 1
     assert not (here / "run").exists()
 
 

@@ -312,7 +312,7 @@ class Trainer:
                 if self.clock.report_is_due():
                     self._report(ends_epoch=False)
         if 0 <= epoch + 1 < self.stack.config.epochs:
-            self.stack.order(epoch + 1)  # while a GPU is still at work on the steps of this epoch
+            self.stack.prepare(epoch + 1)
         self._count_time()
 
     def _monitor(self) -> None:

@@ -18,7 +18,7 @@ from training.models import build_model
 from training.models.trial import try_training
 from training.monitoring import Monitoring
 from training.rules import make_rule
-from training.rules.others import explained, origin
+from training.rules.others import explained, origin, refuse_own_loss
 from training.run_folder import RunFolder
 from training.trajectory import TrajectoryWriter, snapshot_steps
 
@@ -39,9 +39,10 @@ class Network:
         self.run = run
         self.rule = make_rule(config)
         if data.train.labels.is_floating_point():
-            raise InputError(
-                f"{data.name} has labels that are floats: training takes the numbers of classes, as integers"
-            )
+            raise InputError(f"{data.name} has labels that are floats: training takes the numbers of classes")
+        refuse_own_loss(self.rule)
+        if config.augment != "none" and len(data.input_shape) != 3:
+            raise InputError(f"--augment {config.augment} is for images; the inputs of {data.name} are none")
         device = data.train.labels.device
         if known := config.model == "mlp":
             self.layers = mlp_layers(config, math.prod(data.input_shape), data.classes)

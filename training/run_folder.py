@@ -110,7 +110,7 @@ class RunFolder:
         if (self.path / "config.json").is_file():
             self._check_owner(config, description)
         else:
-            write_json(self.path / "config.json", {"config": config.to_dict(), **description})
+            write_json(self.path / "config.json", {"config": config.recorded(), **description})
         remove_stale_temporaries(self.path)
         if self.is_done:  # killed after it was declared complete
             self._drop_resume_points()

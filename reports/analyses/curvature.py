@@ -18,7 +18,7 @@ PARAMS_HELP = "weights and biases to take the curvature over, by name, such as '
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature(Analysis):
-    """The Hessian of the mean cross-entropy over samples, or its Gauss-Newton part."""
+    """The Hessian of the mean loss of the run, cross-entropy as a rule, over samples, or its Gauss-Newton part."""
 
     parallel: ClassVar[bool] = True
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from alignscape.losses import FORMS
 from alignscape.settings import setting
 
 
@@ -10,7 +9,8 @@ def objective_setting(group: str = "") -> Any:
     """Return the setting ``loss``; None is that of the run, and for other networks the cross-entropy."""
     return setting(
         None,
-        f"loss whose landscape is meant: {FORMS}, called with outputs and labels of a batch for their mean",
+        "loss whose landscape is meant: cross-entropy, mse (of one-hot targets, or of labels that are floats), or "
+        "package.module:function, called with outputs and labels of a batch for their mean",
         metavar="NAME",
         default_text="that of the run, else cross-entropy",
         group=group,

@@ -17,19 +17,19 @@ Shape = tuple[int, ...]  # of one input: C, H, W of an image
 
 
 def _mlp(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return MLP(torch.Size(input_shape).numel(), config.hidden, classes)
+    return MLP(torch.Size(input_shape).numel(), config.hidden, classes, config.activation)
 
 
 def _lenet(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return LeNet(_image(config, input_shape), classes)
+    return LeNet(_image(config, input_shape), classes, config.activation)
 
 
 def _alexnet(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return AlexNet(_image(config, input_shape), classes)
+    return AlexNet(_image(config, input_shape), classes, config.activation)
 
 
 def _resnet20(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return ResNet(_image(config, input_shape)[0], 3, classes)
+    return ResNet(_image(config, input_shape)[0], 3, classes, config.activation)
 
 
 def _image(config: TrainConfig, input_shape: Shape) -> tuple[int, int, int]:
@@ -53,7 +53,7 @@ def build_model(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Mod
     (:func:`import_model`). Weights are not yet drawn from the run's seed (``Rule.initialise`` does that).
 
     Args:
-        config: its ``model`` and, for an MLP, ``hidden`` decide.
+        config: its ``model``, of ours ``activation`` and, for an MLP, ``hidden`` decide.
         input_shape: (C, H, W).
         classes: number of outputs.
 
