@@ -41,7 +41,7 @@ class Loading:
         None,
         "pixels a side that the pictures of imagefolder:DIR are resized and cropped to",
         metavar="PIXELS",
-        check=at_least(1, most=10_000),
+        check=at_least(1, most=4096),
         default_text="that of the run, else 224",
         only=Only("--dataset imagefolder:DIR", lambda one: (one.dataset or "").startswith("imagefolder:")),
         group=_FOREIGN,

@@ -238,7 +238,7 @@ class TrainConfig:
         None,
         "pixels a side that the pictures of imagefolder:DIR are resized and cropped to",
         metavar="PIXELS",
-        check=at_least(1, most=10_000),
+        check=at_least(1, most=4096),
         group=DATA,
         default_text="224",
         only=FOLDER,

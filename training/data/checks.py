@@ -3,7 +3,9 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alignscape.errors import InputError
@@ -169,6 +171,19 @@ def _type(tensor: Tensor) -> str:
 
 def _about(tensor: Tensor) -> str:
     return f"{_type(tensor)} {shapes(tensor)}"
+
+
+def byte_images(split: Split, name: str) -> NDArray[np.uint8]:
+    """Return the pixels (N, H, W, C) of a split: what is corrupted.
+
+    Raises:
+        InputError: its inputs are no uint8 images.
+    """
+    images = split.images[:] if isinstance(split.images, Lazy) else split.images
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4:
+        raise InputError(f"corruptions are of uint8 images (N, C, H, W), and {name} has inputs {shapes(images)}")
+    found: NDArray[np.uint8] = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    return found
 
 
 def as_images(inputs: Tensor) -> Tensor:
