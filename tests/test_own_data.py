@@ -1,9 +1,12 @@
 """Data of users': files, folders and functions, held against the same bytes by other ways."""
 
+import itertools
 import json
 import os
+import shlex
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -388,6 +391,8 @@ WRONG_ARRAYS = [
     ({"mean": "a", "std": 1}, "mean is no number"),
     ({"x_train": np.zeros((4, 3, 5, 3), np.uint8)}, "may have channels first or last"),
     ({"layout": "HWC"}, "layout is 'HWC'"),
+    ({"classes": "x"}, "classes is 'x'"),
+    ({"classes": []}, "classes is []"),
     ({"y_train": np.array([None] * 4)}, "cannot be read"),
     ({"x_train": np.array(["a"] * 4)}, "no tensor can be made"),
     ({"y_train": [1e9, 2, 3, 4]}, "train labels are float32"),
@@ -576,3 +581,50 @@ def test_a_network_of_floats_trains_by_every_rule(here):
     for rule in ("bp", "dfa", "kp"):
         run = train(config("own:floats", rule=rule, train_size=None, lr=0.05, epochs=10), data, rule)
         assert run.read_metrics()[-1]["test_accuracy"] > 0.8
+
+
+# ---- docs/data.md ----
+
+
+def page():
+    return (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def module_of(name):
+    """Return the module that the page shows under this name."""
+    lines = page().split(f"    # {name}\n")[1].split("\n")
+    shown = itertools.takewhile(lambda line: line.startswith("    ") or not line, lines)
+    return "\n".join(line[4:] for line in shown if not line.startswith("    analyze "))
+
+
+def run_shown(words, *more):
+    (shown,) = [line.strip() for line in page().splitlines() if line.startswith(f"    analyze {words}")]
+    return main([*shlex.split(shown)[1:], "--device", "cpu", "--quiet", *more])
+
+
+def test_the_page_s_function_trains_and_has_a_hessian(here, monkeypatch):
+    (here / "mydata.py").write_text(module_of("mydata.py"))
+    assert run_shown("train --dataset mydata:weather") == 0
+    assert run_shown("hessian runs/weather", "--samples", "50") == 0
+    assert (here / "runs" / "weather" / "hessian.csv").is_file()
+    monkeypatch.delitem(sys.modules, "mydata")
+
+
+def test_the_page_s_files_train_and_are_attacked(here):
+    x, y = pixels(60, 32, 32, 3).numpy(), np.arange(60) % 5
+    np.savez("flowers.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    assert run_shown("train --dataset npz:flowers.npz") == 0
+    assert run_shown("attack runs/flowers", "--attack", "fgsm") == 0
+    write_pictures(here / "imagenette2", sizes=((70, 66),))
+    assert run_shown("train --dataset imagefolder:imagenette2", "--batch-size", "1") == 0
+
+
+def test_the_page_s_network_for_text_has_a_hessian(here, monkeypatch):
+    pytest.importorskip("transformers")
+    (here / "mytext.py").write_text(module_of("mytext.py"))
+    monkeypatch.syspath_prepend(here)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(__import__("mytext").network().state_dict(), "bert.pt")
+    assert run_shown("hessian bert.pt", "--probes", "2") == 0
+    monkeypatch.delitem(sys.modules, "mytext")

@@ -51,7 +51,7 @@ def read_arrays(path: Path, name: str) -> Dataset:
     if layout not in (None, "NHWC", "NCHW"):
         raise InputError(f"{name}: layout is {layout!r}; it must be NHWC or NCHW")
     if "classes" in more:
-        more["classes"] = more["classes"].reshape(-1)[0].item()
+        more["classes"] = more["classes"].item() if more["classes"].size == 1 else more["classes"].tolist()
     splits = {}
     for split in ("train", "test"):
         inputs, labels = _tensor(found[f"x_{split}"](), name), _tensor(found[f"y_{split}"](), name)

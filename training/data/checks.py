@@ -98,11 +98,16 @@ def _classes(name: str, train: Split, test: Split, classes: Any) -> int:
         if largest >= MOST_CLASSES:
             raise InputError(f"{name}: a label is {largest}; classes are numbered from 0, without gaps")
         return max(largest + 1, 2)
-    if isinstance(classes, bool) or int(classes) != classes or not 1 <= int(classes) <= MOST_CLASSES:
+    try:
+        count = int(classes)
+        fits = count == classes and not isinstance(classes, bool) and 1 <= count <= MOST_CLASSES
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
         raise InputError(f"{name}: classes is {classes!r}; it must be a whole number of at least 1")
-    if largest >= int(classes):
-        raise InputError(f"{name}: a label is {largest}; with {int(classes)} classes they are 0 to {int(classes) - 1}")
-    return int(classes)
+    if largest >= count:
+        raise InputError(f"{name}: a label is {largest}; with {count} classes they are 0 to {count - 1}")
+    return count
 
 
 def _moments(name: str, train: Split, mean: Any, std: Any) -> dict[str, tuple[float, ...]]:
