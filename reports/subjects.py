@@ -21,7 +21,7 @@ from reports.found import find_network
 from reports.losses import loss_called, users_loss
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
-from training.data import Split, described, load_split
+from training.data import Split, described, hold_out, load_split
 from training.data.own import split_digest
 from training.data.samples import Lazy
 from training.data_names import form_of, is_own
@@ -214,14 +214,15 @@ def load_subject(
     target = resolve_device(device)
     found = find_network(path, model=model, dataset=dataset, pretrained=pretrained, download=download)
     file, network, checkpoint = found.file, found.model, found.checkpoint
-    cut: tuple[int | None, int] = None, 0
+    cut: tuple[int | None, int, float] = None, 0, 0.0
     if checkpoint is not None:
         info = checkpoint.data
         dataset, mean, std = dataset or info.name, mean or info.mean, std or info.std
         if dataset.startswith("imagefolder:"):
             image_size = image_size or checkpoint.config.image_size
         if split == "train" and is_same_data(dataset, info.name):
-            cut = checkpoint.config.train_size, checkpoint.config.subset_seed
+            config = checkpoint.config
+            cut = config.train_size, config.subset_seed, config.validation
     assert dataset is not None
     about = described(dataset, image_size)
     mean, std = mean or found.mean or about.mean, std or found.std or about.std
@@ -279,14 +280,17 @@ def _samples(
     root: Path | None,
     download: bool,
     image_size: int | None,
-    cut: tuple[int | None, int],
+    cut: tuple[int | None, int, float],
     samples: int | None,
     seed: int,
     device: torch.device,
 ) -> tuple[Split, str]:
     """Return samples on a device and their digest, read once for all networks that are analysed on them."""
+    size, subset_seed, held_out = cut
     data = load_split(dataset, split, root, download=download, image_size=image_size)
-    data = data.subset(cut[0] if cut[0] is None else min(cut[0], len(data)), cut[1])
+    data = data.subset(size if size is None else min(size, len(data)), subset_seed)
+    if held_out:  # the run has not learned from these
+        data, _ = hold_out(data, held_out, subset_seed)
     data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(device)
     return at_hand(data, dataset), data.digest()
 

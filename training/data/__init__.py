@@ -1,7 +1,7 @@
 """Data sets: ``samples``, the ``sources`` that ours are read from, and users' ``own``: a function of theirs
 (``given``), ``arrays`` or ``folders`` of pictures."""
 
-from training.data.samples import Dataset, Normalise, Split, normaliser
+from training.data.samples import Dataset, Normalise, Split, hold_out, normaliser
 from training.data.sources import SOURCES, SPLITS, DataSource, described, load_dataset, load_split, source
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Normalise",
     "Split",
     "described",
+    "hold_out",
     "load_dataset",
     "load_split",
     "normaliser",

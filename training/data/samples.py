@@ -271,6 +271,7 @@ class Dataset:
         mean: of the train split's pixels in [0, 1], one a channel; of floats as they are.
         std: standard deviation of the same.
         classes: number of classes, which is that of a network's outputs.
+        validation: what a run holds out of the train split, see :func:`hold_out`; None as it is loaded.
 
     Example:
         >>> import torch
@@ -288,6 +289,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
+    validation: Split | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -313,3 +315,17 @@ class Dataset:
         about these, over mean, deviation and number of classes too."""
         more = f"{self.mean}{self.std}{self.classes}" if ":" in self.name else ""
         return hashlib.sha256(f"{self.train.digest()}{self.test.digest()}{more}".encode()).hexdigest()
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Return ``split`` without a ``share`` of its samples, drawn by ``seed``, and these: what a run learns from and
+    what it is validated on.
+
+    Raises:
+        InputError: nothing is left of one of them.
+    """
+    held = round(share * len(split))
+    if not 0 < held < len(split):
+        raise InputError(f"a validation share of {share:g} holds out {held} of {len(split)} samples")
+    order = torch.randperm(len(split), generator=generator(seed, "validation"))
+    return split.at(order[held:]), split.at(order[:held])
