@@ -40,7 +40,8 @@ def checked(
     if train.labels.dtype != test.labels.dtype or train.labels.shape[1:] != test.labels.shape[1:]:
         raise InputError(f"{name}: train labels are {_about(train.labels)}, test labels {_about(test.labels)}")
     count = _classes(name, train, test, classes)
-    return Dataset(name=name, train=train, test=test, classes=count, **_moments(name, train, mean, std))
+    moments = _moments(name, train, mean, std)
+    return Dataset(name=name, train=train, test=test, classes=count, mean=moments["mean"], std=moments["std"])
 
 
 def checked_split(name: str, what: str, split: Split) -> Split:

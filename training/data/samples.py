@@ -122,6 +122,8 @@ class Split:
     def take(self, index: Tensor) -> tuple[Any, Tensor]:
         """Return inputs and labels of the samples ``index``, of any shape, where the labels are."""
         target = self.labels.device
+        if isinstance(self.images, Tensor) and not self.mapped and self.images.device == index.device:
+            return self.images[index], self.labels[index]
         images = _each(lambda part: part[index.to(part.device)].to(target).contiguous(), self.images)
         return images, self.labels[index.to(target)]
 
