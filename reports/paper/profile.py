@@ -12,6 +12,7 @@ from typing import Any, Literal
 from alignscape.errors import InputError
 from alignscape.settings import Setting, check_settings, setting, settings_json, settings_of
 from training.config import seed_range
+from training.data_names import located
 
 HE = math.sqrt(2)  # the scale s of N(0, s^2 / fan_in) that He et al. (2015) start from; 1 is LeCun's
 
@@ -132,12 +133,19 @@ class Profile:
                 raise InputError(f"--set {words}: it must be NAME=VALUE with NAME one of {', '.join(known)}")
             try:
                 changes[name] = _parsed(known[name], text)
+                if "dataset" in name and known[name].kind is str:
+                    changes[name] = _placed(changes[name])
             except ArgumentTypeError as error:
                 raise InputError(f"--set {words}: {error}") from error
             except ValueError as error:
                 kind = known[name].kind.__name__ + (", or all" if known[name].optional else "")
                 raise InputError(f"--set {words}: the value must be {kind}") from error
         return replace(self, **changes)
+
+
+def _placed(names: Any) -> Any:
+    """Return names of data sets, a path in them from the root of the file system."""
+    return tuple(map(located, names)) if isinstance(names, tuple) else located(names)
 
 
 def _require(condition: bool, message: str) -> None:
