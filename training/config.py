@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from alignscape.errors import InputError
 from alignscape.settings import (
@@ -36,7 +36,7 @@ BY_SHARE = Only(
     "--monitor hessian without --monitor-every", lambda config: config.monitor != "none" and config.monitor_every == 0
 )
 # At 0 and 180 degrees W is B, or its negative, either way. Which rules have an angle at all they say themselves.
-OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180)
+OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180, kept=True)
 
 
 # Runs of which an earlier version made something else, and how often that has changed: part of their keys, so that what
@@ -99,6 +99,8 @@ class TrainConfig:
         alignscape.errors.InputError: angle is 200; it must lie in [0, 180] degrees
     """
 
+    SWEPT: ClassVar[bool] = True  # each setting may be given several values, with a run of each
+
     rule: str = setting(
         "bp",
         "learning rule, or one of yours as package.module:Class, of the current folder say",
@@ -115,7 +117,6 @@ class TrainConfig:
         check=between(0, 180, "degrees"),
         flags=("--angle", "--angles"),
         group="rule",
-        swept=True,
     )
     alignment: Literal["gaussian", "exact"] = setting(
         "gaussian",
@@ -143,9 +144,9 @@ class TrainConfig:
         metavar="S",
         check=POSITIVE,
         flags=("--forward-scale", "--forward-scales"),
+        short="forward",
         group="rule",
         default_text="1.414",
-        swept=True,
     )
     backward_scale: float = setting(
         2**0.5,
@@ -153,9 +154,9 @@ class TrainConfig:
         metavar="S",
         check=POSITIVE,
         flags=("--backward-scale", "--backward-scales"),
+        short="backward",
         group="rule",
         default_text="1.414",
-        swept=True,
     )
     mirror_rate: float = setting(
         0.02,
@@ -211,6 +212,7 @@ class TrainConfig:
     train_size: int | None = setting(
         None,
         "train on N samples of the train split",
+        short="train",
         metavar="N",
         check=at_least(1, "sample"),
         group=DATA,
@@ -219,6 +221,7 @@ class TrainConfig:
     subset_seed: int = setting(
         0,
         "seed that draws the samples of --train-size; smaller subsets are contained in larger ones",
+        short="subset",
         metavar="S",
         check=NON_NEGATIVE,
         group=DATA,
@@ -245,11 +248,12 @@ class TrainConfig:
     noise_epochs: int = setting(
         0,
         "before training, epochs of the rule on noise: each mini-batch fresh N(0, 1) inputs with random labels",
+        short="noise",
         metavar="K",
         check=NON_NEGATIVE,
         group=OPTIMISATION,
     )
-    batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION)
+    batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION, short="bs")
     optimiser: Literal["adam", "sgd"] = setting("adam", "adam has betas 0.9 and 0.999", group=OPTIMISATION)
     lr: float = setting(
         1e-4,
@@ -259,7 +263,6 @@ class TrainConfig:
         flags=("--lr", "--lrs"),
         group=OPTIMISATION,
         default_text="1e-4",
-        swept=True,
     )
     momentum: float = setting(
         0.9, "momentum, 0 to 1", metavar="M", check=between(0, 1, high_open=True), group=OPTIMISATION, only=SGD
@@ -270,8 +273,8 @@ class TrainConfig:
         metavar="WD",
         check=NON_NEGATIVE,
         flags=("--weight-decay", "--weight-decays"),
+        short="wd",
         group=OPTIMISATION,
-        swept=True,
     )
     first_epoch_weight_decay: float | None = setting(
         None,
@@ -304,7 +307,6 @@ class TrainConfig:
         check=NON_NEGATIVE,
         flags=("--seed", "--seeds"),
         group=OPTIMISATION,
-        swept=True,
         parse=seed_range,
     )
     checkpoint_every: int = setting(

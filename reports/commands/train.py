@@ -3,21 +3,25 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignscape.errors import InputError
 from alignscape.files import write_text
 from alignscape.recorded import read_record
-from reports.commands.sweeps import refuse_idle_ray_flags, train_in_store
-from reports.commands.train_flags import add_arguments, config_text, make_configs
-from reports.trainer import train_configs
+from reports.commands.sweeps import refuse_idle_ray_flags, show_failures, train_in_store
+from reports.commands.train_flags import add_arguments, config_text, make_sweep, sink_choices
+from reports.trainer import run_folders, told, train_configs
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from training.config import TrainConfig
     from training.run_folder import RunFolder
     from training.store.sweep import Summary
 
 __all__ = ["HELP", "add_arguments", "run"]
+
+MOST_ROWS = 20  # of the table of a sweep in a store
 
 HELP = "train networks with a learning rule; write checkpoints, metrics and weight trajectories"
 
@@ -34,24 +38,27 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--store and --out exclude each other: the store names its folders itself")
     if args.store is None and args.executor != "serial":
         raise InputError(f"--executor {args.executor} needs --store DIR, where its processes leave the runs")
-    if args.tensorboard and args.store is not None:
-        raise InputError("--tensorboard and --store exclude each other: a store keeps what a run's key covers")
-    configs = make_configs(args)
+    sweep = make_sweep(args)
+    configs: list[TrainConfig] = sweep.made
+    if (words := told(sweep)) and not args.quiet:
+        print(words, file=sys.stderr, flush=True)
     if args.dump_config is not None:
         dump_config(configs, args.dump_config)
         return
     from reports.progress import TrainingDisplay
     from reports.subjects import find_data_root
-    from training.tensorboard import EventFiles
+    from training.names import run_names
+    from training.sinks import Sinks
 
-    first = configs[0]  # what they share is not swept
-    root = None if first.dataset == "digits" else find_data_root(args.data_root, Path())
-    show = None if args.quiet else TrainingDisplay(first.epochs)
+    root = find_data_root(args.data_root, Path())
     if args.store is not None:
-        runs, counts = train_in_store(args, configs, root, show)
-        show_sweep(runs, counts)
+        runs, counts = train_in_store(args, configs, root)
+        show_sweep(runs, counts, args.store)
         return
-    events = EventFiles() if args.tensorboard else None
+    show = None if args.quiet else TrainingDisplay()
+    folders = run_folders(configs, args.out)
+    names = {folder.name: name for folder, name in zip(folders, run_names(configs), strict=True)}
+    sinks = Sinks(sink_choices(args, names))
     finished = train_configs(
         configs,
         args.out,
@@ -61,11 +68,10 @@ def run(args: argparse.Namespace) -> None:
         stack=args.stack,
         progress=show,
         report_plan=None if args.quiet else lambda line: print(line, file=sys.stderr, flush=True),
-        on_epoch=events,
+        on_epoch=sinks if sinks.sinks else None,
     )
-    if events is not None:
-        for done in finished:
-            events.finish(done)
+    for done in finished:
+        sinks.finish(done)
     print(summary(finished))
     if not args.quiet:
         report_monitors(finished)
@@ -80,17 +86,16 @@ def dump_config(configs: "list[TrainConfig]", path: Path) -> None:
         write_text(path, text)
 
 
-def show_sweep(runs: "list[RunFolder]", counts: "Summary") -> None:
+def show_sweep(runs: "list[RunFolder]", counts: "Summary", store: Path) -> None:
     """Print the table of a sweep's runs; what failed and the counts go to stderr.
 
     Raises:
         SystemExit: status 1 when a run failed.
     """
     if runs:
-        print(summary(runs))
+        print(summary(runs, store))
         report_monitors(runs)
-    for failure in counts.failed:
-        print(f"{failure.job.label}: {failure.reason}", file=sys.stderr)
+    show_failures(counts, store)
     print(f"{counts.computed['runs']} trained, {counts.reused['runs']} there already", file=sys.stderr)
     if counts.failed:
         raise SystemExit(2 if any(failure.damaged for failure in counts.failed) else 1)
@@ -109,20 +114,53 @@ def report_monitors(runs: "list[RunFolder]") -> None:
         print(f"curvature: {count} measurement{plural} a run, {share} % of the time{more}", file=sys.stderr)
 
 
-def summary(runs: "list[RunFolder]") -> str:
-    """Return a text table with one line a run."""
+def summary(runs: "list[RunFolder]", store: Path | None = None) -> str:
+    """Return a text table with one line a run; of more than :data:`MOST_ROWS` in a store one over their seeds."""
     import pandas as pd
 
     from reports.subjects import run_columns
     from reports.tables import render
     from training.config import TrainConfig
+    from training.names import run_names
 
     rows = []
-    for run_folder in runs:  # from their tables: a thousand checkpoints would take seconds
-        last = run_folder.read_metrics()[-1]
+    configs = [TrainConfig.from_dict(run_folder.read_config()["config"]) for run_folder in runs]
+    keys = [run_folder.path.name for run_folder in runs]
+    for run_folder, config, name in zip(runs, configs, run_names(configs, keys), strict=True):
+        last = run_folder.read_metrics()[-1]  # from their tables: a thousand checkpoints would take seconds
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
         diverged = {"diverged": "yes"} if read_record(run_folder.path / "done.json")["diverged"] else {}
-        columns = run_columns(TrainConfig.from_dict(run_folder.read_config()["config"]), int(last["epoch"]))
+        called = {"run": str(run_folder.path)} if store is None else {"run": name, "folder": str(run_folder.path)}
+        columns = run_columns(config, int(last["epoch"]))
         measured = {name.replace("accuracy", "acc"): last[name] for name in names}
-        rows.append({"run": str(run_folder.path), **columns, **measured, **diverged})
-    return render(pd.DataFrame(rows).dropna(axis="columns", how="all"), stacked=False)  # no angle where no rule has one
+        rows.append({**called, **columns, **measured, **diverged})
+    table = pd.DataFrame(rows)
+    if store is not None and len(runs) > MOST_ROWS:
+        return over_seeds(table, configs, store)
+    return render(table.dropna(axis="columns", how="all"), stacked=False)  # no angle where no rule has one
+
+
+def over_seeds(table: "DataFrame", configs: "list[TrainConfig]", store: Path) -> str:
+    """Return a text table of many runs with one line for those that differ in their seeds only, the best first: mean
+    and standard deviation of their accuracies."""
+    import dataclasses
+
+    import pandas as pd
+
+    from reports.tables import render
+    from training.names import run_names, without_seed
+
+    alike = [dataclasses.replace(config, seed=0) for config in configs]
+    called = [without_seed(one, name) for one, name in zip(alike, run_names(alike), strict=True)]
+    rows = []
+    for name_of_all, members in table.assign(run=called).groupby("run", sort=False):
+        found: dict[str, Any] = {"runs": name_of_all, "n": len(members)}
+        for name in ("train_acc", "test_acc"):
+            found |= {name: members[name].mean(), f"{name} sd": members[name].std()}
+        lost = int((members["diverged"] == "yes").sum()) if "diverged" in members else 0
+        rows.append({**found, "seconds": members["seconds"].mean(), "diverged": lost or None})
+    order = pd.DataFrame(rows).sort_values("test_acc", ascending=False, kind="stable")
+    shown = order.head(MOST_ROWS).dropna(axis="columns", how="all")
+    left = len(order) - len(shown)
+    more = f"the best {len(shown)} of {len(order)}; " if left else ""
+    return f"{render(shown, stacked=False)}\n{more}each run: analyze runs ls --store {store}"
