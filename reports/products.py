@@ -28,7 +28,7 @@ class Product:
     Attributes:
         made: the objects, each once, in order; the last setting varies first.
         combinations: of the values that were given.
-        partly_idle: settings that have an effect in some of them only.
+        partly_idle: settings of several values that have an effect in some of them only.
     """
 
     made: list[Any]
@@ -80,7 +80,7 @@ def product_of(
     for name in lists:
         if name not in effective:
             raise InputError(f"{place(cls, name, places)} {reason(name, drafts)}")
-    partly = tuple(name for name in lists if any(name in idle(draft, [name]) for draft in drafts)) if many else ()
+    partly = tuple(name for name in many if any(name in idle(draft, [name]) for draft in drafts))
     return Product(list(made), count, partly)
 
 
