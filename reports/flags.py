@@ -178,8 +178,11 @@ def _read(one: Setting, value: Any) -> Any:
         if problem := one.problem(one.typed(value)):
             raise InputError(problem)
         return value
-    found = [_parsed(one, part) for part in (value if is_sweep(one, value) else [value])]
-    return checked(one, found if one.several else _flat(found))
+    found: list[Any] = []
+    for part in value if is_sweep(one, value) else [value]:
+        read = _parsed(one, part)
+        found += read if read is not part and isinstance(read, list) else [read]  # "0..9" is several
+    return checked(one, found)
 
 
 def _parsed(one: Setting, value: Any) -> Any:

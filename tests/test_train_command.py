@@ -247,6 +247,7 @@ def test_flags_win_over_the_file(tmp_path, capsys):
         ("rule = ['bp', 3]", [], "FILE: rule is 3; it must be text"),
         ("rule = ['bp', 'fa']\nangle = [0, 30]", [], "angle in FILE belongs to --rule ifa; bp, fa do not use it"),
         ("hidden = [[8], 8]", [], "FILE: hidden is 8; it must be a sequence"),
+        ("lr = [[1]]", [], "FILE: lr is [1]; it must be a number"),
         ("epochs = 'none'", [], "FILE: epochs is 'none'; it must be a whole number"),
         ("warp = 1", [], "FILE has the unknown setting 'warp'; known: rule, angle"),
         ("lr = 'fast'", [], "FILE: lr is 'fast'; it must be a number"),
