@@ -9,6 +9,9 @@ import pytest
 from alignscape.errors import InputError
 from alignscape.settings import settings_of
 from reports.cli import main
+from reports.figures.series import series_of
+from reports.page.collect import find_tables
+from reports.tables import read_table
 from reports.trainer import configs_of, root_for, sweep_of, told, train_configs
 from training.config import TrainConfig
 from training.names import LONGEST, run_names, without_seed
@@ -193,3 +196,21 @@ def test_no_two_runs_have_one_name():
     long = [TrainConfig(hidden=(100 + width,) * 60) for width in (0, 1)]
     assert len(set(run_names(long))) == 2
     assert max(map(len, run_names(long))) <= LONGEST + 7
+
+
+def test_analyses_of_a_store_name_its_runs_in_tables_legends_and_text(tmp_path, capsys):
+    store = tmp_path / "store"
+    assert main([*SMALL, "--hidden", "4", "--batch-size", "16", "32", "--store", str(store)]) == 0
+    runs = sorted((store / "runs").iterdir())
+    sizes = {run: RunFolder(run).read_config()["config"]["batch_size"] for run in runs}
+    names = {str(run): f"digits-bp-bs{size}-seed0" for run, size in sizes.items()}
+    capsys.readouterr()
+    flags = ["--samples", "20", "--steps", "2", "--probes", "1", "--device", "cpu", "--quiet", "--out", str(tmp_path)]
+    assert main(["spectrum", *map(str, runs), *flags]) == 0
+    said = capsys.readouterr().out
+    table = read_table(tmp_path / "spectrum.csv")
+    assert dict(zip(table["checkpoint"], table["run"], strict=True)) == names
+    assert all(re.search(f"{re.escape(path)} +{name}", said) for path, name in names.items())
+    assert {one.label for one in series_of(table)} == {f"BP, {name}" for name in names.values()}
+    metrics = [table for table in find_tables(store) if table.kind == "metrics"]
+    assert {table.frame["run"].iloc[0] for table in metrics} == set(names.values())

@@ -1,6 +1,7 @@
 """Which rows of a table make one series, what it is called, and how its seeds become one value with an error bar."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -53,6 +54,21 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
             name = f"{name[:half]}…{name[-half:]}"
         names[path] = f"{name} ({path})" if name in names.values() else name
     return names
+
+
+def called(groups: Sequence[DataFrame]) -> dict[str, str]:
+    """Return a short name for each checkpoint: the name of its run where the table says one (a run in a store, whose
+    path is a key) and no other has it, else one of its path."""
+    paths = [str(path) for rows in groups for path in rows["checkpoint"].unique()]
+    names = short_names(paths)
+    known = {
+        str(path): str(run)
+        for rows in groups
+        if "run" in rows
+        for path, run in rows[["checkpoint", "run"]].dropna().drop_duplicates().itertuples(index=False)
+    }
+    owners = Counter(known.values())
+    return names | {path: run if owners[run] == 1 else f"{run} {names[path]}" for path, run in known.items()}
 
 
 def _shared_lead(paths: Sequence[list[str]]) -> int:
@@ -120,7 +136,7 @@ def _replicates(rows: DataFrame) -> bool:
 
 
 def _named(groups: list[tuple[str, float, float, DataFrame]]) -> list[Series]:
-    names = short_names([path for *_, rows in groups for path in rows["checkpoint"].unique()])
+    names = called([rows for *_, rows in groups])
     plain = [rule_name(rule, angle) for rule, angle, *_ in groups]
     result: list[Series] = []
     others = 0

@@ -18,6 +18,8 @@ from alignscape.errors import DamagedError, InputError
 from alignscape.recorded import read_record, read_recorded
 from reports.analyses import known_tables
 from reports.tables import read_table
+from training.run_folder import RunFolder
+from training.store.inventory import names_of_runs
 
 OF_RUNS = ("metrics.csv", "curvature.csv")  # what a run writes
 
@@ -65,6 +67,7 @@ def find_tables(folder: Path) -> list[Table]:
 
 def _read_all(folder: Path) -> Iterator[Table]:
     known = known_tables()
+    names = _names_in_stores(folder)
     for path in sorted(folder.rglob("*.csv")):
         name = path.relative_to(folder)
         if any(part.startswith(".") for part in name.parts):
@@ -75,12 +78,20 @@ def _read_all(folder: Path) -> Iterator[Table]:
             if path.name in OF_RUNS:
                 provenance = _read_json(path.parent / "config.json")
                 frame = _with_run(frame, name.parent.as_posix(), provenance, path.parent)
+                if path.parent in names:
+                    frame["run"] = names[path.parent]
         except DamagedError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path} is left out of the page: {error}", UserWarning, stacklevel=2)
             continue
         yield Table(kind=path.stem, path=path, name=name.as_posix(), frame=frame, provenance=provenance)
+
+
+def _names_in_stores(folder: Path) -> dict[Path, str]:
+    """Return a name for each run under ``folder`` that lies in a store, where its folder is a key."""
+    found = sorted(path.parent for path in folder.rglob("config.json"))
+    return names_of_runs([RunFolder(run) for run in found if (run.parent.parent / "store.json").is_file()])
 
 
 def _read_json(path: Path) -> dict[str, Any]:
