@@ -69,14 +69,20 @@ def product_of(
     if (count := math.prod(map(len, lists.values()))) > MOST_OBJECTS:
         raise InputError(f"{' x '.join(many)} make {count:,} combinations; at most {MOST_OBJECTS:,} go together")
     others = {name: value for name, value in values.items() if name not in described}
+    defaults = {name: one.default for name, one in described.items()}
     drafts: list[Any] = []
     made: dict[Any, None] = {}
     effective: set[str] = set()
     for combination in itertools.product(*lists.values()):
         chosen = dict(zip(lists, combination, strict=True))
-        drafts.append(_draft(cls, chosen) if many else cls(**others, **chosen))
-        effective |= chosen.keys() - set(idle(drafts[-1], chosen))
-        made[cls(**others, **_settled(cls, chosen, many, idle))] = None
+        drafts.append(_draft(cls, defaults, chosen) if many else cls(**others, **chosen))
+        without = set(idle(drafts[-1], chosen))
+        effective |= chosen.keys() - without
+        if many:
+            chosen = _settled(cls, defaults, chosen, many, idle) if without else chosen
+            made[cls(**others, **chosen)] = None
+        else:  # nothing is left out of one object: what has no effect there is refused
+            made[drafts[-1]] = None
     for name in lists:
         if name not in effective:
             raise InputError(f"{place(cls, name, places)} {reason(name, drafts)}")
@@ -89,23 +95,23 @@ def each_of(cls: type, values: Mapping[str, Any], *, places: Mapping[str, str] =
     return product_of(cls, values, places=places).made
 
 
-def _draft(cls: type, values: Mapping[str, Any]) -> Any:
+def _draft(cls: type, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
     """Return an object to ask what has an effect, of values that may not go together: one of them may be idle."""
     draft: Any = object.__new__(cls)
-    for name, one in settings_of(cls).items():
-        object.__setattr__(draft, name, values.get(name, one.default))
+    draft.__dict__.update(defaults, **values)
     return draft
 
 
-def _settled(cls: type, chosen: Mapping[str, Any], many: Collection[str], idle: Idle) -> dict[str, Any]:
+def _settled(
+    cls: type, defaults: Mapping[str, Any], chosen: Mapping[str, Any], many: Collection[str], idle: Idle
+) -> dict[str, Any]:
     """Return the values of one combination without those that have no effect in it, which are so at their default.
 
-    Without a setting another may have none, so it is asked until nothing changes. Of one object nothing is left out:
-    what has no effect there is refused.
+    Without a setting another may have none, so it is asked until nothing changes.
     """
     settled = dict(chosen)
-    while many:
-        draft = _draft(cls, settled)
+    while True:
+        draft = _draft(cls, defaults, settled)
         declared = {one.name: only for one, only in idle_settings(draft, settled)}
         kept = {name for name, only in declared.items() if only.kept and name not in many}
         dropped = set(idle(draft, settled)) - kept

@@ -44,7 +44,9 @@ def run_names(configs: Sequence[TrainConfig], keys: Sequence[str] | None = None)
     for config in configs:
         idle = {one.name for one, _ in idle_settings(config, told[config.rule])}
         names.append(run_name(config, [name for name in told[config.rule] if name not in idle], texts))
-    return _told_apart(names, [config.key("") for config in configs] if keys is None else keys)
+    if keys is None:
+        keys = [config.key("") for config in configs] if len(set(names)) < len(names) or _long(names) else names
+    return _told_apart(names, keys)
 
 
 def _told(varied: Mapping[str, Setting], own: Sequence[TrainConfig]) -> list[str]:
@@ -106,6 +108,10 @@ def _own_choices() -> set[str]:
     """Return the choices that one setting alone has."""
     count = Counter(choice for one in settings_of(TrainConfig).values() for choice in map(str, one.choices))
     return {choice for choice, times in count.items() if times == 1}
+
+
+def _long(names: Sequence[str]) -> bool:
+    return max(map(len, names), default=0) > LONGEST
 
 
 def _told_apart(names: Sequence[str], keys: Sequence[str]) -> list[str]:

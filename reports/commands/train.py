@@ -10,7 +10,7 @@ from alignscape.files import write_text
 from alignscape.recorded import read_record
 from reports.commands.sweeps import refuse_idle_ray_flags, show_failures, train_in_store
 from reports.commands.train_flags import add_arguments, config_text, make_sweep, sink_choices
-from reports.trainer import run_folders, told, train_configs
+from reports.trainer import told, train_configs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,9 +56,8 @@ def run(args: argparse.Namespace) -> None:
         show_sweep(runs, counts, args.store)
         return
     show = None if args.quiet else TrainingDisplay()
-    folders = run_folders(configs, args.out)
-    names = {folder.name: name for folder, name in zip(folders, run_names(configs), strict=True)}
-    sinks = Sinks(sink_choices(args, names))
+    names = {args.out.name: run_names(configs)[0]} if args.out is not None and len(configs) == 1 else {}
+    sinks = Sinks(sink_choices(args, names))  # other folders have the names of their runs
     finished = train_configs(
         configs,
         args.out,
