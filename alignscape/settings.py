@@ -63,10 +63,15 @@ def between(low: float, high: float, unit: str = "", *, low_open: bool = False, 
 
 @dataclass(frozen=True)
 class Only:
-    """When a setting has an effect: ``words``, such as ``--optimiser sgd``, and the test of all settings."""
+    """When a setting has an effect: ``words``, such as ``--optimiser sgd``, and the test of all settings.
+
+    In a sweep a setting is at its default wherever it has no effect, unless it is given once and ``kept``: runs of
+    earlier versions have it in their keys.
+    """
 
     words: str
     holds: Callable[[Any], bool]
+    kept: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +92,13 @@ class Setting:
         check: bounds of the number, or of each.
         flags: names on the command line, of which the first is the one that messages use; none if it cannot be given.
         group: heading in ``--help``.
-        swept: a command line takes several values and makes a run of each.
+        swept: a command line takes several values and makes a run of each; so it is with every setting of a class
+            whose ``SWEPT`` is true.
         only: when it has an effect; None is always.
         in_key: results depend on it, so that it is part of their key.
         parse: reads a value from text, where ``kind`` does not.
         sparse: files hold it only where it is not at its default, and so are those of before there was such a setting.
+        short: what names of runs call it.
     """
 
     name: str
@@ -112,6 +119,7 @@ class Setting:
     in_key: bool
     parse: Callable[[str], Any] | None
     sparse: bool
+    short: str
 
     def typed(self, value: Any) -> Any:
         """Return ``value`` as the type that is wanted where another means the same: a list, a range or an array as a
@@ -195,6 +203,7 @@ def setting(
     in_key: bool = True,
     parse: Callable[[str], Any] | None = None,
     sparse: bool = False,
+    short: str = "",
 ) -> Any:
     """Return a dataclass field with this default that is a setting; the arguments are those of :class:`Setting`. It has
     the ``flags`` given, else one that is called as the field is; without ``flag`` none, nor a key in a file."""
@@ -203,6 +212,7 @@ def setting(
         **{"flags": flags if flag else None},
         **{"default_text": default_text, "swept": swept, "only": only, "in_key": in_key, "parse": parse},
         "sparse": sparse,
+        "short": short,
     }
     return dataclasses.field(default=default, metadata={_KEY: about})
 
@@ -215,12 +225,15 @@ def settings_of(cls: type) -> dict[str, Setting]:
     if cls not in _KNOWN:
         fields = [field for field in dataclasses.fields(cls) if _KEY in field.metadata]
         hints = typing.get_type_hints(cls) if fields else {}
-        _KNOWN[cls] = {field.name: _described(field, hints[field.name]) for field in fields}
+        every = bool(getattr(cls, "SWEPT", False))
+        _KNOWN[cls] = {field.name: _described(field, hints[field.name], swept=every) for field in fields}
     return _KNOWN[cls]
 
 
-def _described(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
+def _described(field: "dataclasses.Field[Any]", hint: Any, *, swept: bool) -> Setting:
     about: dict[str, Any] = dict(field.metadata[_KEY])
+    about["swept"] = about["swept"] or swept
+    about["short"] = about["short"] or field.name.replace("_", "-")
     kind, optional, several = hint, False, False
     choices: tuple[Any, ...] = ()
     if typing.get_origin(kind) in (typing.Union, types.UnionType):

@@ -4,21 +4,18 @@ Nothing heavy is imported here, so that ``--help`` answers at once.
 """
 
 import argparse
-import itertools
 import json
-import math
 import textwrap
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignscape.errors import InputError, shown_path
-from alignscape.settings import Setting, as_json, idle_settings, settings_of
+from alignscape.settings import Setting, as_json, settings_of
+from reports.products import NOTHING, Idle, checked, has_none, idle_declared, is_sweep, place, reason_declared
 
-NOTHING: Mapping[str, str] = {}
 LONGEST_FILE = 10**6  # bytes of a config file: a device would have no end
-MOST_OBJECTS = 100_000  # of a sweep
 
 
 def add_flags(
@@ -44,7 +41,7 @@ def add_flags(
         heading = one.group or group
         if heading not in headings:
             headings[heading] = parser.add_argument_group(heading)
-        text = explained(one, details).replace("%", "%%")
+        text = explained(one, details, every=sweeps_every(cls)).replace("%", "%%")
         headings[heading].add_argument(*one.flags, dest=one.name, default=argparse.SUPPRESS, help=text, **_options(one))
     return {title: one for title, one in headings.items() if title not in others}
 
@@ -54,10 +51,17 @@ def givable(cls: type) -> dict[str, Setting]:
     return {name: one for name, one in settings_of(cls).items() if one.flags}
 
 
-def explained(one: Setting, details: Mapping[str, str] = NOTHING) -> str:
-    """Return the help of a setting, when it has an effect, whether it can be swept, its default, and its details."""
+def sweeps_every(cls: type) -> bool:
+    """Whether every setting of ``cls`` can be swept, which then goes without saying."""
+    return bool(getattr(cls, "SWEPT", False))
+
+
+def explained(one: Setting, details: Mapping[str, str] = NOTHING, *, every: bool = False) -> str:
+    """Return the help of a setting, when it has an effect, whether it can be swept, its default, and its details; with
+    ``every`` all can be, and only of what is a list it is said how."""
     only = f"; with {one.only.words} only" if one.only is not None else ""
-    swept = "; one run each" if one.swept else ""
+    swept = "; one run each" if one.swept and not every else ""
+    swept = "; a list for each time that it is given, one run each" if every and one.several else swept
     more = f". {details[one.name]}" if one.name in details else ""
     return f"{one.help}{only}{swept} (default: {default_text(one)}){more}"
 
@@ -65,12 +69,40 @@ def explained(one: Setting, details: Mapping[str, str] = NOTHING) -> str:
 def _options(one: Setting) -> dict[str, Any]:
     """Return what argparse is to know of a setting beside its names and its help."""
     if one.kind is bool:
-        return {"action": "store_true"}
+        return {"action": Switch, "nargs": "*", "choices": YES_NO} if one.swept else {"action": "store_true"}
     options: dict[str, Any] = {"nargs": "*" if one.empty else "+"} if one.several or one.swept else {}
+    if one.swept:  # given again, it is a sweep: that the last one won would be a surprise
+        options["action"] = "append" if one.several else "extend"
     if one.choices:
         shown = {"metavar": one.metavar} if one.metavar else {}
         return {**options, "choices": one.choices, **shown}
-    return {**options, "type": one.parse or one.kind, "metavar": _metavar(one)}
+    return {**options, "type": _reader(one), "metavar": _metavar(one)}
+
+
+YES_NO = ("yes", "no")
+
+
+class Switch(argparse.Action):
+    """A switch that can be swept: alone it is yes; ``no yes`` is a run without it and one with it."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest, [])
+        setattr(namespace, self.dest, [*before, *([word == "yes" for word in values] or [True])])
+
+
+def _reader(one: Setting) -> Callable[[str], Any]:
+    """Return what reads a value from text: that of the setting, but for the word that says that there is none."""
+    reads: Callable[[str], Any] = one.parse or one.kind
+    if not has_none(one):
+        return reads
+
+    def read(text: str) -> Any:
+        return None if text == "none" else reads(text)
+
+    read.__name__ = reads.__name__  # which argparse puts into its messages
+    return read
 
 
 def _metavar(one: Setting) -> str:
@@ -92,7 +124,7 @@ def default_text(one: Setting) -> str:
 def given(args: argparse.Namespace, cls: type) -> dict[str, Any]:
     """Return what was given of the settings of ``cls``: a value, of those that are swept a list of them."""
     found = {name: (one, getattr(args, name)) for name, one in givable(cls).items() if hasattr(args, name)}
-    return {name: _flat(value) if one.swept else value for name, (one, value) in found.items()}
+    return {name: _flat(value) if one.swept and not one.several else value for name, (one, value) in found.items()}
 
 
 def _flat(values: list[Any]) -> list[Any]:
@@ -109,60 +141,9 @@ def one_of(cls: type, values: Mapping[str, Any], *, places: Mapping[str, str] = 
         InputError: a value out of its range, or of a setting that has no effect beside the others.
     """
     made = cls(**values)
-    _refuse_idle(cls, [made], values, places)
+    for name in idle_declared(made, values):
+        raise InputError(f"{place(cls, name, places)} {reason_declared(name, [made])}")
     return made
-
-
-def each_of(cls: type, values: Mapping[str, Any], *, places: Mapping[str, str] = NOTHING) -> list[Any]:
-    """Return an object for each combination of the values of swept settings, each value once; the last
-    setting varies first.
-
-    Raises:
-        InputError: as :func:`one_of`; of a sweep, a setting that has no effect in any of the objects, or more of
-            them than anyone means.
-    """
-    described = settings_of(cls)
-    swept = {name: _once(one, values[name]) for name, one in described.items() if one.swept and name in values}
-    if (count := math.prod(map(len, swept.values()))) > MOST_OBJECTS:
-        raise InputError(f"{' x '.join(swept)} make {count:,} combinations; at most {MOST_OBJECTS:,} go together")
-    fixed = {name: value for name, value in values.items() if name not in swept}
-    made = [
-        cls(**fixed, **dict(zip(swept, combination, strict=True))) for combination in itertools.product(*swept.values())
-    ]
-    _refuse_idle(cls, made, values, places)
-    return made
-
-
-def _once(one: Setting, values: Any) -> list[Any]:
-    """Return the values of a swept setting, each once.
-
-    Raises:
-        InputError: there is none, or one of them is out of its range.
-    """
-    found = [one.typed(value) for value in (values if isinstance(values, list) else [values])]
-    if not found:
-        raise InputError(f"{one.name} is empty; it needs at least one value")
-    if problem := next(filter(None, map(one.problem, found)), ""):
-        raise InputError(problem)
-    return list(dict.fromkeys(found))
-
-
-def idle(cls: type, made: Sequence[Any], names: Iterable[str] | None = None) -> dict[str, str]:
-    """Return those of the settings ``names`` (None: of all) that have no effect in any of the objects ``made``, and
-    with what they would have one."""
-    names = set(settings_of(cls) if names is None else names)
-    found = [{one.name: only.words for one, only in idle_settings(holder, names)} for holder in made]
-    return {name: words for name, words in found[0].items() if all(name in others for others in found)}
-
-
-def _refuse_idle(cls: type, made: Sequence[Any], names: Iterable[str], places: Mapping[str, str]) -> None:
-    for name, words in idle(cls, made, names).items():
-        raise InputError(f"{place(cls, name, places)} has an effect with {words} only: leave it out")
-
-
-def place(cls: type, name: str, places: Mapping[str, str] = NOTHING) -> str:
-    """Return what a message calls a setting that was given: its flag, or its words in ``places``."""
-    return places.get(name) or settings_of(cls)[name].flags[0]
 
 
 def read_toml(path: Path, cls: type) -> dict[str, Any]:
@@ -193,44 +174,79 @@ def read_toml(path: Path, cls: type) -> dict[str, Any]:
 
 
 def _read(one: Setting, value: Any) -> Any:
-    if one.parse is not None and isinstance(value, str):
-        try:
-            value = one.parse(value)
-        except (ValueError, argparse.ArgumentTypeError) as error:
-            raise InputError(f"{one.name} is {value!r}: {error}") from error
-    if one.swept:
-        return _once(one, value)
-    if problem := one.problem(one.typed(value)):
-        raise InputError(problem)
-    return value
+    if not one.swept:
+        value = _parsed(one, value)
+        if problem := one.problem(one.typed(value)):
+            raise InputError(problem)
+        return value
+    found: list[Any] = []
+    for part in value if is_sweep(one, value) else [value]:
+        read = _parsed(one, part)
+        found += read if read is not part and isinstance(read, list) else [read]  # "0..9" is several
+    return checked(one, found)
 
 
-def toml_text(cls: type, made: Sequence[Any], *, without: Iterable[str], details: Mapping[str, str] = NOTHING) -> str:
-    """Return TOML of which :func:`read_toml` and :func:`each_of` make the objects ``made`` again, with an explanation
-    of each setting. Those in ``without`` have no effect, and stand there as comments, as does what is None."""
-    lines = [*textwrap.wrap(INTRODUCTION, 110, initial_indent="# ", subsequent_indent="# "), ""]
+def _parsed(one: Setting, value: Any) -> Any:
+    if one.parse is None or not isinstance(value, str) or (has_none(one) and value == "none"):
+        return value
+    try:
+        return one.parse(value)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise InputError(f"{one.name} is {value!r}: {error}") from error
+
+
+def toml_text(
+    cls: type,
+    made: Sequence[Any],
+    *,
+    without: Iterable[str],
+    details: Mapping[str, str] = NOTHING,
+    idle: Idle = idle_declared,
+) -> str:
+    """Return TOML of which :func:`read_toml` and :func:`reports.products.product_of` make the objects ``made`` again,
+    with an explanation of each setting. Those in ``without`` have no effect, and stand there as comments, as does what
+    is None."""
+    every = sweeps_every(cls)
+    lines = [*textwrap.wrap(introduction(every), 110, initial_indent="# ", subsequent_indent="# "), ""]
     heading = ""
     for one in givable(cls).values():
         if one.group not in ("", heading):
             heading = one.group
             lines += [f"# ---- {heading} ----", ""]
-        lines += textwrap.wrap(
-            explained(one, details), 110, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
-        )
-        values = list(dict.fromkeys(getattr(holder, one.name) for holder in made))
+        text = explained(one, details, every=every)
+        lines += textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+        values = _values(one, made, idle)
         value = values if len(values) > 1 else values[0]
         off = "# " if value is None or one.name in without else ""
         lines += [f"{off}{one.name} = {_metavar(one) if value is None else _toml(value)}", ""]
     return "\n".join(lines)
 
 
-INTRODUCTION = (
-    "Settings under the names that they have here, for --config. A line that is commented out is not set, or has no "
-    "effect beside the others. Where it says one run each, a list of values is a sweep. Flags win over this file."
-)
+def _values(one: Setting, made: Sequence[Any], idle: Idle) -> list[Any]:
+    """Return the values of a setting in those objects in which it has an effect: in others it is at its default, and
+    will be again."""
+    values = list(dict.fromkeys(getattr(holder, one.name) for holder in made))
+    if len(values) == 1:
+        return values
+    effective = [holder for holder in made if one.name not in idle(holder, [one.name])]
+    return list(dict.fromkeys(getattr(holder, one.name) for holder in effective)) or values
+
+
+def introduction(every: bool) -> str:
+    """Return what stands at the top of a config file, of settings of which ``every`` one can be swept."""
+    swept = "Where it says one run each, a list of values is a sweep."
+    if every:
+        swept = (
+            "A list of values is a sweep, with a run of each combination; of a setting that is itself a list, such as "
+            'hidden, a list of lists. "none" stands for no value.'
+        )
+    return (
+        "Settings under the names that they have here, for --config. A line that is commented out is not set, or has "
+        f"no effect beside the others. {swept} Flags win over this file."
+    )
 
 
 def _toml(value: Any) -> str:
     """Return a number, a text, a boolean or a list of them: what TOML writes as JSON does, but for one character."""
-    values = [as_json(one) for one in value] if isinstance(value, list) else as_json(value)
+    values = [as_json("none" if one is None else one) for one in value] if isinstance(value, list) else as_json(value)
     return json.dumps(values, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

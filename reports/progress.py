@@ -2,12 +2,14 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
     from training.loop import Standing
+    from training.store.standing import Running, SweepStanding
 
 
 EVERY = 10.0  # seconds between lines in a log, where tenths take longer
@@ -17,6 +19,11 @@ LONGEST = 36  # characters of what is done, beside which a line of 80 has room f
 def fitted(text: str, longest: int = LONGEST) -> str:
     """Return a text of paths and words without its beginning where it is too long: the end says most."""
     return text if len(text) <= longest else f"…{text[1 - longest :]}"
+
+
+EVERY_SWEEP = 30.0  # seconds between reports of a sweep
+LISTED = 8  # of what runs at once
+NOTHING: Mapping[str, str] = {}
 
 
 class ProgressDisplay:
@@ -73,8 +80,8 @@ def show_progress(what: str, unit: str) -> ProgressDisplay:
 class TrainingDisplay:
     """Shows on stderr where training stands: a bar on a terminal, a line an epoch in a log."""
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+    def __init__(self, names: Mapping[str, str] = NOTHING) -> None:
+        self.names = names  # of runs, by their folders; those of a store are called by keys
         self._bar: tqdm | None = None
 
     def __call__(self, report: "Standing") -> None:
@@ -90,7 +97,8 @@ class TrainingDisplay:
     def _place(self, report: "Standing") -> str:
         others = f" and {report.networks - 1} more" if report.networks > 1 else ""
         place = f"[{report.finished + report.networks}/{report.jobs}] " if report.jobs > report.networks else ""
-        return f"{fitted(f'{place}{report.name}{others}', 20)}: epoch {report.epoch}/{self.epochs}"
+        name = self.names.get(report.name, report.name)
+        return f"{fitted(f'{place}{name}{others}', 20)}: epoch {report.epoch}/{report.epochs}"
 
     def _metrics(self, report: "Standing") -> str:
         row = report.metrics
@@ -108,3 +116,53 @@ class TrainingDisplay:
         if report.step >= report.total_steps:
             self._bar.close()
             self._bar = None
+
+
+class SweepDisplay:
+    """Shows on stderr where a sweep stands: what is done, the time left, and what runs with its last metrics.
+
+    On a terminal it is a bar. In a log it is a few lines now and then, and at the end.
+    """
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._last = time.monotonic()
+
+    def __call__(self, standing: "SweepStanding") -> None:
+        if sys.stderr.isatty():
+            self._draw(standing)
+        elif standing.done == standing.total or time.monotonic() - self._last >= EVERY_SWEEP:
+            self._last = time.monotonic()
+            more = len(standing.running) - LISTED
+            lines = [f"  {running_text(one)}" for one in standing.running[:LISTED]]
+            lines += [f"  and {more} more tasks"] if more > 0 else []
+            print(sweep_text(standing), *lines, sep="\n", file=sys.stderr, flush=True)
+
+    def _draw(self, standing: "SweepStanding") -> None:
+        if self._bar is None:
+            form = "{desc} {bar} {percentage:3.0f} %{postfix}"
+            self._bar = tqdm(total=standing.total, leave=False, bar_format=form, dynamic_ncols=True)
+        self._bar.n = standing.done
+        self._bar.set_description_str(sweep_text(standing), refresh=False)
+        self._bar.set_postfix_str("; ".join(map(running_text, standing.running[:1])), refresh=True)
+        if standing.done >= standing.total:
+            self._bar.close()
+            self._bar = None
+
+
+def sweep_text(standing: "SweepStanding") -> str:
+    """Return e.g. ``[12/200] 1 failed, 2 at work, 00:41:10 left``."""
+    parts = [f"{standing.failed} failed"] if standing.failed else []
+    parts += [f"{len(standing.running)} at work"] if standing.running else []
+    left = standing.seconds_left
+    parts += [f"{tqdm.format_interval(left)} left"] if left is not None and standing.done < standing.total else []
+    return f"[{standing.done}/{standing.total}] {', '.join(parts)}".rstrip()
+
+
+def running_text(one: "Running") -> str:
+    """Return e.g. ``digits-fa-bs64-seed0 and 7 more: epoch 3/30  loss 1.2345  train 0.4567  test 0.4512``."""
+    others = f" and {one.networks - 1} more" if one.networks > 1 else ""
+    words = {"train_loss": "loss", "train_accuracy": "train", "test_accuracy": "test"}
+    metrics = [f"{word} {one.metrics[name]:.4f}" for name, word in words.items() if name in one.metrics]
+    place = [f"epoch {one.epoch}/{one.epochs}"] if one.epoch is not None else [f"{one.seconds:.0f} s"]
+    return f"{one.name}{others}: {'  '.join(place + metrics)}"

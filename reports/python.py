@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self
 from torch import nn
 
 from alignscape.errors import InputError
-from alignscape.settings import settings_of
+from alignscape.settings import Setting, settings_of
 from reports.analyses import (
     ANALYSES,
     Alignment,
@@ -240,8 +240,8 @@ def train(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         stack: networks that train at once, or ``"auto"``.
         progress: show a bar.
-        settings: fields of :class:`training.TrainConfig`; a list or range of a field that can be swept (``rule`` is
-            none, ``seed``, ``angle``, ``lr`` and others are) is a run of each.
+        settings: fields of :class:`training.TrainConfig`; a list or range of any of them makes a run of each, and
+            several lists a run of each combination (of ``hidden``, which is a list itself, a list of lists).
 
     Raises:
         InputError: a setting that is unknown, out of its range or without effect; data or device that are not there.
@@ -251,13 +251,11 @@ def train(
     known = givable(TrainConfig)
     if unknown := [name for name in settings if name not in known]:
         raise InputError(f"no setting {unknown[0]!r}; there are {', '.join(known)}")
-    values = {
-        name: list(value) if known[name].swept and isinstance(value, Iterable) and not isinstance(value, str) else value
-        for name, value in settings.items()
-    }
+    values = {name: _values(known[name], value) for name, value in settings.items()}
     configs = configs_of(values, {name: name for name in values})
     root = find_data_root(None if data_root is None else Path(data_root), Path())
-    root = None if configs[0].dataset == "digits" or is_own(configs[0].dataset) else root
+    own = {config.dataset for config in configs}
+    root = None if all(dataset == "digits" or is_own(dataset) for dataset in own) else root
     runs = train_configs(
         configs,
         None if out is None else Path(out),
@@ -265,10 +263,16 @@ def train(
         download=download,
         device=str(device),
         stack=stack,
-        progress=TrainingDisplay(configs[0].epochs) if progress else None,
+        progress=TrainingDisplay() if progress else None,
     )
     loading = Loading(data_root=root, device=str(device))
     return Runs([run.path for run in runs], loading, progress=progress)
+
+
+def _values(one: Setting, value: Any) -> Any:
+    """Return what a setting was given, several values of one that is no list itself as a list."""
+    single = one.several or isinstance(value, str) or not isinstance(value, Iterable)
+    return value if single else list(value)
 
 
 def load(

@@ -6,7 +6,7 @@ The command line, Python and ``analyze compare`` come through here.
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from reports.analyses.section import Drawing
 from reports.replacing import BY_ARGUMENT, BY_FLAG, check_replaceable, identity
 from reports.subjects import Subject
 from reports.tables import provenance, write_table
-from training.run_folder import RUN_FILES
+from training.run_folder import RUN_FILES, RunFolder
+from training.store.inventory import names_of_runs
 from training.store.run_store import in_use
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ class Result:
         return written
 
     def __str__(self) -> str:
-        return self.analysis.text(self.found)
+        names = self.origin.get("names", {})
+        width = max(map(len, names), default=0)
+        told = "".join(f"\n{path.ljust(width)}  {name}" for path, name in names.items())
+        return self.analysis.text(self.found) + (f"\n{told}" if told else "")
 
     __repr__ = __str__  # tables of all numbers would fill the screen
 
@@ -230,7 +234,13 @@ def _run(
     known = identity(analysis, loading, [loading.digest(file) for _, own in files for file in own])
     if keeps is not None:
         check_replaceable(analysis, keeps, {"identity": known}, otherwise=BY_FLAG)
-    subjects = Subjects(files, lambda path, of: analysis.load(loading, path, of))
+    names = names_in_stores(given)
+
+    def load(path: Path, of: Path) -> Subject:
+        subject = analysis.load(loading, path, of)
+        return subject if of not in names else replace(subject, columns={**subject.columns, "run": names[of]})
+
+    subjects = Subjects(files, load)
     one_each = all(len(own) == 1 for _, own in files)
     ready = list(subjects) if one_each else subjects
     if analysis.against_first:
@@ -240,6 +250,21 @@ def _run(
         warnings.warn(doubt, stacklevel=3)
     origin = origin_of(analysis, found, subjects.records, command=command)
     return Result(analysis, found, {**origin, "identity": known})
+
+
+def names_in_stores(given: Sequence[Path]) -> dict[Path, str]:
+    """Return a name for each of ``given`` that is of a run in a store, where folders are keys: what differs among them
+    names them."""
+    folders = {path: folder for path in given if (folder := _folder_in_store(path)) is not None}
+    names = names_of_runs([RunFolder(folder) for folder in dict.fromkeys(folders.values())])
+    return {path: names[folder] for path, folder in folders.items() if folder in names}
+
+
+def _folder_in_store(path: Path) -> Path | None:
+    """Return the folder of the run in a store that ``path`` is of, a checkpoint or the folder itself."""
+    whole = path.absolute()
+    places = (whole, *whole.parents[:2])  # RUN, RUN/ckpt.pt, RUN/checkpoints/epoch-0001.pt
+    return next((place for place in places if (place.parent.parent / "store.json").is_file()), None)
 
 
 def _check_baseline(analysis: Analysis, given: Sequence[Path], there: Sequence[Subject]) -> None:
@@ -252,7 +277,9 @@ def _check_baseline(analysis: Analysis, given: Sequence[Path], there: Sequence[S
 def origin_of(
     analysis: Analysis, found: Found, subjects: Sequence[Subject], *, command: str | None = None
 ) -> dict[str, Any]:
-    """Return what the sidecars say: command, versions, settings, digests, and the checks of the computation."""
+    """Return what the sidecars say: command, versions, settings, digests, the names of runs that lie in a store, and
+    the checks of the computation."""
+    names = {subject.name: subject.columns["run"] for subject in subjects if "run" in subject.columns}
     return provenance(
         [*subjects, *found.sources],
         command=command,
@@ -260,6 +287,7 @@ def origin_of(
         settings=settings_json(analysis),
         seed=analysis.seed,
         checks=[{name: _plain(value) for name, value in row.items()} for row in found.checks],
+        **({"names": names} if names else {}),
         **found.record,
     )
 

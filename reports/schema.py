@@ -93,6 +93,7 @@ RUN = (
     Column("angle", "float", "between forward and feedback weights at the start (ifa)", "degrees"),
     Column("seed", "int", "of weights, feedback and order of the data"),
     Column("epoch", "int", "epochs trained"),
+    Column("run", "text", "what a run of a store is called among those given: its folder is a key", optional=True),
 )
 
 METRICS = Table(

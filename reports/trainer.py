@@ -1,38 +1,71 @@
 """Training for the command line and for Python: configs from what was given, folders for them, and the runs."""
 
-import re
+import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignscape.errors import InputError
-from reports.flags import NOTHING, each_of, place
+from reports.products import NOTHING, Product, idle_declared, place, product_of, reason_declared
 from training.config import TrainConfig
-from training.data_names import located, short_name
+from training.data_names import is_own, located
+from training.names import run_names
 
 if TYPE_CHECKING:
-    from training.loop import Progress
+    from training.loop import Progress, Standing
     from training.network import OnEpoch
     from training.run_folder import RunFolder
     from training.stack_size import Sizes
 
 
 def configs_of(values: Mapping[str, Any], places: Mapping[str, str] = NOTHING) -> list[TrainConfig]:
+    """Return the configs of :func:`sweep_of`."""
+    return sweep_of(values, places).made
+
+
+def sweep_of(values: Mapping[str, Any], places: Mapping[str, str] = NOTHING) -> Product:
     """Return one config for each combination of ``values`` of ``TrainConfig``, of which lists are sweeps. Messages
     call a setting by its flag, or by its words in ``places``.
 
     Raises:
-        InputError: an unknown rule; a value out of range; a setting that has no effect beside the others.
+        InputError: an unknown rule; a value out of range; a setting that has no effect in any of them.
     """
-    from training.rules import idle_options, option_owners
+    values = {name: _located(value) if name == "dataset" else value for name, value in values.items()}
+    return product_of(TrainConfig, values, places=places, idle=idle_in, reason=_reason)
 
-    if isinstance(dataset := values.get("dataset"), str):
-        values = {**values, "dataset": located(dataset)}
-    configs = each_of(TrainConfig, values, places=places)
-    for option in idle_options(configs[0], values):
-        name, rule = place(TrainConfig, option, places), configs[0].rule
-        raise InputError(f"{name} belongs to --rule {', '.join(option_owners(option))}; {rule} does not use it")
-    return configs
+
+def _located(datasets: Any) -> Any:
+    """Return a data set, or several, with paths from the root of the file system."""
+    return located(datasets) if isinstance(datasets, str) else [located(one) for one in datasets]
+
+
+def idle_in(config: TrainConfig, names: Collection[str]) -> set[str]:
+    """Return those of the settings ``names`` that have no effect beside the others of ``config``, or with its rule.
+
+    Raises:
+        InputError: the rule is unknown.
+    """
+    from training.rules import idle_options
+
+    return {*idle_declared(config, names), *idle_options(config, names)}
+
+
+def _reason(name: str, configs: Sequence[TrainConfig]) -> str:
+    from training.rules import option_owners
+
+    if declared := reason_declared(name, configs):
+        return declared
+    rules = list(dict.fromkeys(config.rule for config in configs))
+    verb = "does" if len(rules) == 1 else "do"
+    return f"belongs to --rule {', '.join(option_owners(name))}; {', '.join(rules)} {verb} not use it"
+
+
+def told(sweep: Product) -> str:
+    """Say how many runs a sweep came to, where that is less than its combinations."""
+    if len(sweep.made) == sweep.combinations:
+        return ""
+    flags = ", ".join(place(TrainConfig, name) for name in sweep.partly_idle)
+    return f"{len(sweep.made)} runs of {sweep.combinations} combinations: {flags} left out where without effect"
 
 
 def train_configs(
@@ -47,56 +80,57 @@ def train_configs(
     report_plan: Callable[[str], None] | None = None,
     on_epoch: "OnEpoch | None" = None,
 ) -> "list[RunFolder]":
-    """Train configs of one data set in their folders under ``out``; return the runs in order.
+    """Train configs in their folders under ``out``, those of one data set after each other; return the runs in order.
 
     Raises:
-        InputError: the data set or the device is not there; and as :func:`training.train_many`.
+        InputError: a data set or the device is not there; and as :func:`training.train_many`.
     """
     from alignscape.device import resolve_device
     from training.data import load_dataset
     from training.loop import train_many
     from training.store.digests import data_options
 
-    first = configs[0]
     target = resolve_device(device)
     folders = run_folders(configs, out)
-    options = {**data_options(first), "device": target}
-    return train_many(
-        list(zip(configs, folders, strict=True)),
-        load_dataset(first.dataset, data_root, download=download, **options),
-        stack=stack,
-        data_root=data_root,
-        progress=progress,
-        report_plan=report_plan,
-        on_epoch=on_epoch,
-    )
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for index, config in enumerate(configs):
+        groups[config.dataset, *data_options(config).items()].append(index)
+    if len(datasets := dict.fromkeys(config.dataset for config in configs)) > 1:
+        for dataset in datasets:  # one that is missing is told of before another is trained on
+            load_dataset(dataset, root_for(dataset, data_root), download=download)
+    runs: dict[int, RunFolder] = {}
+    for members in groups.values():
+        first = configs[members[0]]
+        root = root_for(first.dataset, data_root)
+        trained = train_many(
+            [(configs[index], folders[index]) for index in members],
+            load_dataset(first.dataset, root, download=download, **data_options(first), device=target),
+            stack=stack,
+            data_root=root,
+            progress=progress and _among_all(progress, len(runs), len(configs)),
+            report_plan=report_plan,
+            on_epoch=on_epoch,
+        )
+        runs |= dict(zip(members, trained, strict=True))
+    return [runs[index] for index in range(len(configs))]
+
+
+def _among_all(progress: "Progress", before: int, jobs: int) -> "Progress":
+    """Return what counts the networks of the other data sets too, ``before`` of which are done."""
+
+    def show(standing: "Standing") -> None:
+        progress(dataclasses.replace(standing, finished=standing.finished + before, jobs=jobs))
+
+    return show
+
+
+def root_for(dataset: str, root: Path | None) -> Path | None:
+    """Return the folder of a data set's files: the digits, and users' own, need none."""
+    return None if dataset == "digits" or is_own(dataset) else root
 
 
 def run_folders(configs: Sequence[TrainConfig], out: Path | None) -> list[Path]:
     """Return the folder of each run: ``out`` itself for one run, ``out/NAME`` for several."""
     if len(configs) == 1 and out is not None:
         return [out]
-    varied = [name for name, _ in NAMED if len({getattr(config, name) for config in configs}) > 1]
-    return [(out or Path("runs")) / run_name(config, varied) for config in configs]
-
-
-# Fields that a run's name tells where the runs of one command differ in them; ifa's angle and the seed it tells always.
-NAMED = (
-    ("angle", "angle"),
-    ("forward_scale", "forward"),
-    ("backward_scale", "backward"),
-    ("lr", "lr"),
-    ("weight_decay", "wd"),
-)
-
-
-def run_name(config: TrainConfig, varied: Collection[str] = ()) -> str:
-    """Return e.g. ``cifar10-ifa45-seed0``, ``cifar10-lenet-ifa45-seed0`` for another network than the MLP, or
-    ``cifar10-ifa45-lr0.001-seed0`` if ``lr`` is ``varied``."""
-    network = "" if config.model == "mlp" else "-" + re.sub(r"[^\w.]+", "-", config.model)
-    angle = f"{config.angle:g}" if config.rule == "ifa" else ""
-    varied = [name for name in varied if not (name == "angle" and angle)]
-    values = "".join(f"-{short}{getattr(config, name):g}" for name, short in NAMED if name in varied)
-    rule = re.sub(r"[^\w.]+", "-", config.rule)  # package.module:Class
-    dataset = re.sub(r"[^\w.]+", "-", short_name(config.dataset))
-    return f"{dataset}{network}-{rule}{angle}{values}-seed{config.seed}"
+    return [(out or Path("runs")) / name for name in run_names(configs)]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from alignscape.errors import InputError
 from alignscape.settings import Only, between, check_settings, setting, settings_of
-from reports.flags import add_flags, each_of, explained, given, idle, one_of, read_toml, toml_text
+from reports.flags import add_flags, explained, given, one_of, read_toml, toml_text
+from reports.products import each_of, idle
 
 
 def halves(text: str) -> list[float]:

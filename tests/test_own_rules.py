@@ -19,12 +19,12 @@ from reports import style
 from reports.cli import main
 from reports.commands.parser import build_parser
 from reports.figures.series import rule_name, series_of
-from reports.trainer import run_name
 from training import clock, stack_size
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
 from training.data import load_dataset
 from training.loop import train, train_many
+from training.names import run_name
 from training.rules import pinned
 from training.rules.fa import FeedbackAlignment
 from training.stack import Stack

@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from alignscape.errors import InputError
 from alignscape.settings import (
@@ -50,7 +50,7 @@ BY_SHARE = Only(
     "--monitor hessian without --monitor-every", lambda config: config.monitor != "none" and config.monitor_every == 0
 )
 # At 0 and 180 degrees W is B, or its negative, either way. Which rules have an angle at all they say themselves.
-OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180)
+OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180, kept=True)
 
 
 DIGITS = ("digits", "digits32", "mnist", "svhn")  # of which a mirror image is none
@@ -115,6 +115,8 @@ class TrainConfig:
         alignscape.errors.InputError: angle is 200; it must lie in [0, 180] degrees
     """
 
+    SWEPT: ClassVar[bool] = True  # each setting may be given several values, with a run of each
+
     rule: str = setting(
         "bp",
         "learning rule, or one of yours as package.module:Class, of the current folder say",
@@ -131,7 +133,6 @@ class TrainConfig:
         check=between(0, 180, "degrees"),
         flags=("--angle", "--angles"),
         group="rule",
-        swept=True,
     )
     alignment: Literal["gaussian", "exact"] = setting(
         "gaussian",
@@ -159,9 +160,9 @@ class TrainConfig:
         metavar="S",
         check=POSITIVE,
         flags=("--forward-scale", "--forward-scales"),
+        short="forward",
         group="rule",
         default_text="1.414",
-        swept=True,
     )
     backward_scale: float = setting(
         2**0.5,
@@ -169,9 +170,9 @@ class TrainConfig:
         metavar="S",
         check=POSITIVE,
         flags=("--backward-scale", "--backward-scales"),
+        short="backward",
         group="rule",
         default_text="1.414",
-        swept=True,
     )
     init: Literal["he", "xavier", "lecun"] = setting(
         "he",
@@ -247,6 +248,7 @@ class TrainConfig:
     train_size: int | None = setting(
         None,
         "train on N samples of the train split",
+        short="train",
         metavar="N",
         check=at_least(1, "sample"),
         group=DATA,
@@ -256,6 +258,7 @@ class TrainConfig:
         0,
         "seed that draws the samples of --train-size, smaller subsets being contained in larger ones, and of "
         "--validation",
+        short="subset",
         metavar="S",
         check=NON_NEGATIVE,
         group=DATA,
@@ -300,11 +303,12 @@ class TrainConfig:
     noise_epochs: int = setting(
         0,
         "before training, epochs of the rule on noise: each mini-batch fresh N(0, 1) inputs with random labels",
+        short="noise",
         metavar="K",
         check=NON_NEGATIVE,
         group=OPTIMISATION,
     )
-    batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION)
+    batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION, short="bs")
     loss: Literal["cross-entropy", "mse"] = setting(
         "cross-entropy",
         "mse: mean over samples and classes of the squares of logits less one-hot targets; what the metrics and the "
@@ -341,7 +345,6 @@ class TrainConfig:
         flags=("--lr", "--lrs"),
         group=OPTIMISATION,
         default_text="1e-4",
-        swept=True,
     )
     momentum: float = setting(
         0.9, "momentum, 0 to 1", metavar="M", check=between(0, 1, high_open=True), group=OPTIMISATION, only=SGD
@@ -354,8 +357,8 @@ class TrainConfig:
         metavar="WD",
         check=NON_NEGATIVE,
         flags=("--weight-decay", "--weight-decays"),
+        short="wd",
         group=OPTIMISATION,
-        swept=True,
     )
     first_epoch_weight_decay: float | None = setting(
         None,
@@ -432,7 +435,6 @@ class TrainConfig:
         check=NON_NEGATIVE,
         flags=("--seed", "--seeds"),
         group=OPTIMISATION,
-        swept=True,
         parse=seed_range,
     )
     checkpoint_every: int = setting(

@@ -39,6 +39,7 @@ class Standing:
         step: finished steps, those on noise included.
         total_steps: of a run, likewise.
         epoch: finished epochs; below 0 on noise.
+        epochs: of a run, those on noise left out.
         metrics: means over the networks, of the last finished epoch; inside one, train_loss and train_accuracy so far.
         ends_epoch: whether an epoch has just ended.
         seconds_left: of the whole call, at the pace so far.
@@ -64,6 +65,7 @@ class Standing:
     step: int
     total_steps: int
     epoch: int
+    epochs: int
     metrics: dict[str, float]
     ends_epoch: bool
     seconds_left: float
@@ -406,6 +408,7 @@ class Trainer:
                 step=step,
                 total_steps=steps,
                 epoch=int(rows[0]["epoch"]),
+                epochs=networks[0].config.epochs,
                 metrics=metrics,
                 ends_epoch=ends_epoch,
                 seconds_left=left,

@@ -96,12 +96,15 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
     from reports.tables import line_width, render
 
+    names = shown_names(rows)
     configs = [row["config"] for row in rows]
     settings = sorted({name for config in configs for name in config} - rows[0].keys() - {"epochs"})
     varying = [name for name in settings if len({json.dumps(config.get(name)) for config in configs}) > 1]
     shown = [
         {
-            **{name: row[name] for name in ("key", "dataset", "rule", "angle", "seed")},
+            "key": row["key"],
+            "run": names[row["key"]],
+            **{name: row[name] for name in ("dataset", "rule", "angle", "seed")},
             **{name: _text(row["config"].get(name)) for name in varying},
             "epochs": f"{row['epochs'] or 0:g}/{row['config'].get('epochs', '?')}",
             **{name: row[name] for name in ("state", "accuracy", "analyses")},
@@ -116,6 +119,13 @@ def _table(rows: list[dict[str, Any]]) -> str:
         return text
     same = [name for name in ("dataset", "rule") if len(table[name].drop_duplicates()) == 1]
     return render(table.drop(columns=same).rename(columns={"accuracy": "acc"}), digits=4, stacked=False)
+
+
+def shown_names(rows: list[dict[str, Any]]) -> dict[str, str | None]:
+    """Return a name for each listed run, by its key: what differs among those that are listed names them."""
+    from training.store.inventory import names_of_configs
+
+    return {row["key"]: None for row in rows} | names_of_configs({row["key"]: row["config"] for row in rows})
 
 
 def show(args: argparse.Namespace, inventory: "Inventory") -> None:
@@ -146,6 +156,7 @@ def _describe_run(run: Any, inventory: "Inventory") -> dict[str, Any]:
     row, recorded = inventory.run_row(run), run.read_config()
     return {
         "run": row["key"],
+        "name": row["run"],
         "folder": str(run.path),
         "state": row["state"],
         "problems": inventory.problems(run, hashed=False),

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 from alignscape.errors import InputError
 from alignscape.files import write_text
 from alignscape.recorded import read_record
-from reports.commands.sweeps import refuse_idle_ray_flags, train_in_store
-from reports.commands.train_flags import add_arguments, config_text, make_configs
-from reports.trainer import train_configs
-from training.data_names import is_own
+from reports.commands.sweeps import refuse_idle_ray_flags, show_failures, train_in_store
+from reports.commands.train_flags import add_arguments, config_text, make_sweep, sink_choices
+from reports.trainer import told, train_configs
 
 if TYPE_CHECKING:
-    from pandas import Series
+    from pandas import DataFrame, Series
 
     from training.config import TrainConfig
     from training.run_folder import RunFolder
     from training.store.sweep import Summary
 
 __all__ = ["HELP", "add_arguments", "run"]
+
+MOST_ROWS = 20  # of the table of a sweep in a store
 
 HELP = "train networks with a learning rule; write checkpoints, metrics and weight trajectories"
 
@@ -37,26 +38,28 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--store and --out exclude each other: the store names its folders itself")
     if args.store is None and args.executor != "serial":
         raise InputError(f"--executor {args.executor} needs --store DIR, where its processes leave the runs")
-    if args.tensorboard and args.store is not None:
-        raise InputError("--tensorboard and --store exclude each other: a store keeps what a run's key covers")
-    configs = make_configs(args)
+    sweep = make_sweep(args)
+    configs: list[TrainConfig] = sweep.made
     if args.force and args.dump_config is None:
         raise InputError("--force has an effect with --dump-config only: a run is never replaced; choose another --out")
+    if (words := told(sweep)) and not args.quiet:
+        print(words, file=sys.stderr, flush=True)
     if args.dump_config is not None:
         dump_config(configs, args.dump_config, force=args.force)
         return
     from reports.progress import TrainingDisplay
     from reports.subjects import find_data_root
-    from training.tensorboard import EventFiles
+    from training.names import run_names
+    from training.sinks import Sinks
 
-    first = configs[0]  # what they share is not swept
-    root = None if first.dataset == "digits" or is_own(first.dataset) else find_data_root(args.data_root, Path())
-    show = None if args.quiet else TrainingDisplay(first.epochs)
+    root = find_data_root(args.data_root, Path())
     if args.store is not None:
-        runs, counts = train_in_store(args, configs, root, show)
-        show_sweep(runs, counts)
+        runs, counts = train_in_store(args, configs, root)
+        show_sweep(runs, counts, args.store)
         return
-    events = EventFiles() if args.tensorboard else None
+    show = None if args.quiet else TrainingDisplay()
+    names = {args.out.name: run_names(configs)[0]} if args.out is not None and len(configs) == 1 else {}
+    sinks = Sinks(sink_choices(args, names))  # other folders have the names of their runs
     finished = train_configs(
         configs,
         args.out,
@@ -66,11 +69,10 @@ def run(args: argparse.Namespace) -> None:
         stack=args.stack,
         progress=show,
         report_plan=None if args.quiet else lambda line: print(line, file=sys.stderr, flush=True),
-        on_epoch=events,
+        on_epoch=sinks if sinks.sinks else None,
     )
-    if events is not None:
-        for done in finished:
-            events.finish(done)
+    for done in finished:
+        sinks.finish(done)
     print(summary(finished))
     if not args.quiet:
         report_monitors(finished)
@@ -91,17 +93,16 @@ def dump_config(configs: "list[TrainConfig]", path: Path, *, force: bool = False
     write_text(path, text)
 
 
-def show_sweep(runs: "list[RunFolder]", counts: "Summary") -> None:
+def show_sweep(runs: "list[RunFolder]", counts: "Summary", store: Path) -> None:
     """Print the table of a sweep's runs; what failed and the counts go to stderr.
 
     Raises:
         SystemExit: status 1 when a run failed.
     """
     if runs:
-        print(summary(runs))
+        print(summary(runs, store))
         report_monitors(runs)
-    for failure in counts.failed:
-        print(f"{failure.job.label}: {failure.reason}", file=sys.stderr)
+    show_failures(counts, store)
     print(f"{counts.computed['runs']} trained, {counts.reused['runs']} there already", file=sys.stderr)
     if counts.failed:
         raise SystemExit(2 if any(failure.damaged for failure in counts.failed) else 1)
@@ -120,27 +121,34 @@ def report_monitors(runs: "list[RunFolder]") -> None:
         print(f"curvature: {count} measurement{plural} a run, {share} % of the time{more}", file=sys.stderr)
 
 
-def summary(runs: "list[RunFolder]") -> str:
-    """Return a text table with one line a run; what all runs share, and the
-    seconds, are left out where the lines would be too long."""
+def summary(runs: "list[RunFolder]", store: Path | None = None) -> str:
+    """Return a text table with one line a run; of more than :data:`MOST_ROWS` in a store one over their seeds. What all
+    runs share, and the seconds, are left out where the lines would be too long."""
     import pandas as pd
 
     from reports.subjects import run_columns
     from reports.tables import line_width, render
     from training.config import TrainConfig
+    from training.names import run_names
 
     rows = []
-    for run_folder in runs:  # from their tables: a thousand checkpoints would take seconds
-        last = run_folder.read_metrics()[-1]
-        names = {"train_loss": "loss", "train_accuracy": "acc", "test_loss": "test loss", "test_accuracy": "test acc"}
+    configs = [TrainConfig.from_dict(run_folder.read_config()["config"]) for run_folder in runs]
+    keys = [run_folder.path.name for run_folder in runs]
+    names = {"train_loss": "loss", "train_accuracy": "acc", "test_loss": "test loss", "test_accuracy": "test acc"}
+    for run_folder, config, name in zip(runs, configs, run_names(configs, keys), strict=True):
+        last = run_folder.read_metrics()[-1]  # from their tables: a thousand checkpoints would take seconds
         record = read_record(run_folder.path / "done.json")
         diverged = {"diverged": "yes"} if record["diverged"] else {}
         if best := record.get("best"):
             diverged |= {"best epoch": best["epoch"], "best test acc": best["test_accuracy"]}
-        columns = run_columns(TrainConfig.from_dict(run_folder.read_config()["config"]), int(last["epoch"]))
+        called = {"run": str(run_folder.path)} if store is None else {"run": name, "folder": str(run_folder.path)}
+        columns = run_columns(config, int(last["epoch"]))
         measured = {short: last[name] for name, short in {**names, "seconds": "s"}.items()}
-        rows.append({"run": str(run_folder.path), **columns, **measured, **diverged})
-    table = pd.DataFrame(rows).dropna(axis="columns", how="all")  # no angle where no rule has one
+        rows.append({**called, **columns, **measured, **diverged})
+    table = pd.DataFrame(rows)
+    if store is not None and len(runs) > MOST_ROWS:
+        return over_seeds(table, configs, store)
+    table = table.dropna(axis="columns", how="all")  # no angle where no rule has one
     text = render(table, digits=4, stacked=False)
     if max(map(len, text.splitlines())) <= line_width():
         return text
@@ -150,3 +158,29 @@ def summary(runs: "list[RunFolder]") -> str:
 
 def _is_constant(cells: "Series[Any]") -> bool:
     return len(cells) > 1 and len(cells.drop_duplicates()) == 1
+
+
+def over_seeds(table: "DataFrame", configs: "list[TrainConfig]", store: Path) -> str:
+    """Return a text table of many runs with one line for those that differ in their seeds only, the best first: mean
+    and standard deviation of their accuracies."""
+    import dataclasses
+
+    import pandas as pd
+
+    from reports.tables import render
+    from training.names import run_names, without_seed
+
+    alike = [dataclasses.replace(config, seed=0) for config in configs]
+    called = [without_seed(one, name) for one, name in zip(alike, run_names(alike), strict=True)]
+    rows = []
+    for name_of_all, members in table.assign(run=called).groupby("run", sort=False):
+        found: dict[str, Any] = {"runs": name_of_all, "n": len(members)}
+        for name in ("acc", "test acc"):
+            found |= {name: members[name].mean(), f"{name} sd": members[name].std()}
+        lost = int((members["diverged"] == "yes").sum()) if "diverged" in members else 0
+        rows.append({**found, "s": members["s"].mean(), "diverged": lost or None})
+    order = pd.DataFrame(rows).sort_values("test acc", ascending=False, kind="stable")
+    shown = order.head(MOST_ROWS).dropna(axis="columns", how="all")
+    left = len(order) - len(shown)
+    more = f"the best {len(shown)} of {len(order)}; " if left else ""
+    return f"{render(shown, digits=4, stacked=False)}\n{more}each run: analyze runs ls --store {store}"

@@ -1,6 +1,7 @@
 """Which rows of a table make one series, what it is called, and how its seeds become one value with an error bar."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -55,6 +56,21 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
         names[path] = f"{name} ({path})" if name in taken else name
         taken.add(names[path])
     return names
+
+
+def called(groups: Sequence[DataFrame]) -> dict[str, str]:
+    """Return a short name for each checkpoint: the name of its run where the table says one (a run in a store, whose
+    path is a key) and no other has it, else one of its path."""
+    paths = [str(path) for rows in groups for path in rows["checkpoint"].unique()]
+    names = short_names(paths)
+    known = {
+        str(path): str(run)
+        for rows in groups
+        if "run" in rows
+        for path, run in rows[["checkpoint", "run"]].dropna().drop_duplicates().itertuples(index=False)
+    }
+    owners = Counter(known.values())
+    return names | {path: run if owners[run] == 1 else f"{run} {names[path]}" for path, run in known.items()}
 
 
 def _shared_lead(paths: Sequence[list[str]]) -> int:
@@ -124,7 +140,7 @@ def _replicates(rows: DataFrame) -> bool:
 
 
 def _named(groups: list[tuple[str, float, float, DataFrame]]) -> list[Series]:
-    names = short_names([path for *_, rows in groups for path in rows["checkpoint"].unique()])
+    names = called([rows for *_, rows in groups])
     rules = [rule_name(rule, angle) for rule, angle, *_ in groups]
     variants = [str(rows["variant"].iloc[0]) for *_, rows in groups]
     plain = [", ".join(filter(None, pair)) for pair in zip(rules, variants, strict=True)]

@@ -19,6 +19,8 @@ from alignscape.recorded import SEAL, read_record, read_recorded
 from reports.analyses import known_tables
 from reports.schema import Table as Schema
 from reports.tables import parse_table
+from training.run_folder import RunFolder
+from training.store.inventory import names_of_runs
 
 OF_RUNS = ("metrics.csv", "curvature.csv")  # what a run writes
 
@@ -67,6 +69,7 @@ def find_tables(folder: Path) -> list[Table]:
 
 def _read_all(folder: Path) -> Iterator[Table]:
     known = known_tables()
+    names = _names_in_stores(folder)
     files = list(_contents(folder))
     frames = _parsed(files, known)
     for one in files:
@@ -76,6 +79,8 @@ def _read_all(folder: Path) -> Iterator[Table]:
             provenance = _read_json(one.path.parent / "config.json" if one.of_run else one.path.with_suffix(".json"))
             if one.of_run:
                 frame = _with_run(frame, one.path.relative_to(folder).parent.as_posix(), provenance, one.path.parent)
+                if one.path.parent in names:
+                    frame["run"] = names[one.path.parent]
         except DamagedError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -143,6 +148,12 @@ def _parsed(files: Sequence[_File], known: Mapping[str, Schema]) -> dict[Path, D
         for one, start, end in zip(plain, [0, *ends[:-1]], ends, strict=True):
             found[one.path] = frame.iloc[start:end].reset_index(drop=True)
     return found
+
+
+def _names_in_stores(folder: Path) -> dict[Path, str]:
+    """Return a name for each run under ``folder`` that lies in a store, where its folder is a key."""
+    found = sorted(path.parent for path in folder.rglob("config.json"))
+    return names_of_runs([RunFolder(run) for run in found if (run.parent.parent / "store.json").is_file()])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -94,7 +94,8 @@ np.save("labels.npy", np.arange(8))
     return folder
 
 
-# What makes each command a call that is over in a second; the flag that is tried comes last and wins.
+# What makes each command a call that is over in a second; the flag that is tried comes last and wins, but with train,
+# where a flag that is given again is a sweep: there it takes the place of the one that is here.
 BASES: Mapping[str, tuple[str, ...]] = {
     "train": (*TRAIN, "--out", "{box}/out"),
     "hessian": ("{given}/runs/bp", "--k", "1", "--probes", "2", "--samples", "50"),
@@ -275,7 +276,20 @@ def _call(flag: Flag, given: str) -> tuple[str, ...]:
         if flag.command == "runs show":
             return ("runs", "show", *BASES[flag.command][:2], given)
         return (*flag.command.split(), given, *kept, *words[first:])
-    return (*flag.command.split(), *words, *_company(flag), given)
+    company = _company(flag)
+    if flag.command == "train":
+        words = _instead(_instead(words, company), (flag.words[0],))
+        company = _instead(company, (flag.words[0],))
+    return (*flag.command.split(), *words, *company, given)
+
+
+def _instead(words: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """Return ``words`` of a call without the flags that are among ``others``, and without their values."""
+    given, kept, left_out = {word for word in others if word.startswith("--")}, [], False
+    for word in words:
+        left_out = word in given if word.startswith("--") else left_out
+        kept += [] if left_out else [word]
+    return tuple(kept)
 
 
 def _company(flag: Flag) -> tuple[str, ...]:
@@ -315,13 +329,13 @@ TOO_LARGE = (
 
 def range_calls() -> Iterator[Call]:
     """Yield sizes that no memory or disk holds, in settings that work together, and a cluster that is not there."""
-    stored = ("train", *TRAIN, "--store", "{box}/store")
-    train = ("train", *BASES["train"])
+    stored = (*TRAIN, "--store", "{box}/store")
     for words in TOO_LARGE:
-        yield Call(name=f"train {words}", argv=(*train, *words.split()))
-        yield Call(name=f"train --store {words}", argv=(*stored, *words.split()))
+        yield Call(name=f"train {words}", argv=_train(words))
+        yield Call(name=f"train --store {words}", argv=_train(words, stored))
     for words in ("--epochs 1000000000000 --snapshot-every 1", "--seeds 0..99999 --hidden 4000 4000 --stack 100000"):
-        yield Call(name=f"train {words}", argv=(*train, *words.split()))
+        yield Call(name=f"train {words}", argv=_train(words))
+    stored = ("train", *stored)
     images = ("train", *TRAIN[2:], "--dataset", "digits32", "--out", "{box}/out")
     yield Call(
         name="train --network alexnet --rule pfa --expansion 10000",
@@ -336,6 +350,52 @@ def range_calls() -> Iterator[Call]:
     yield Call(name="train --store with a wrong --ray-address", argv=(*stored, *wrong))
     figures = ("figures", "--only", "fig1", "--quiet", "--store", "{box}/store", "--out", "{box}/out")
     yield Call(name="figures --store with a wrong --ray-address", argv=(*figures, *wrong))
+
+
+def _train(words: str, base: tuple[str, ...] = BASES["train"]) -> tuple[str, ...]:
+    """Return the words of a training with these flags in the place of the usual ones."""
+    return ("train", *_instead(base, words.split()), *words.split())
+
+
+BAD_SWEEPS = (
+    "--rule bp ifa --angle 0 181",
+    "--rule bp nosuch",
+    "--rule bp --rule nosuch",
+    "--rule bp --rule",
+    "--optimiser sgd --momentum 0.5 1",
+    "--optimiser sgd adamw",
+    "--hidden 8 --hidden x",
+    "--hidden 8 --hidden 0",
+    "--batch-size 20 0",
+    "--batch-size 20 --batch-size none",
+    "--lr 0.1 --lr nan",
+    "--seeds 0 --seeds 1..0",
+    "--seeds 0..999 --epochs 1 2 3 4 5 6 7 8 9 10 --lr 1 2 3 4 5 6 7 8 9 10 11",
+    "--dataset digits nosuch",
+)
+GOOD_SWEEPS = (
+    "--rule bp ifa --angle 0 30 --alignment gaussian exact",
+    "--hidden --hidden 8 --hidden 4 4",
+    "--optimiser sgd adam --momentum 0.5 0.9",
+    "--train-size 50 --train-size none",
+    "--batch-size 20 20 20",
+    "--snapshot-every 0 5 --snapshot-sketch 8",
+)
+
+
+def sweep_calls() -> Iterator[Call]:
+    """Yield sweeps of which one combination or all are none, with a folder and with a store; and odd ones."""
+    stored = (*TRAIN, "--store", "{box}/store")
+    for words in (*BAD_SWEEPS, *GOOD_SWEEPS):
+        for base in (BASES["train"], stored):
+            how = "--store " if base is stored else ""
+            yield Call(name=f"train {how}{words}", argv=_train(words, base), refused=words in BAD_SWEEPS)
+    for text in ("hidden = [[8], 8]", "hidden = [[8], [0]]", "lr = [0.1, 'x']"):
+        yield Call(
+            name=f"train --config: {text}",
+            argv=("train", "--epochs", "1", "--quiet", "--out", "{box}/out", "--config", "{box}/a.toml"),
+            prepare=lambda box, text=text: (box / "a.toml").write_text(text + "\n"),
+        )
 
 
 def profile_calls() -> Iterator[Call]:
@@ -380,6 +440,7 @@ def config_calls() -> Iterator[Call]:
         argv = (*(word for word in base if name != "epochs" or word not in ("--epochs", "1")), *company)
         for value in NO_TOML_VALUE:
             fits = one.kind is str or (value == "[]" and one.empty) or (value == str(LARGE) and one.kind is float)
+            fits = fits or (value == "[[1]]" and one.several and not one.choices)  # a sweep of one
             text = f"{name} = {value}\n"
             yield Call(
                 name=f"train --config: {name} = {value}",
@@ -590,6 +651,7 @@ def _results(box: Path) -> None:
 KINDS: Mapping[str, Callable[[], Iterator[Call]]] = {
     "values": value_calls,
     "sizes": range_calls,
+    "sweeps": sweep_calls,
     "profiles": profile_calls,
     "configs": config_calls,
     "paths": path_calls,

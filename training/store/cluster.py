@@ -7,14 +7,16 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alignscape.errors import InputError, ends_all_work
 from alignscape.imports import HOME
+from training.sinks import SinkChoice
 from training.store.jobs import Job
 from training.store.run_store import RunStore
+from training.store.standing import SweepStanding
 from training.store.sweep import Crew, Outcome, SerialCrew, Summary, Sweep
 from training.store.worker import Task, Worker
 
@@ -38,6 +40,8 @@ def execute(
     stack: int | Literal["auto"] = "auto",
     progress: Callable[[int, int], None] | None = None,
     training_progress: "Progress | None" = None,
+    watch: Callable[[SweepStanding], None] | None = None,
+    sinks: Sequence[SinkChoice] = (),
 ) -> Summary:
     """Carry out ``work`` and all it needs, but for what the store has; every result is committed as it comes.
 
@@ -56,6 +60,9 @@ def execute(
         stack: networks that train together; ``"auto"``: what the memory holds, and 1 where stacks are slower.
         progress: called with (jobs finished, jobs that were missing).
         training_progress: ``serial`` only: called as by ``train_many``, while networks train.
+        watch: called every second or so with where the sweep stands: what is at work, with its last metrics, and the
+            time left. In this process, between two tasks.
+        sinks: where the metrics of runs go as they come, besides the store.
 
     Raises:
         InputError: unknown executor; Ray is not installed, or not where it was said to be.
@@ -72,10 +79,10 @@ def execute(
     """
     if executor not in EXECUTORS:
         raise InputError(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")
-    sweep = Sweep(work, store, progress)
+    sweep = Sweep(work, store, progress, watch)
     if not sweep.jobs:
         return sweep.summary
-    worker = Worker(RunStore(Path(os.path.realpath(store.root))), device, stack)
+    worker = Worker(RunStore(Path(os.path.realpath(store.root))), device, stack, sinks=tuple(sinks), names=sweep.names)
     crew: Crew
     if executor == "ray":
         crew = RayCrew(worker, ray_address, workers)
@@ -112,7 +119,8 @@ class RayCrew:
         self.working: dict[Any, tuple[Any, Task]] = {}  # result to come -> actor, task
         self.free: list[Any] = []
         for _ in range(count):
-            self._await(actor_class.remote(worker.store, worker.device, worker.stack, folder=Path.cwd()))
+            how = {"folder": Path.cwd(), "sinks": worker.sinks, "names": worker.names, "notes": True}
+            self._await(actor_class.remote(worker.store, worker.device, worker.stack, **how))
 
     @property
     def idle(self) -> int:

@@ -4,8 +4,8 @@ import csv
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 from alignscape.errors import InputError
 from alignscape.files import damaged_files
 from training.config import TrainConfig
+from training.names import run_names
 from training.run_folder import RunFolder
+from training.store.job_log import log_path
 from training.store.run_store import FOLDER_DIGITS, Entry, RunStore, canonical_key, read_json, remove_folder, run_state
 
 Item = RunFolder | Entry
@@ -76,6 +78,11 @@ class Inventory:
         return [*self.runs, *self.analyses]
 
     @cached_property
+    def names(self) -> dict[Path, str]:
+        """A name for each run whose config can be read: what differs among the runs of the store names them."""
+        return names_of_runs(self.runs)
+
+    @cached_property
     def digests(self) -> dict[Path, list[str]]:
         """The SHA-256 of each file of each complete run or analysis, by its folder."""
         return {item.path: _file_digests(item) for item in self.items()}
@@ -132,6 +139,7 @@ class Inventory:
         last = last_metrics(run)
         return {
             "key": run.path.name,
+            "run": self.names.get(run.path),
             **{name: config.get(name) for name in ("rule", "dataset")},
             "angle": config.get("angle") if config.get("rule") == "ifa" else None,
             "seed": config.get("seed"),
@@ -160,6 +168,7 @@ class Inventory:
         for item in sorted(items, key=lambda item: isinstance(item, RunFolder)):
             with self._free(item):
                 remove_folder(item.path)
+                log_path(self.store, item.path.name).unlink(missing_ok=True)
 
     @contextmanager
     def _free(self, item: Item) -> Iterator[None]:
@@ -167,6 +176,23 @@ class Inventory:
             if not free:
                 raise InputError(f"another process is at work on {item.path}: let it finish, or end it")
             yield
+
+
+def names_of_runs(runs: Iterable[RunFolder]) -> dict[Path, str]:
+    """Return a name for each run whose config can be read, by its folder: what differs among them names them."""
+    paths = {run.path.name: run.path for run in runs}
+    recorded = {key: read_json(path / "config.json").get("config", {}) for key, path in paths.items()}
+    return {paths[key]: name for key, name in names_of_configs(recorded).items()}
+
+
+def names_of_configs(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Return a name for each run whose recorded config can be read, by key: what differs among them names them."""
+    configs: dict[str, TrainConfig] = {}
+    for key, config in recorded.items():
+        with suppress(TypeError, AttributeError, InputError):  # damaged, or of a newer version
+            if config:
+                configs[key] = TrainConfig.from_dict(config)
+    return dict(zip(configs, run_names(list(configs.values()), list(configs)), strict=True))
 
 
 def _run_problems(run: RunFolder, hashed: bool) -> list[str]:
@@ -207,7 +233,10 @@ def last_metrics(run: RunFolder) -> dict[str, float]:
 def folder_bytes(folder: Path) -> int:
     """Return the size of all files in ``folder``."""
     with os.scandir(folder) as found:
-        return sum(folder_bytes(Path(one)) if one.is_dir() else one.stat().st_size for one in found)
+        return sum(
+            folder_bytes(Path(one)) if one.is_dir(follow_symlinks=False) else one.stat(follow_symlinks=False).st_size
+            for one in found
+        )
 
 
 def last_change(folder: Path) -> float:

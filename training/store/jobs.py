@@ -11,14 +11,14 @@ found in a moment.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
-from training.data_names import short_name
+from training.names import run_name, run_names
 from training.rule_list import rule_summaries
 from training.run_folder import RunFolder
 from training.store.digests import data_digest, data_options
@@ -81,10 +81,12 @@ class TrainJob:
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
-        config = self.config
-        angle = f"{config.angle:g}" if config.rule == "ifa" else ""
-        return f"run {short_name(config.dataset)}-{config.rule}{angle}-seed{config.seed}"
+        """What a person calls it, by itself; see :func:`names_of` for one of several."""
+        return self.called({})
+
+    def called(self, names: "Names") -> str:
+        """Return what a person calls it, by its name among others."""
+        return f"run {names.get(self.config) or run_name(self.config)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +161,17 @@ class AnalysisJob:
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
-        of = dict.fromkeys(source.label for source in self.inputs.values())
+        """What a person calls it, by itself; see :func:`names_of` for one of several."""
+        return self.called({})
+
+    def called(self, names: "Names") -> str:
+        """Return what a person calls it, by the names of the runs that it is of among others."""
+        of = dict.fromkeys(source.called(names) for source in self.inputs.values())
         return f"{self.name} of {', '.join(list(of)[:2])}{' ...' if len(of) > 2 else ''}"
 
 
 Job = TrainJob | AnalysisJob
+Names = Mapping[TrainConfig, str]  # of runs, among others
 
 
 @dataclass(frozen=True)
@@ -225,7 +232,13 @@ class JobFile:
     @property
     def label(self) -> str:
         """What a person calls it."""
-        return self.job.label.removeprefix("run ") + ("" if self.name == "ckpt.pt" else f" {Path(self.name).stem}")
+        return self.called({})
+
+    def called(self, names: "Names") -> str:
+        """Return what a person calls it, by the name of its run among others."""
+        return self.job.called(names).removeprefix("run ") + (
+            "" if self.name == "ckpt.pt" else f" {Path(self.name).stem}"
+        )
 
 
 @dataclass(frozen=True)
@@ -271,6 +284,24 @@ class DataFiles:
     def label(self) -> str:
         """What a person calls it."""
         return self.name
+
+    def called(self, names: "Names") -> str:
+        """Return what a person calls it."""
+        return self.name
+
+
+def names_of(jobs: Iterable[Job]) -> "Names":
+    """Return a name for each run that the jobs are, or need: what differs among them names them."""
+    configs: dict[TrainConfig, None] = {}
+    waiting, seen = list(jobs), set()
+    while waiting:
+        job = waiting.pop()
+        if isinstance(job, TrainJob):
+            configs[job.config] = None
+        elif id(job) not in seen:
+            seen.add(id(job))
+            waiting += job.needs
+    return dict(zip(configs, run_names(list(configs)), strict=True))
 
 
 def absolute(path: Path | None) -> Path | None:

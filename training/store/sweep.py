@@ -4,17 +4,21 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from alignscape.errors import InputError
-from training.store.jobs import Job, TrainJob
+from training.store.job_log import log_path
+from training.store.jobs import Job, TrainJob, names_of
 from training.store.run_store import RunStore
+from training.store.standing import SweepStanding, read_note
 from training.store.worker import DAMAGED, FAILED, Result, Task, Worker
 
 ATTEMPTS = 4  # times that a job may take its worker down with it (out of memory, say) before it counts as failed
 ATTEMPTS_TOGETHER = 2  # of them in a stack; then each network goes alone
 LONG_SECONDS = 60.0
 BUSY_SECONDS = 1.0  # between two looks at a job that another process has in hand
+WATCH_SECONDS = 1.0  # between two looks at what workers do
 
 Outcome = tuple[Task, list[Result] | None]  # None: the worker died
 
@@ -27,6 +31,8 @@ class Failure:
         job: that failed.
         reason: one line.
         damaged: whether a stored file that is not what was written is why.
+        name: of the job among those of its sweep, for people.
+        log: the job's log, if it has begun.
 
     Example:
         >>> import tempfile
@@ -40,6 +46,8 @@ class Failure:
     job: Job
     reason: str
     damaged: bool = False
+    name: str = ""
+    log: Path | None = None
 
 
 @dataclass(kw_only=True)
@@ -124,9 +132,18 @@ class SerialCrew:
 class Sweep:
     """The jobs of one call of ``execute``: done, ready, waiting for others, failed."""
 
-    def __init__(self, work: Iterable[Job], store: RunStore, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self,
+        work: Iterable[Job],
+        store: RunStore,
+        progress: Callable[[int, int], None] | None,
+        watch: Callable[[SweepStanding], None] | None = None,
+    ) -> None:
         self.store = store
         self.progress = progress
+        self.watch = watch
+        self.began = time.monotonic()
+        self.at_work: dict[str, tuple[Task, float]] = {}  # first key of a task -> it, and when it was given away
         self.summary = Summary()
         self.jobs: dict[str, Job] = {}  # key -> job that the store does not have
         self.ready: deque[str] = deque()
@@ -138,6 +155,8 @@ class Sweep:
         self.stack_sizes: dict[str, int] = {}  # group -> networks that went together
         self._groups: dict[str, str] = {}
         self._seen: set[str] = set()
+        work = list(work)
+        self.names = names_of(work)
         for job in work:
             self._add(job)
         self.total = len(self.jobs)
@@ -147,10 +166,29 @@ class Sweep:
         while self.ready or self.running:
             while crew.idle and (task := self._next_task(crew)):
                 self.running += 1
+                self.at_work[task[0][0]] = task, time.monotonic()
                 crew.begin(task)
-            for task, results in crew.finished(timeout=self._patience() if crew.idle else LONG_SECONDS):
+            patience = self._patience() if crew.idle else LONG_SECONDS
+            for task, results in crew.finished(patience if self.watch is None else min(patience, WATCH_SECONDS)):
                 self.running -= 1
+                self.at_work.pop(task[0][0], None)
                 self._settle(task, results)
+            if self.watch is not None:
+                self.watch(self.standing())
+
+    def standing(self) -> SweepStanding:
+        """Return where the sweep stands."""
+        now, done = time.monotonic(), self.total - len(self.jobs)
+        running = [
+            read_note(self.store, key, self._name(task[0][1]), len(task), now - since)
+            for key, (task, since) in self.at_work.items()
+        ]
+        seconds, failed = now - self.began, len(self.summary.failed)
+        return SweepStanding(done=done, total=self.total, failed=failed, running=running, seconds=seconds)
+
+    def _name(self, job: Job) -> str:
+        """Return what a person calls a job of this sweep."""
+        return job.called(self.names).removeprefix("run ")
 
     def _add(self, job: Job) -> None:
         try:
@@ -164,7 +202,7 @@ class Sweep:
                 self.summary.reused[kind(job)] += 1
                 return
         except InputError as error:  # its data cannot be read, or a run has no such file
-            self.summary.failed.append(Failure(job, str(error)))
+            self.summary.failed.append(Failure(job, str(error), name=self._name(job)))
             return
         self.jobs[key] = job
         self.missing[key] = {needed.key(self.store) for needed in job.needs} & self.jobs.keys()
@@ -259,7 +297,8 @@ class Sweep:
 
     def _fail(self, key: str, reason: str, *, damaged: bool = False) -> None:
         job = self.jobs.pop(key)
-        self.summary.failed.append(Failure(job, reason, damaged))
+        log = log_path(self.store, key)
+        self.summary.failed.append(Failure(job, reason, damaged, self._name(job), log if log.is_file() else None))
         for dependant in self.dependants.pop(key, []):
             if dependant in self.jobs:
                 self.missing.pop(dependant)

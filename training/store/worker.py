@@ -3,7 +3,7 @@
 import os
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from alignscape.errors import DamagedError, InputError, ends_all_work
 from alignscape.files import write_text
 from alignscape.imports import import_reference, reason
+from training.sinks import SinkChoice, Sinks
 from training.store.digests import data_options, forget_digests
-from training.store.jobs import AnalysisJob, Job, JobFile, TrainJob
+from training.store.job_log import JobLog
+from training.store.jobs import AnalysisJob, Job, JobFile, Names, TrainJob
 from training.store.run_store import FOLDER_DIGITS, RunStore, remove_folder, run_state
+from training.store.standing import Notes
 
 if TYPE_CHECKING:
     from training.data import Dataset
-    from training.loop import Progress
+    from training.loop import Progress, Standing
 
 # "computed", "reused" (it was there), "busy" (another process has it), "deferred" (the stack has its size without it),
 # or FAILED, or DAMAGED where a stored file is not what was written, and the reason.
@@ -41,7 +44,12 @@ class Worker:
     stack: "int | Literal['auto']" = "auto"  # networks that train together
     progress: "Progress | None" = None  # while networks train
     folder: Path | None = None  # to work in: where modules of the user's are found; None is wherever this process is
+    sinks: tuple[SinkChoice, ...] = ()  # that take the metrics of runs as they come
+    names: Names = field(default_factory=dict)  # of the runs of the sweep, for their logs
+    notes: bool = False  # leave notes of where training stands, and keep what jobs print: nobody is looking
     _data: "dict[Any, tuple[Dataset, str]]" = field(default_factory=dict)
+    _log: JobLog | None = None  # of the task in hand
+    _sinks: Sinks | None = None
 
     def __post_init__(self) -> None:
         if (
@@ -58,9 +66,23 @@ class Worker:
 
         An error of a job is its result; being killed is not.
         """
-        if isinstance(task[0][1], TrainJob):
-            return self._train([(key, job) for key, job in task if isinstance(job, TrainJob)])
-        return [self._guarded([key], partial(self._analyse, job)) for key, job in task if isinstance(job, AnalysisJob)]
+        self._log = self._log_of(task)
+        with self._log.output() if self.notes else nullcontext():
+            if isinstance(task[0][1], TrainJob):
+                return self._train([(key, job) for key, job in task if isinstance(job, TrainJob)])
+            analyses = [(key, job) for key, job in task if isinstance(job, AnalysisJob)]
+            return [self._logged([(key, job)], partial(self._analyse, job)) for key, job in analyses]
+
+    def _log_of(self, jobs: Sequence[tuple[str, Job]]) -> JobLog:
+        return JobLog(self.store, [(key, job.called(self.names)) for key, job in jobs])
+
+    def _logged(self, jobs: Sequence[tuple[str, Job]], carry_out: Callable[[], Any]) -> Any:
+        """Return :meth:`_guarded`, and say in the log of each job what becomes of it."""
+        self._log = self._log_of(jobs)
+        self._log.begin()
+        result = self._guarded([key for key, _ in jobs], carry_out)
+        self._log.note(result if isinstance(result, str) else "done")
+        return result
 
     def _guarded(self, keys: Sequence[str], carry_out: Callable[[], Any]) -> Any:
         """Return what ``carry_out`` returns, or for an error its reason, of which the traceback is kept by keys.
@@ -80,6 +102,8 @@ class Worker:
                 raise
             for report in reports:
                 write_text(report, traceback.format_exc())
+            if self._log is not None:
+                self._log.note(traceback.format_exc())
             reason = (str(error).splitlines() or [""])[0]
             return f"{FAILED}{type(error).__name__}: {reason} (traceback in {reports[0]})"
         for report in reports:
@@ -90,6 +114,7 @@ class Worker:
         """Train as many of ``task`` as should go together, and leave the rest for later."""
         size = self._guarded([task[0][0]], partial(self._stack_size, task))
         if isinstance(size, str):  # it failed, and the next may not
+            self._log_of(task[:1]).note(size)
             return [size] + ["deferred"] * (len(task) - 1)
         results: dict[str, Result] = {key: "deferred" for key, _ in task}
         with ExitStack() as locks:
@@ -106,7 +131,7 @@ class Worker:
                         mine.append((key, job))
                         locks.enter_context(lock.pop_all())
             if mine:
-                reason = self._guarded([key for key, _ in mine], partial(self._train_together, mine))
+                reason = self._logged(mine, partial(self._train_together, mine))
                 for key, _ in mine:
                     results[key] = "computed" if run_state(self.store.run(key)) in FINISHED else reason
         return [results[key] for key, _ in task]
@@ -131,7 +156,27 @@ class Worker:
         jobs = [(job.config, self.store.run(key).path) for key, job in task]
         key, job = task[0]
         data = self._dataset(job, key)
-        train_many(jobs, data, stack=len(jobs), data_root=job.data_root, progress=self.progress)
+        notes = Notes(self.store, key) if self.notes else None
+        if self.sinks and self._sinks is None:
+            self._sinks = Sinks(self.sinks)
+        report = partial(self._report, notes)
+        how = {"stack": len(jobs), "data_root": job.data_root, "progress": report, "on_epoch": self._sinks}
+        try:
+            runs = train_many(jobs, data, **how)  # type: ignore[arg-type]
+        finally:
+            if notes is not None:
+                notes.close()
+        if self._sinks is not None:
+            for run in runs:
+                self._sinks.finish(run)
+
+    def _report(self, notes: Notes | None, standing: "Standing") -> None:
+        """Tell where training stands: the log, who drives the sweep, and who looks on."""
+        if self._log is not None:
+            self._log.epoch(standing)
+        for listener in (notes, self.progress):
+            if listener is not None:
+                listener(standing)
 
     def _analyse(self, job: AnalysisJob) -> Result:
         with ExitStack() as held:
