@@ -95,7 +95,7 @@ def _said(departures: Sequence[str]) -> str:
 
 
 def _final_panel(axes: Axes, metrics: DataFrame, published: Mapping[str, float]) -> DataFrame:
-    """Draw the final accuracy of every rule, and an open diamond where the published one lies within sight of it."""
+    """Draw the final accuracy of every rule, and an open diamond where the published one lies."""
     last = final(metrics)
     drawn = panels.rules_panel(axes, last[panels.RUN], "final test accuracy (%)", [])
     names = [one.label for one in series_of(last)]
@@ -105,6 +105,9 @@ def _final_panel(axes: Axes, metrics: DataFrame, published: Mapping[str, float])
     )  # fmt: skip
     if len(known):
         axes.plot(known["place"] + 0.28, known["value"], "D", markerfacecolor="none", color=GREY, markersize=4)
+        low, high = axes.get_ylim()
+        room = 0.04 * (max(high, known["value"].max()) - min(low, known["value"].min()))
+        axes.set_ylim(min(low, known["value"].min() - room), max(high, known["value"].max() + room))
     axes.set_xticks(range(len(names)), names, rotation=40 if len(names) > 5 else 0)
     return pd.concat([drawn, known.drop(columns="place")], ignore_index=True) if len(known) else drawn
 

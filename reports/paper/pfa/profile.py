@@ -94,7 +94,8 @@ def paper() -> PfaProfile:
     five_seeds = (0, 1, 2, 3, 4)
     return PfaProfile(
         name="paper", dataset="mnist", rules=(*RULES, "pal", "frsf", "brsf", "kp", "wm"), hidden=(512, 512), lr=0.01,
-        lr_steps=(20, 30), epochs=40, first_decay=0.03, decay=9e-5, seeds=five_seeds, densities=(1.0, 0.5, 0.3, 0.17, 0.1, 0.05), shown_accuracy=(97.0, 99.0),
+        lr_steps=(20, 30), epochs=40, first_decay=0.03, decay=9e-5, seeds=five_seeds,
+        densities=(1.0, 0.5, 0.3, 0.17, 0.1, 0.05), shown_accuracy=(97.0, 99.0),
         cifar_dataset="cifar10", cifar_train_size=None, cifar_network="resnet20", cifar_rules=RULES,
         cifar_batch_size=128, cifar_lr_steps=(100, 150, 200), cifar_epochs=250, cifar_seeds=five_seeds,
         imagenet_dataset="imagefolder:imagenet", imagenet_train_size=None, imagenet_network="torchvision:resnet18",
