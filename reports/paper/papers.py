@@ -90,9 +90,9 @@ def profiles_of(papers: Sequence[str], size: str, settings: Sequence[str]) -> di
     """
     made = {name: PAPERS[name].profiles[size]() for name in papers}
     known = {name: settings_of(type(profile)) for name, profile in made.items()}
-    for words in settings:
-        name = words.partition("=")[0]
-        having = [paper for paper in papers if name in known[paper]]
-        for paper in having or papers[:1]:  # which refuses it
-            made[paper] = made[paper].changed([words])
-    return made
+    names = {words: words.partition("=")[0] for words in settings}
+    strange = [words for words, name in names.items() if not any(name in of for of in known.values())]
+    return {
+        paper: profile.changed([*strange, *(words for words in settings if names[words] in known[paper])])
+        for paper, profile in made.items()
+    }  # what no paper has is refused by the first
