@@ -91,6 +91,7 @@ class Setting:
         only: when it has an effect; None is always.
         in_key: results depend on it, so that it is part of their key.
         parse: reads a value from text, where ``kind`` does not.
+        sparse: files hold it only where it is not at its default, and so are those of before there was such a setting.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Setting:
     only: Only | None
     in_key: bool
     parse: Callable[[str], Any] | None
+    sparse: bool
 
     def typed(self, value: Any) -> Any:
         """Return ``value`` as the type that is wanted where another means the same: a list, a range or an array as a
@@ -192,6 +194,7 @@ def setting(
     only: Only | None = None,
     in_key: bool = True,
     parse: Callable[[str], Any] | None = None,
+    sparse: bool = False,
 ) -> Any:
     """Return a dataclass field with this default that is a setting; the arguments are those of :class:`Setting`. It has
     the ``flags`` given, else one that is called as the field is; without ``flag`` none, nor a key in a file."""
@@ -199,6 +202,7 @@ def setting(
         **{"help": help, "metavar": metavar, "check": check, "empty": empty, "group": group},
         **{"flags": flags if flag else None},
         **{"default_text": default_text, "swept": swept, "only": only, "in_key": in_key, "parse": parse},
+        "sparse": sparse,
     }
     return dataclasses.field(default=default, metadata={_KEY: about})
 
@@ -275,3 +279,11 @@ def as_json(value: Any) -> Any:
 def settings_json(holder: Any) -> dict[str, Any]:
     """Return all settings as JSON types."""
     return {name: as_json(getattr(holder, name)) for name in settings_of(type(holder))}
+
+
+def recorded_settings(holder: Any) -> dict[str, Any]:
+    """Return the settings as a file holds them, as JSON types: those that are ``sparse`` only where they are not at
+    their default."""
+    described = settings_of(type(holder))
+    held = {name for name, one in described.items() if not one.sparse or getattr(holder, name) != one.default}
+    return {name: value for name, value in settings_json(holder).items() if name in held}

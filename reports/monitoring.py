@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from landscape.monitor import Monitor
 from landscape.stability import Stability, adam_preconditioner, adam_threshold, gradient_descent_threshold
+from training.config import TrainConfig
 from training.data import Normalise
 from training.gradient_angles import rule_update
+from training.losses import TrainingLoss
 from training.rules.others import explained
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ class HessianMonitor:
         self.network = network
         self.samples = data.train.subset(min(config.monitor_samples, len(data.train)), 0)
         self.normalise = Normalise(data.mean, data.std).to(data.train.labels.device)
+        loss = TrainingLoss.of(config)
         self.monitor = Monitor(
-            F.cross_entropy,
-            (self.samples.images, self.samples.labels),
+            loss.criterion(),
+            (self.samples.images, loss.targets(self.samples.labels, data.classes)),
             k=config.monitor_k,
             transform=self.normalise,
         )
@@ -44,14 +46,16 @@ class HessianMonitor:
         steps down the gradient."""
         config = self.network.config
         if config.optimiser == "sgd":
-            return Stability(lr=lr, threshold=gradient_descent_threshold(lr, config.momentum))
+            return Stability(lr=lr, threshold=gradient_descent_threshold(lr, config.momentum, nesterov=config.nesterov))
         names = [name for name, p in self.network.model.named_parameters() if p.requires_grad]
         known = all("exp_avg_sq" in moments[name] for name in names)
         return Stability(
             lr=lr,
-            threshold=adam_threshold(lr),
+            threshold=adam_threshold(lr, config.betas[0]),
             preconditioned=True,
-            preconditioner=torch.cat([_flat_preconditioner(moments[name]) for name in names]) if known else None,
+            preconditioner=torch.cat([_flat_preconditioner(moments[name], config) for name in names])
+            if known
+            else None,
         )
 
     def _update(self) -> Tensor:
@@ -70,5 +74,6 @@ class HessianMonitor:
         self.monitor.load_state_dict(state)
 
 
-def _flat_preconditioner(moment: dict[str, Tensor]) -> Tensor:
-    return adam_preconditioner(moment["exp_avg_sq"], float(moment["step"])).reshape(-1)
+def _flat_preconditioner(moment: dict[str, Tensor], config: TrainConfig) -> Tensor:
+    betas = config.betas[0], config.betas[1]
+    return adam_preconditioner(moment["exp_avg_sq"], float(moment["step"]), betas).reshape(-1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignscape.errors import InputError
 
@@ -34,12 +34,12 @@ def pyhessian_rows(subject: "Subject", operator: "HessianOperator", *, k: int, s
     model = copy.deepcopy(subject.model)
     if operator.dim != sum(p.numel() for p in model.parameters() if p.requires_grad):
         raise InputError("PyHessian cannot restrict the Hessian: leave out --params or --check")
-    batches = list(zip(subject.inputs().split(2000), subject.labels.split(2000), strict=True))
+    batches = list(zip(subject.inputs().split(2000), subject.targets.split(2000), strict=True))
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using backward")  # its way of differentiating
         torch.manual_seed(seed)
         data = _CountedPasses(batches)
-        peer = hessian(model, nn.CrossEntropyLoss(), dataloader=data, cuda=subject.device.type == "cuda")
+        peer = hessian(model, subject.loss, dataloader=data, cuda=subject.device.type == "cuda")
         values = peer.eigenvalues(top_n=min(k, operator.dim))[0]
         products = data.passes
         samples = peer.trace()

@@ -84,7 +84,7 @@ def interval(of: str = "the value", prefix: str = "ci") -> tuple[Column, Column]
 
 
 N_SAMPLES = Column("n_samples", "int", "samples of data it was measured on")
-LOSS = Column("loss", "float", "mean cross-entropy", "nats")
+LOSS = Column("loss", "float", "mean loss of the run: cross-entropy, unless its --loss says otherwise", "nats")
 
 # What identifies a row's network: the first column of every table, and for a run of ours the last ones.
 CHECKPOINT = Column("checkpoint", "text", "the network, as it was given")
@@ -99,7 +99,7 @@ METRICS = Table(
     "metrics",
     (
         *columns("int", "epoch step", "trained so far"),
-        *columns("float", "train_loss test_loss", "mean cross-entropy", unit="nats"),
+        *columns("float", "train_loss test_loss", "mean loss of the run", unit="nats"),
         Column("train_accuracy", "float", "share of samples that are right"),
         Column("test_accuracy", "float", "share of samples that are right", role="value"),
         Column("seconds", "float", "of training so far", "s", role="cost"),
@@ -112,7 +112,7 @@ CURVATURE = Table(
     (
         Column("step", "int", "steps trained so far"),
         Column("epoch", "float", "epochs trained so far"),
-        Column("loss", "float", "mean cross-entropy of the monitored samples", "nats"),
+        Column("loss", "float", "mean loss of the run over the monitored samples", "nats"),
         Column("gradient_norm", "float", "length of its true gradient g", "nats / weight"),
         Column("eigenvalue", "float", "largest eigenvalue of its Hessian H", "nats / weight^2", role="value"),
         Column("residual", "float", "an eigenvalue lies this close to it", "nats / weight^2"),

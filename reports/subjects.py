@@ -16,8 +16,9 @@ from alignscape.device import resolve_device
 from alignscape.errors import DivergedError, InputError
 from training.checkpoint import Checkpoint, find_checkpoint, load_weights
 from training.config import TrainConfig
-from training.data import Normalise, Split, load_split, source
+from training.data import Normalise, Split, hold_out, load_split, source
 from training.foreign import fitting, load_hugging_face, load_state_dict, outputs_wanted, weights_digest, weights_in
+from training.losses import TrainingLoss
 from training.models import import_model
 from training.models.imported import ZOOS
 
@@ -76,6 +77,23 @@ class Subject:
     def device(self) -> torch.device:
         """Where the network and the samples are."""
         return self.labels.device
+
+    @functools.cached_property
+    def training_loss(self) -> TrainingLoss:
+        """What its run minimised, which is what analyses call its loss; cross-entropy for a network that is no run of
+        ours."""
+        return TrainingLoss() if self.checkpoint is None else TrainingLoss.of(self.checkpoint.config)
+
+    @functools.cached_property
+    def loss(self) -> nn.Module:
+        """The mean loss by logits and :attr:`targets`."""
+        return self.training_loss.criterion()
+
+    @functools.cached_property
+    def targets(self) -> Tensor:
+        """The labels as :attr:`loss` takes them."""
+        classes = 0 if self.checkpoint is None else self.checkpoint.data.classes
+        return self.training_loss.targets(self.labels, classes)
 
     def inputs(self) -> Tensor:
         """Return the normalised images (N, C, H, W) as floats: what the network takes."""
@@ -136,14 +154,15 @@ def load_subject(
     file = _file_of(path)
     of_others = model is not None or (path.is_dir() and file.name != CHECKPOINT)
     checkpoint = None if of_others else find_checkpoint(file)
-    cut: tuple[int | None, int] = None, 0
+    cut: tuple[int | None, int, float] = None, 0, 0.0
     if checkpoint is not None:
         network, info = checkpoint.plain_model(), checkpoint.data
         if checkpoint.metrics.get("diverged"):
             raise DivergedError("the run has diverged")
         dataset, mean, std = dataset or info.name, mean or info.mean, std or info.std
         if split == "train" and dataset == info.name:
-            cut = checkpoint.config.train_size, checkpoint.config.subset_seed
+            config = checkpoint.config
+            cut = config.train_size, config.subset_seed, config.validation
     else:
         network, dataset = _foreign_model(path, file, model, dataset)
         mean, std = mean or source(dataset).mean, std or source(dataset).std
@@ -166,7 +185,7 @@ def load_subject(
         data_root=root,
         checkpoint=checkpoint,
         columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
-        doubt=doubt_of(network, normalise, data, path) if checkpoint is None else "",
+        doubt=doubt_of(network, normalise, data, path) if checkpoint is None else _other_loss(checkpoint, path),
         load=functools.partial(load_subject, **options),
     )
 
@@ -177,13 +196,16 @@ def _samples(
     split: str,
     root: Path | None,
     download: bool,
-    cut: tuple[int | None, int],
+    cut: tuple[int | None, int, float],
     samples: int | None,
     seed: int,
     device: torch.device,
 ) -> tuple[Split, str]:
     """Return samples on a device and their digest, read once for all networks that are analysed on them."""
-    data = load_split(dataset, split, root, download=download).subset(*cut)
+    size, subset_seed, held_out = cut
+    data = load_split(dataset, split, root, download=download).subset(size, subset_seed)
+    if held_out:  # the run has not learned from these
+        data, _ = hold_out(data, held_out, subset_seed)
     data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(device)
     return data, data.digest()
 
@@ -285,6 +307,13 @@ def check_fit(
         raise InputError(
             f"the model has {logits.shape[1]} classes, {dataset} has labels up to {int(data.labels.max())}"
         )
+
+
+def _other_loss(checkpoint: Checkpoint, path: Path) -> str:
+    """Say what is called the loss of a run that did not minimise plain cross-entropy; else nothing."""
+    if not (words := TrainingLoss.of(checkpoint.config).words()):
+        return ""
+    return f"{path} was trained on the {words}: that is its loss here, while attacks climb what their --loss says"
 
 
 @torch.no_grad()

@@ -140,6 +140,7 @@ def provenance(
         "seed": seed,
         "device": describe_device(subjects[0].device) if subjects else None,
         "checkpoints": {s.name: s.digest for s in subjects},
+        **({"losses": losses} if (losses := {s.name: w for s in subjects if (w := s.training_loss.words())}) else {}),
         "data": {
             s.name: {"dataset": s.dataset, "split": s.split, "samples": len(s.labels), "digest": s.data_digest}
             for s in subjects

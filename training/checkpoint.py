@@ -193,7 +193,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
     fields = {
         "format": FORMAT,
         "config": {
-            **checkpoint.config.to_dict(),
+            **checkpoint.config.recorded(),
             "data": checkpoint.data.to_dict(),
         },
         "model": _on_cpu(checkpoint.model),

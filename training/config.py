@@ -18,6 +18,7 @@ from alignscape.settings import (
     between,
     changed_settings,
     check_settings,
+    recorded_settings,
     setting,
     settings_json,
     settings_of,
@@ -27,9 +28,20 @@ from alignscape.settings import (
 DATA, OPTIMISATION, OUTPUT, MONITOR = "data and network", "optimisation", "output", "curvature while training"
 
 SGD = Only("--optimiser sgd", lambda config: config.optimiser == "sgd")
+OURS = ("mlp", "lenet", "alexnet", "resnet20")
+ACTIVATED = Only(
+    f"hidden layers of a network of ours (--network {'|'.join(OURS)})",
+    lambda config: config.model in OURS and (config.model != "mlp" or len(config.hidden) > 0),
+)
 MLP = Only("--network mlp", lambda config: config.model == "mlp")
-SUBSET = Only("--train-size", lambda config: config.train_size is not None)
-LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0)
+ADAM = Only("--optimiser adam or adamw", lambda config: config.optimiser != "sgd")
+HEAVY = Only("--optimiser sgd with --momentum", lambda config: config.optimiser == "sgd" and config.momentum > 0)
+DECAYED = Only("--weight-decay", lambda config: config.weight_decay > 0 or (config.first_epoch_weight_decay or 0) > 0)
+CROSS_ENTROPY = Only("--loss cross-entropy", lambda config: config.loss == "cross-entropy")
+BY_STEPS = Only("--schedule steps", lambda config: config.schedule == "steps")
+SUBSET = Only("--train-size or --validation", lambda config: config.train_size is not None or config.validation > 0)
+VALIDATED = Only("--validation", lambda config: config.validation > 0)
+LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0 and config.schedule == "steps")
 SNAPSHOTS = Only("--snapshot-every", lambda config: config.snapshot_every > 0)
 MONITORED = Only("--monitor hessian", lambda config: config.monitor != "none")
 BY_SHARE = Only(
@@ -38,6 +50,8 @@ BY_SHARE = Only(
 # At 0 and 180 degrees W is B, or its negative, either way. Which rules have an angle at all they say themselves.
 OBLIQUE = Only("an --angle between 0 and 180", lambda config: config.rule != "ifa" or 0 < config.angle < 180)
 
+
+DIGITS = ("digits", "digits32", "mnist", "svhn")  # of which a mirror image is none
 
 # Runs of which an earlier version made something else, and how often that has changed: part of their keys, so that what
 # a store holds of old is not taken for what would be trained now.
@@ -139,7 +153,7 @@ class TrainConfig:
     )
     forward_scale: float = setting(
         2**0.5,
-        "scale S of the weights at the start, N(0, S^2 / fan_in): 1.414 is He, 1 LeCun",
+        "scale S of the weights at the start, N(0, S^2 / fan_in): 1.414 is He, 1 LeCun; see --init",
         metavar="S",
         check=POSITIVE,
         flags=("--forward-scale", "--forward-scales"),
@@ -156,6 +170,16 @@ class TrainConfig:
         group="rule",
         default_text="1.414",
         swept=True,
+    )
+    init: Literal["he", "xavier", "lecun"] = setting(
+        "he",
+        "variance of the weights at the start, and of random feedback, at the scale of 1.414: he: 2 / fan_in; xavier: "
+        "2 / (fan_in + fan_out); lecun: 1 / fan_in",
+        group="rule",
+        sparse=True,
+    )
+    init_distribution: Literal["normal", "uniform"] = setting(
+        "normal", "distribution of the same: normal, or uniform around 0", group="rule", sparse=True
     )
     mirror_rate: float = setting(
         0.02,
@@ -197,7 +221,8 @@ class TrainConfig:
     )
     pal_gain: float = setting(
         2.0,
-        "pal: factor of that response; 2 makes up for the half of all units that ReLU holds at 0",
+        "pal: factor of that response; 2 makes up for the half of all units that ReLU holds at 0; another "
+        "--activation wants the inverse of its mean slope",
         metavar="GAMMA",
         check=POSITIVE,
         group="rule",
@@ -218,11 +243,20 @@ class TrainConfig:
     )
     subset_seed: int = setting(
         0,
-        "seed that draws the samples of --train-size; smaller subsets are contained in larger ones",
+        "seed that draws the samples of --train-size, smaller subsets being contained in larger ones, and of "
+        "--validation",
         metavar="S",
         check=NON_NEGATIVE,
         group=DATA,
         only=SUBSET,
+    )
+    validation: float = setting(
+        0.0,
+        "share of the train split that is not learned from, to find the best epoch on; its weights are kept as best.pt",
+        metavar="SHARE",
+        check=between(0, 1, high_open=True),
+        group=DATA,
+        sparse=True,
     )
     model: str = setting(
         "mlp",
@@ -241,6 +275,16 @@ class TrainConfig:
         group=DATA,
         only=MLP,
     )
+    activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu"] = setting(
+        "relu", "activation of hidden layers", group=DATA, only=ACTIVATED, sparse=True
+    )
+    augment: Literal["none", "crop", "crop-flip", "random-resized-crop"] = setting(
+        "none",
+        "learn from random views of the images: crop: moved by up to an eighth of their sides; crop-flip: also "
+        "mirrored; random-resized-crop: parts of them, stretched and mirrored",
+        group=DATA,
+        sparse=True,
+    )
     epochs: int = setting(30, "passes over the train split", metavar="N", check=NON_NEGATIVE, group=OPTIMISATION)
     noise_epochs: int = setting(
         0,
@@ -250,7 +294,34 @@ class TrainConfig:
         group=OPTIMISATION,
     )
     batch_size: int = setting(128, "samples per step", metavar="N", check=at_least(1), group=OPTIMISATION)
-    optimiser: Literal["adam", "sgd"] = setting("adam", "adam has betas 0.9 and 0.999", group=OPTIMISATION)
+    loss: Literal["cross-entropy", "mse"] = setting(
+        "cross-entropy",
+        "mse: mean over samples and classes of the squares of logits less one-hot targets; what the metrics and the "
+        "analyses call the loss of the run follows",
+        group=OPTIMISATION,
+        sparse=True,
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "share of the target that is spread over all classes, 0 to 1",
+        metavar="SHARE",
+        check=between(0, 1, high_open=True),
+        group=OPTIMISATION,
+        only=CROSS_ENTROPY,
+        sparse=True,
+    )
+    optimiser: Literal["adam", "sgd", "adamw"] = setting(
+        "adam", "adamw: adam that decays the weights apart from their gradient", group=OPTIMISATION
+    )
+    betas: tuple[float, ...] = setting(
+        (0.9, 0.999),
+        "decays of adam's means of gradients and of their squares",
+        metavar="B",
+        check=between(0, 1, high_open=True),
+        group=OPTIMISATION,
+        only=ADAM,
+        sparse=True,
+    )
     lr: float = setting(
         1e-4,
         "learning rate at the start",
@@ -264,9 +335,11 @@ class TrainConfig:
     momentum: float = setting(
         0.9, "momentum, 0 to 1", metavar="M", check=between(0, 1, high_open=True), group=OPTIMISATION, only=SGD
     )
+    nesterov: bool = setting(False, "Nesterov's momentum", group=OPTIMISATION, only=HEAVY, sparse=True)
     weight_decay: float = setting(
         0.0,
-        "WD times the weights is added to their gradient, and so for plastic feedback; not for biases",
+        "WD times the weights is added to their gradient, and so for plastic feedback; not for biases (--decay-all); "
+        "adamw shrinks the weights by the learning rate times WD in each step instead",
         metavar="WD",
         check=NON_NEGATIVE,
         flags=("--weight-decay", "--weight-decays"),
@@ -281,6 +354,24 @@ class TrainConfig:
         group=OPTIMISATION,
         default_text="that of --weight-decay",
     )
+    decay_all: bool = setting(
+        False, "decay biases and normalisation too", group=OPTIMISATION, only=DECAYED, sparse=True
+    )
+    schedule: Literal["steps", "cosine"] = setting(
+        "steps",
+        "steps: the learning rate changes at --lr-steps; cosine: it falls along half a cosine, step by step, to 0 at "
+        "the end",
+        group=OPTIMISATION,
+        sparse=True,
+    )
+    warmup_epochs: int = setting(
+        0,
+        "epochs in which the learning rate first rises evenly, step by step",
+        metavar="N",
+        check=NON_NEGATIVE,
+        group=OPTIMISATION,
+        sparse=True,
+    )
     lr_steps: tuple[int, ...] = setting(
         (),
         "epochs after which the learning rate is multiplied by --lr-gamma",
@@ -288,9 +379,35 @@ class TrainConfig:
         check=at_least(1),
         empty=True,
         group=OPTIMISATION,
+        only=BY_STEPS,
     )
     lr_gamma: float = setting(
         0.1, "factor of the learning rate there", metavar="G", check=POSITIVE, group=OPTIMISATION, only=LR_STEPS
+    )
+    clip_norm: float | None = setting(
+        None,
+        "norm of all gradients of a network beyond which they are scaled down to it, in each step",
+        metavar="NORM",
+        check=POSITIVE,
+        group=OPTIMISATION,
+        default_text="no clipping",
+        sparse=True,
+    )
+    best_by: Literal["accuracy", "loss"] = setting(
+        "accuracy",
+        "what makes an epoch the best, on the samples of --validation",
+        group=OPTIMISATION,
+        only=VALIDATED,
+        sparse=True,
+    )
+    patience: int = setting(
+        0,
+        "stop after so many epochs without a better one; 0: never",
+        metavar="EPOCHS",
+        check=NON_NEGATIVE,
+        group=OPTIMISATION,
+        only=VALIDATED,
+        sparse=True,
     )
     precision: Literal["fp32", "tf32", "bf16"] = setting(
         "fp32",
@@ -384,6 +501,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.dataset in DIGITS and self.augment in ("crop-flip", "random-resized-crop"):
+            raise InputError(f"augment is {self.augment!r}, which mirrors: {self.dataset} has digits, take 'crop'")
+        if len(self.betas) != 2:
+            raise InputError(f"betas has {len(self.betas)} values; it must have two, as in --betas 0.9 0.999")
+        if self.warmup_epochs > self.epochs:
+            raise InputError(f"warmup_epochs is {self.warmup_epochs}; the run has {self.epochs} epochs")
         if self.snapshot_sketch > 0 and self.snapshot_every == 0:
             raise InputError(
                 "snapshot_sketch needs snapshot_every > 0: the sketch gives the directions, the snapshots the path"
@@ -392,6 +515,11 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types (tuples become lists)."""
         return settings_json(self)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the fields as files hold them: settings of recipes only where they are not at their default, so that
+        the files of a run without them are what they were before there were any, byte for byte."""
+        return recorded_settings(self)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:

@@ -5,22 +5,28 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
 
 from training.captured import CapturedStep, Recorder
 from training.data import Normalise, Split
+from training.losses import TrainingLoss
 from training.recordable import modules_of
+
+CROSS_ENTROPY = TrainingLoss()
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, normalise: Normalise, split: Split, batch_size: int = 2500) -> tuple[float, float]:
-    """Return mean cross-entropy (nats) and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode.
+def evaluate(
+    model: nn.Module, normalise: Normalise, split: Split, batch_size: int = 2500, loss: TrainingLoss = CROSS_ENTROPY
+) -> tuple[float, float]:
+    """Return mean loss and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode; the loss is
+    cross-entropy (nats), unless another is given.
 
     Args:
         model: normalised images (N, C, H, W) -> logits (N, classes), on the split's device.
         normalise: what its images are normalised by.
         split: the samples.
         batch_size: images a forward pass.
+        loss: that of a run which minimises another.
 
     Example:
         >>> import math
@@ -35,14 +41,14 @@ def evaluate(model: nn.Module, normalise: Normalise, split: Split, batch_size: i
     """
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
+    total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         logits = model(normalise(images))
-        loss += F.cross_entropy(logits, labels, reduction="sum")
+        total += loss.total(logits, labels)
         correct += (logits.argmax(1) == labels).sum()
     model.train(was_training)
-    return loss.item() / len(split), correct.item() / len(split)
+    return total.item() / len(split), correct.item() / len(split)
 
 
 class StackEvaluation:
@@ -55,6 +61,7 @@ class StackEvaluation:
         split: the samples.
         samples: most networks x images in one batch.
         recorder: None where passes are not recorded.
+        loss: of the runs.
     """
 
     def __init__(
@@ -65,8 +72,10 @@ class StackEvaluation:
         split: Split,
         samples: int,
         recorder: Recorder | None = None,
+        loss: TrainingLoss = CROSS_ENTROPY,
     ) -> None:
         self.model, self.stacked, self.normalise, self.split = model, dict(stacked), normalise, split
+        self.training_loss = loss
         self.size = len(next(iter(stacked.values())))
         self.batch_size = max(1, samples // self.size)
         self.loss = torch.zeros(self.size, dtype=torch.float64, device=split.labels.device)
@@ -102,6 +111,6 @@ class StackEvaluation:
         forward = vmap(lambda tensors, inputs: functional_call(self.model, tensors, (inputs,)), in_dims=(0, None))
         logits = forward(self.stacked, self.normalise(images))  # (E, N, classes)
         every = labels.expand(self.size, -1)
-        loss = F.cross_entropy(logits.flatten(0, 1), every.flatten(), reduction="none")
+        loss = self.training_loss.each(logits.flatten(0, 1), every.flatten())
         self.loss += loss.view(self.size, -1).sum(1)
         self.correct += (logits.argmax(-1) == every).sum(1)

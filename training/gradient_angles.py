@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from alignscape.seeding import generator
 from training.angles import angle_between
+from training.losses import TrainingLoss
 from training.rules import Rule
 from training.rules.wrapping import weight_layers
 
@@ -71,7 +71,7 @@ def gradient_alignment(
     batch_size: int,
     seed: int = 0,
 ) -> dict[str, GradientAlignment]:
-    """Compare the update of ``rule`` with the gradient of the mean cross-entropy, in evaluation mode.
+    """Compare the update of ``rule`` with the gradient of the mean loss of the run, in evaluation mode.
 
     The gradient is taken through the plain ``model``, never through ``twin``, so that it is the true one whatever the
     rule does. Modes are restored; no ``.grad`` is touched. A mini-batch whose gradient is 0 has no direction and is
@@ -101,6 +101,7 @@ def gradient_alignment(
         {'layers.0': False, 'layers.1': False, 'layers.2': True, 'all': False}
     """
     inputs, labels = data
+    loss = TrainingLoss.of(rule.config)
     size = min(batch_size, len(labels))
     order = torch.randperm(len(labels), generator=generator(seed, "gradient alignment")).to(labels.device)
     plain = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -112,7 +113,7 @@ def gradient_alignment(
     twin.eval()
     try:
         for batch in order[: len(labels) // size * size].split(size):
-            truth = _gradient(model, plain, inputs[batch], labels[batch])
+            truth = _gradient(model, plain, loss, inputs[batch], labels[batch])
             update = rule.gradients(trained, rule.objective(twin, inputs[batch], labels[batch]))
             for group, names in groups.items():
                 pairs[group].add(*(_flat(tensors, plain, names) for tensors in (update, truth)))
@@ -136,9 +137,11 @@ def rule_update(model: nn.Module, twin: nn.Module, rule: Rule, inputs: Tensor, l
         twin.train(was_training)
 
 
-def _gradient(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    loss = F.cross_entropy(model(inputs), labels)
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+def _gradient(
+    model: nn.Module, parameters: Mapping[str, Tensor], loss: TrainingLoss, inputs: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    value = loss.mean(model(inputs), labels)
+    found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
     return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
 
 

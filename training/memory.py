@@ -52,7 +52,7 @@ def training_bytes(config: TrainConfig, rule: Rule, layers: Sequence[LayerSize],
         sizes = [rule.feedback_size(layer, classes) for layer in layers]
         fixed, plastic = (sum(size[kind] for size in sizes) for kind in (0, 1))
         noise = max(map(rule.drawn_each_step, layers), default=0)
-    moments = 2 if config.optimiser == "adam" else int(config.momentum > 0)
+    moments = 2 if config.optimiser != "sgd" else int(config.momentum > 0)
     numbers = {
         "weights": weights,
         "feedback": fixed + plastic,
@@ -67,7 +67,7 @@ def training_bytes(config: TrainConfig, rule: Rule, layers: Sequence[LayerSize],
 
 def monitor_vectors(config: TrainConfig) -> int:
     """Return how many vectors of all weights a monitor keeps from one measurement to the next."""
-    return 0 if config.monitor == "none" else config.monitor_k + int(config.optimiser == "adam")
+    return 0 if config.monitor == "none" else config.monitor_k + int(config.optimiser != "sgd")
 
 
 def _sketch_rows(config: TrainConfig) -> int:

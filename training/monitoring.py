@@ -51,8 +51,8 @@ class Monitoring:
     def measure(self, step: int, moments: Moments) -> None:
         """Add a row for the network as it stands after ``step`` steps."""
         # The rate of the step that comes next, which an edge of stability is about; at the end, of the last one.
-        epoch = min(step // self.steps_per_epoch, max(self.config.epochs - 1, 0))
-        row = self.monitor.measure(step, learning_rate(self.config, epoch), moments)
+        next_step = min(step, max(self.config.epochs * self.steps_per_epoch - 1, 0))
+        row = self.monitor.measure(step, learning_rate(self.config, next_step, self.steps_per_epoch), moments)
         self.rows.append({"step": step, "epoch": step / self.steps_per_epoch, **row})
 
     def state(self) -> dict[str, Any]:

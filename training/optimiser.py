@@ -11,20 +11,40 @@ from torch import Tensor
 from training.captured import are_recorded
 from training.config import TrainConfig
 
-_SCHEDULE = ("lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay")
+SCHEDULE = (
+    *("lr", "lr_steps", "lr_gamma", "schedule", "warmup_epochs", "momentum", "nesterov", "betas"),
+    *("weight_decay", "first_epoch_weight_decay", "decay_all"),
+)
+"""Settings that each network of a stack may have for itself."""
 
 
 def schedule_key(config: TrainConfig) -> str:
     """Return what tells schedules apart: networks with equal keys share a call of the optimiser."""
-    return repr([getattr(config, name) for name in _SCHEDULE])
+    return repr([getattr(config, name) for name in SCHEDULE])
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Return the learning rate of ``epoch``, counted from 0."""
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of the step number ``step``, counted from 0; below 0, on noise, that of the start."""
+    passed = [epoch for epoch in config.lr_steps if step // steps_per_epoch >= epoch]
     try:
-        return config.lr * config.lr_gamma ** sum(epoch >= step for step in config.lr_steps)
+        rate = config.lr * config.lr_gamma ** (len(passed) if config.schedule == "steps" else 0)
     except OverflowError:  # then the run diverges, which is a result
         return math.inf
+    return rate * _course(config, step, steps_per_epoch) if moves_by_steps(config) and step >= 0 else rate
+
+
+def moves_by_steps(config: TrainConfig) -> bool:
+    """Whether the learning rate changes within epochs."""
+    return config.schedule == "cosine" or config.warmup_epochs > 0
+
+
+def _course(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Return the share of the learning rate that a warm-up, as ``LinearLR`` has it, or a cosine (Loshchilov and Hutter
+    2017, eq. 5, without restarts) leaves in ``step``."""
+    warm, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    if step < warm:
+        return (step + 1) / warm
+    return (1 + math.cos(math.pi * (step - warm) / (total - warm))) / 2 if config.schedule == "cosine" else 1.0
 
 
 def weight_decay(config: TrainConfig, epoch: int) -> float:
@@ -35,14 +55,14 @@ def weight_decay(config: TrainConfig, epoch: int) -> float:
 
 
 class StackOptimiser:
-    """``torch.optim.Adam`` or ``SGD``, fused, over the parameters of E networks.
+    """``torch.optim.Adam``, ``AdamW`` or ``SGD``, fused, over the parameters of E networks.
 
     Adam and SGD act on each number apart, so networks that stand side by side and share a schedule are one tensor to
     the optimiser: one pass over the memory of a block of networks instead of a call for each. ``parameters`` are
     (E, ...), or those of one network without that axis. Those named in ``decayed`` are decayed; fixed feedback is a
-    buffer and so never is (:func:`training.rules.wrapping.decayed`). Where its steps are ``recorded`` (None: as usual
-    on the device) the learning rates and counts of steps are tensors there, so that a recorded step finds what they
-    have become; the fused kernels take a decay as a number only.
+    buffer and so never is (:func:`training.rules.wrapping.decayed`); with ``decay_all`` the others are too. Where
+    its steps are ``recorded`` (None: as usual on the device) the learning rates and counts of steps are tensors there,
+    so that a recorded step finds what they have become; the fused kernels take a decay as a number only.
     """
 
     def __init__(
@@ -75,14 +95,17 @@ class StackOptimiser:
             if self.recorded:
                 shared["lr"] = torch.tensor(config.lr, device=next(iter(views.values())).device)
             if config.optimiser == "sgd":
-                shared["momentum"] = config.momentum
+                shared |= {"momentum": config.momentum, "nesterov": config.nesterov and config.momentum > 0}
+            else:
+                shared["betas"] = config.betas
             groups.append({**shared, "params": [v for n, v in views.items() if n in self.decayed]})
             groups.append({**shared, "params": [v for n, v in views.items() if n not in self.decayed]})
         config = self.blocks[0][0]
         if config.optimiser == "sgd":
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
         # One pass over the weights instead of about ten. Capturable: the count of steps stays on the device.
-        adam = torch.optim.Adam(groups, lr=config.lr, fused=True, capturable=self.recorded)
+        kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
+        adam = kind(groups, lr=config.lr, fused=True, capturable=self.recorded)
         # It would warn of the steps before a recording, which run as they are.
         adam._warned_capturable_if_run_uncaptured = True
         return adam
@@ -90,13 +113,27 @@ class StackOptimiser:
     def set_epoch(self, epoch: int) -> bool:
         """Set learning rates and decays of ``epoch`` (from 0); return whether a recorded step does not see it."""
         before = [group["weight_decay"] for group in self.torch.param_groups]
-        matrices, vectors = self.torch.param_groups[::2], self.torch.param_groups[1::2]
-        for (config, _), decayed, free in zip(self.blocks, matrices, vectors, strict=True):
-            rate = learning_rate(config, epoch)
-            for group, decay in ((decayed, weight_decay(config, epoch)), (free, 0.0)):
-                group["lr"] = group["lr"].fill_(_in_float32(rate)) if self.recorded else rate
-                group["weight_decay"] = decay
+        for (config, _), groups in zip(self.blocks, self._groups(), strict=True):
+            decay = weight_decay(config, epoch)
+            self._set_rate(groups, learning_rate(config, epoch, 1))
+            for group, share in zip(groups, (decay, decay if config.decay_all else 0.0), strict=True):
+                group["weight_decay"] = share
         return before != [group["weight_decay"] for group in self.torch.param_groups]
+
+    def set_step(self, step: int, steps_per_epoch: int) -> None:
+        """Set the learning rates of ``step`` where they change within an epoch."""
+        for (config, _), groups in zip(self.blocks, self._groups(), strict=True):
+            if moves_by_steps(config):
+                self._set_rate(groups, learning_rate(config, step, steps_per_epoch))
+
+    def _groups(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield the torch groups of each block: those that are decayed, and the others."""
+        groups = self.torch.param_groups
+        yield from zip(groups[::2], groups[1::2], strict=True)
+
+    def _set_rate(self, groups: tuple[dict[str, Any], ...], rate: float) -> None:
+        for group in groups:
+            group["lr"] = group["lr"].fill_(_in_float32(rate)) if self.recorded else rate
 
     def step(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Move every parameter by its gradient of the same shape; None leaves it where it is, decay included."""

@@ -18,9 +18,12 @@ from torch.func import functional_call, vmap
 from alignscape.device import synchronise
 from alignscape.errors import InputError
 from alignscape.seeding import derive_seed, generator, kept_streams
+from training.augmentation import Augmentation
 from training.captured import CapturedStep, recorder_for
-from training.data import Dataset, Normalise
+from training.clipping import Clipping
+from training.data import Dataset, Normalise, Split
 from training.evaluation import StackEvaluation, evaluate
+from training.losses import TrainingLoss
 from training.memory import samples_at_once
 from training.network import Network
 from training.optimiser import StackOptimiser
@@ -44,6 +47,7 @@ class Stack:
         first = networks[0]
         self.config, self.twin = first.config, first.twin
         self.stacked = len(networks) > 1
+        self.loss = TrainingLoss.of(self.config)
         differences = differing([network.config for network in networks])
         self.rule = shared_rule(first.rule, differences) if self.stacked else first.rule
         self.tensors = self._join()
@@ -53,11 +57,18 @@ class Stack:
         # Feedback moves within the step where that is recorded, for all networks at once; elsewhere network by network,
         # which gives the bits of a run alone.
         self._moves_inside = self.recorder is not None and self.rule.moves_by_tensors()
+        own = [name for name, _ in first.model.named_parameters()]
+        self._clip = Clipping([network.config for network in networks], own, self.device)
         self._labels: list[str] = []  # of what the rule draws for one network
         self.start_optimiser()
         self.sums = Sums.zero(len(networks), self.device)
         self._orders: dict[int, Tensor] = {}  # by epoch
-        self._evaluation = self._stacked_evaluation() if self.stacked else None
+        size = data.input_shape[1:]
+        self._augmentation = None if self.config.augment == "none" else Augmentation(self.config.augment, size)
+        self._views: dict[int, Tensor] = {}
+        self._evaluation = self._stacked_evaluation(data.test) if self.stacked else None
+        held = data.validation
+        self._validation = self._stacked_evaluation(held) if self.stacked and held is not None else None
 
     def start_optimiser(self) -> None:
         """Begin with an optimiser that remembers nothing, and a step to record."""
@@ -78,11 +89,11 @@ class Stack:
         yield from self.optimiser.moving()
         yield from (self.sums.loss, self.sums.correct, self.sums.bad_step, self.sums.step)
 
-    def _stacked_evaluation(self) -> StackEvaluation:
+    def _stacked_evaluation(self, split: Split) -> StackEvaluation:
         model = self.networks[0].model
         plain = {name: self.tensors[name] for name, _ in (*model.named_parameters(), *model.named_buffers())}
         samples = samples_at_once(self.networks[0].layers)
-        return StackEvaluation(model, plain, self.normalise, self.data.test, samples, self.recorder)
+        return StackEvaluation(model, plain, self.normalise, split, samples, self.recorder, self.loss)
 
     @property
     def step(self) -> int:
@@ -117,14 +128,18 @@ class Stack:
         size = min(self.config.batch_size, len(self.data.train) - start)
         noise = self._noise(size) if epoch < 0 else None
         batch = self.order(max(epoch, 0))[:, start : start + size]  # (E, N)
+        views = [] if noise is not None else self._views_of(batch, epoch)
         drawn = self._drawn(size) if self._moves_inside else []
         if not self._moves_inside:
-            self._move_apart(batch, noise)
+            self._move_apart(batch, views, noise)
+        if epoch >= 0:
+            self.optimiser.set_step(self.step, self.networks[0].steps_per_epoch)
         with self._randomness():
             if noise is not None:
                 self._learn(*(noise if self.stacked else (noise[0][0], noise[1][0])), *drawn)
             else:
-                self._step(batch if self.stacked else batch[0], *drawn)
+                chosen = [batch, *views]
+                self._step(*(chosen if self.stacked else [one[0] for one in chosen]), *drawn)
         for network in self.networks:
             network.step += 1
 
@@ -149,15 +164,19 @@ class Stack:
             own = {f"twin.{name}": tensor for name, tensor in self.tensors.items()}
             vmap(lambda *one: functional_call(self.mover, one[0], one[1:]))(own, by_label, inputs, labels)
 
-    def _move_apart(self, batch: Tensor, noise: tuple[Tensor, Tensor] | None) -> None:
-        """Move feedback network by network, before the step on ``batch`` (E, N) or on ``noise``."""
+    def _move_apart(self, batch: Tensor, views: Sequence[Tensor], noise: tuple[Tensor, Tensor] | None) -> None:
+        """Move feedback network by network, before the step on ``views`` of ``batch`` (E, N) or on ``noise``."""
         if self.rule.moves_feedback:
             for network in self.networks:
                 with explained(network.rule, "before_step"):
                     network.rule.before_step(network.twin, network.step)
         if self.rule.reads_batch:
             for e, network in enumerate(self.networks):
-                own = self._samples(batch[e]) if noise is None else (noise[0][e], noise[1][e])
+                own = (
+                    self._samples(batch[e], *(view[e] for view in views))
+                    if noise is None
+                    else (noise[0][e], noise[1][e])
+                )
                 with explained(network.rule, "before_batch"):
                     network.rule.before_batch(network.twin, network.step, *own)
         if self.rule.moves_feedback or self.rule.reads_batch:
@@ -199,6 +218,29 @@ class Stack:
             self._orders[epoch] = rows.to(self.device, non_blocking=True)
         return self._orders[epoch]
 
+    def prepare(self, epoch: int) -> None:
+        """Draw what ``epoch`` needs of chance, while a GPU is still at work on the one before."""
+        self.order(epoch)
+        if self._augmentation is not None:
+            self._all_views(self._augmentation, epoch)
+
+    def _views_of(self, batch: Tensor, epoch: int) -> list[Tensor]:
+        """Return the views (E, N, 5) that networks see of the samples ``batch`` (E, N), in a list; none if they see the
+        images as they are."""
+        if self._augmentation is None:
+            return []
+        return [torch.take_along_dim(self._all_views(self._augmentation, epoch), batch[..., None], 1)]
+
+    def _all_views(self, augmentation: Augmentation, epoch: int) -> Tensor:
+        """Return the view of each sample in ``epoch`` (E, n, 5), each network's a function of its seed: drawn on the
+        CPU, as :meth:`order` is."""
+        if epoch not in self._views:
+            random = [generator(network.config.seed, "augmentation", epoch) for network in self.networks]
+            views = torch.stack([augmentation.draw(len(self.data.train), one) for one in random])
+            self._views = {e: view for e, view in self._views.items() if e + 1 == epoch}
+            self._views[epoch] = views.to(self.device, non_blocking=True)
+        return self._views[epoch]
+
     @contextlib.contextmanager
     def _randomness(self) -> Any:
         """Make dropout, which draws from torch's global stream, a function of (seed, step) like all else."""
@@ -210,8 +252,10 @@ class Stack:
             yield
 
     def _body(self, batch: Tensor, *drawn: Tensor) -> None:
-        """One step on the samples ``batch`` (E, N), or (N,) for a run alone. Reads nothing on the host."""
-        self._learn(*self._samples(batch), *drawn)
+        """One step on the samples ``batch`` (E, N), or (N,) for a run alone; where images are augmented, their views
+        come first of what was ``drawn``. Reads nothing on the host."""
+        views = int(self._augmentation is not None)
+        self._learn(*self._samples(batch, *drawn[:views]), *drawn[views:])
 
     def _learn(self, inputs: Tensor, labels: Tensor, *drawn: Tensor) -> None:
         """One step on normalised ``inputs`` (E, N, C, H, W) and ``labels`` (E, N), without E for a run alone, after the
@@ -222,7 +266,7 @@ class Stack:
             step = self._evaluate(inputs, labels)
         with explained(self.rule, "gradients"):
             gradients = self.rule.gradients(self.parameters, step)
-        self.optimiser.step(gradients)
+        self.optimiser.step(self._clip(gradients))
         self.sums.add(step.loss.detach(), (step.logits.detach().argmax(-1) == labels).sum(-1), labels.shape[-1])
 
     def _noise(self, size: int) -> tuple[Tensor, Tensor]:
@@ -235,9 +279,12 @@ class Stack:
             labels.append(torch.randint(self.data.classes, (size,), generator=random, device=self.device))
         return torch.stack(inputs), torch.stack(labels)
 
-    def _samples(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised inputs and labels of the samples ``batch``, of any shape."""
-        return self.normalise(self.data.train.images[batch]), self.data.train.labels[batch]
+    def _samples(self, batch: Tensor, views: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return normalised inputs and labels of the samples ``batch``, of any shape, in these ``views`` (..., 5)."""
+        images = self.data.train.images[batch]
+        if self._augmentation is not None and views is not None:
+            images = self._augmentation(images, views)
+        return self.normalise(images), self.data.train.labels[batch]
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Step:
         if not self.stacked:
@@ -265,7 +312,15 @@ class Stack:
         """Return loss and accuracy of each network on the test split."""
         if self._evaluation is not None:
             return self._evaluation()
-        return [evaluate(self.networks[0].model, self.normalise, self.data.test)]
+        return [evaluate(self.networks[0].model, self.normalise, self.data.test, loss=self.loss)]
+
+    def validate(self) -> list[tuple[float, ...]]:
+        """Return loss and accuracy of each network on the samples that are held out, nothing if there are none."""
+        if self.data.validation is None:
+            return [()] * len(self.networks)
+        if self._validation is not None:
+            return list(self._validation())
+        return [evaluate(self.networks[0].model, self.normalise, self.data.validation, loss=self.loss)]
 
     def states(self) -> Iterator[dict[str, Any]]:
         """Yield a resume point for each network, on the CPU; it fits any stack the network may be in next."""
@@ -294,6 +349,8 @@ class Stack:
         self._step.forget()
         if self._evaluation is not None:
             self._evaluation.forget()
+        if self._validation is not None:
+            self._validation.forget()
 
     def after_step(self) -> None:
         """Keep what is kept of single steps."""

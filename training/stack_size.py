@@ -20,7 +20,7 @@ from training.config import TrainConfig
 from training.data import Dataset, Normalise
 from training.memory import FLOAT, monitor_vectors
 from training.network import Network
-from training.optimiser import schedule_key
+from training.optimiser import SCHEDULE, schedule_key
 from training.precision import products
 from training.rules import find_rule
 from training.rules.others import explained
@@ -34,8 +34,8 @@ Sizes = int | Literal["auto"]
 # what they keep. Any other field, those to come included, keeps networks apart; so do the options of a rule, but for
 # those that it declares to be read by `initialise` alone.
 FREE_FIELDS = {
-    *("seed", "angle", "alignment", "forward_scale", "backward_scale"),
-    *("lr", "lr_steps", "lr_gamma", "momentum", "weight_decay", "first_epoch_weight_decay"),
+    *("seed", "angle", "alignment", "forward_scale", "backward_scale", "init", "init_distribution"),
+    *(*SCHEDULE, "clip_norm", "best_by", "patience"),
     *("checkpoint_every", "snapshot_every", "snapshot_dtype", "snapshot_sketch"),
 }
 
@@ -203,8 +203,9 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     and activations, measured by one forward pass on a copy."""
     parameters = sum(p.nbytes for p in network.twin.parameters())
     buffers = sum(b.nbytes for b in network.twin.buffers())
-    moments = 2 if network.config.optimiser == "adam" else 1
-    order = 2 * len(data.train) * 8  # of this epoch and the next
+    moments = 1 if network.config.optimiser == "sgd" else 2
+    views = 0 if network.config.augment == "none" else 5 * FLOAT
+    order = 2 * len(data.train) * (8 + views)  # of this epoch and the next
     weights = sum(p.nbytes for p in network.model.parameters() if p.requires_grad)
     sketch = (2 * network.config.snapshot_sketch + 3) * weights if network.config.snapshot_sketch else 0
     sketch += monitor_vectors(network.config) * weights

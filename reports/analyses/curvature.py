@@ -17,14 +17,15 @@ PARAMS_HELP = "weights and biases to take the curvature over, by name, such as '
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature(Analysis):
-    """The Hessian of the mean cross-entropy over samples, or its Gauss-Newton part."""
+    """The Hessian of the mean loss of the run, cross-entropy as a rule, over samples, or its Gauss-Newton part."""
 
     parallel: ClassVar[bool] = True
 
     params: tuple[str, ...] | None = setting(None, PARAMS_HELP, metavar="GLOB", default_text="all", group=MATRIX)
     hessian: Literal["full", "ggn", "difference"] = setting(
         "full",
-        "full: second derivatives of the mean cross-entropy; ggn: its Gauss-Newton part, the Fisher information; "
+        "full: second derivatives of the mean loss of the run; ggn: its Gauss-Newton part, of cross-entropy the Fisher "
+        "information; "
         "difference: the first less the second",
         group=MATRIX,
     )
@@ -53,7 +54,7 @@ class Curvature(Analysis):
         from landscape.distributed import join, shard
 
         processes = join()
-        inputs, targets, batch_size = subject.images, subject.labels, self.batch_size
+        inputs, targets, batch_size = subject.images, subject.targets, self.batch_size
         if groups is not None:
             generator = torch.Generator().manual_seed(self.seed)
             order = torch.randperm(len(targets), generator=generator).to(targets.device)
@@ -63,7 +64,7 @@ class Curvature(Analysis):
             inputs, targets = shard((inputs, targets), rank=dist.get_rank(), world_size=dist.get_world_size())
         return HessianOperator(
             subject.model,
-            torch.nn.CrossEntropyLoss(),
+            subject.loss,
             (inputs, targets),
             params=self.params,
             hessian=hessian or self.hessian,  # type: ignore[arg-type]  # one of its names

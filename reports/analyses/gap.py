@@ -64,7 +64,7 @@ def _measured(subject: Subject) -> tuple[float, float]:
     split = Split(images=subject.images, labels=subject.labels)
     normalise: Any = subject.normalise
     model: nn.Module = subject.model
-    return evaluate(model, normalise, split)
+    return evaluate(model, normalise, split, loss=subject.training_loss)
 
 
 def gap_table(values: pd.DataFrame, gaps: pd.DataFrame, subjects: Sequence[Subject], table: Table) -> pd.DataFrame:

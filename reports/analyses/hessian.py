@@ -48,7 +48,7 @@ class Hessian(CurvatureByGroup):
                     role="key",
                 ),
                 Column("index", "int", "of the eigenvalue, from 1", role="key"),
-                Column("value", "float", "of the Hessian of the mean cross-entropy", "nats", "value"),
+                Column("value", "float", "of the Hessian of the mean loss of the run", "nats", "value"),
                 *interval("the trace, bounds of the eigenvalue"),
                 Column(
                     "residual",
@@ -87,7 +87,8 @@ class Hessian(CurvatureByGroup):
 
     hessian: Literal["full", "ggn", "difference", "all"] = setting(  # type: ignore[assignment]
         "full",
-        "full: second derivatives of the mean cross-entropy; ggn: its Gauss-Newton part, the Fisher information; "
+        "full: second derivatives of the mean loss of the run; ggn: its Gauss-Newton part, of cross-entropy the Fisher "
+        "information; "
         "difference: the first less the second; all: the three beside each other",
         group=MATRIX,
     )

@@ -176,12 +176,9 @@ def kept_checkpoints(given: Path) -> list[Path]:
 
 
 def mean_loss(subject: "Subject") -> float:
-    """Return the mean cross-entropy over the samples."""
-    import torch
+    """Return the mean loss of the run over the samples."""
 
     from landscape import LossAround
 
-    around = LossAround(
-        subject.model, torch.nn.CrossEntropyLoss(), (subject.images, subject.labels), transform=subject.normalise
-    )
+    around = LossAround(subject.model, subject.loss, (subject.images, subject.targets), transform=subject.normalise)
     return around.value(around.centre)

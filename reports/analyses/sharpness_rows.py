@@ -57,8 +57,8 @@ class Rows:
         self.notes: list[str] = []
         order = torch.randperm(len(subject.labels), generator=torch.Generator().manual_seed(settings.seed))
         order = order.to(subject.device)
-        self.data = subject.images[order], subject.labels[order]
-        self.loss = torch.nn.CrossEntropyLoss()
+        self.data = subject.images[order], subject.targets[order]
+        self.loss = subject.loss
         self.around = LossAround(
             subject.model,
             self.loss,

@@ -102,7 +102,6 @@ class Surface(Analysis):
 
     def compute(self, subject: "Subject", show: Show = silent) -> Found:
         """Evaluate the surface of one network; ``checks`` hold its curvatures at the centre against the eigenvalues."""
-        import torch
 
         from landscape import filter_normalised_directions, surface
 
@@ -116,8 +115,8 @@ class Surface(Analysis):
         alphas, betas = self._axes()
         found = surface(
             subject.model,
-            torch.nn.CrossEntropyLoss(),
-            (subject.images, subject.labels),
+            subject.loss,
+            (subject.images, subject.targets),
             directions,
             alphas=alphas,
             betas=betas,
@@ -151,14 +150,13 @@ class Surface(Analysis):
         return alpha, beta
 
     def _eigenpairs(self, subject: "Subject", show: Show) -> "Eigenpairs":
-        import torch
 
         from landscape import top_eigenpairs
 
         return top_eigenpairs(
             subject.model,
-            torch.nn.CrossEntropyLoss(),
-            (subject.images, subject.labels),
+            subject.loss,
+            (subject.images, subject.targets),
             k=2,
             tol=self.tol,
             seed=self.seed,

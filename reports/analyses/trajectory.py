@@ -180,14 +180,13 @@ class Trajectory(Analysis):
 
     def _path(self, subject: "Subject", runs: "Sequence[Snapshots]", pca: "TrajectoryPCA", show: Show) -> "DataFrame":
         """Return one row per snapshot: the columns of ``trajectory.csv``, and the number of its ``run``."""
-        import torch
 
         from landscape import path_losses
 
         losses = path_losses(
             subject.model,
-            torch.nn.CrossEntropyLoss(),
-            (subject.images, subject.labels),
+            subject.loss,
+            (subject.images, subject.targets),
             runs,
             pca,
             batch_size=self.batch_size,
@@ -202,15 +201,14 @@ class Trajectory(Analysis):
 
     def _plane(self, subject: "Subject", pca: "TrajectoryPCA", show: Show) -> "Surface":
         """Return the loss on a grid that covers the path."""
-        import torch
 
         from landscape import surface
 
         alphas, betas = (self._axis(pca, component) for component in (0, 1))
         return surface(
             subject.model,
-            torch.nn.CrossEntropyLoss(),
-            (subject.images, subject.labels),
+            subject.loss,
+            (subject.images, subject.targets),
             pca.directions[:2],
             alphas=alphas,
             betas=betas,

@@ -17,19 +17,19 @@ Shape = tuple[int, int, int]  # C, H, W
 
 
 def _mlp(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return MLP(torch.Size(input_shape).numel(), config.hidden, classes)
+    return MLP(torch.Size(input_shape).numel(), config.hidden, classes, config.activation)
 
 
 def _lenet(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return LeNet(input_shape, classes)
+    return LeNet(input_shape, classes, config.activation)
 
 
 def _alexnet(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return AlexNet(input_shape, classes)
+    return AlexNet(input_shape, classes, config.activation)
 
 
 def _resnet20(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return ResNet(input_shape[0], 3, classes)
+    return ResNet(input_shape[0], 3, classes, config.activation)
 
 
 MODELS: dict[str, Callable[[TrainConfig, Shape, int], nn.Module]] = {
@@ -45,7 +45,7 @@ def build_model(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Mod
     (:func:`import_model`). Weights are not yet drawn from the run's seed (``Rule.initialise`` does that).
 
     Args:
-        config: its ``model`` and, for an MLP, ``hidden`` decide.
+        config: its ``model``, of ours ``activation`` and, for an MLP, ``hidden`` decide.
         input_shape: (C, H, W).
         classes: number of outputs.
 

@@ -10,13 +10,13 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from alignscape.errors import InputError
 from alignscape.seeding import generator
 from training.config import TrainConfig
+from training.losses import TrainingLoss
 from training.rules.feedback import Layer, LayerSize, WrappedLayer
-from training.rules.initial import normal, reset_normalisation
+from training.rules.initial import reset_normalisation, starting
 from training.rules.outside import refuse_outside_uses
 from training.rules.wrapping import replace_layers, uses, weight_layers
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
     Attributes:
         objective: what to differentiate, a scalar.
-        loss: the mean cross-entropy in nats, a scalar.
+        loss: the mean loss of the run (``Rule.mean_loss``), cross-entropy in nats as a rule, a scalar.
         logits: (N, classes).
         taps: of DFA, the activations (N, ...) where signals arrive, in order of execution.
         signals: of DFA, what arrives there, of the same shapes.
@@ -86,7 +86,8 @@ class Rule:
 
     def initialise(self, model: nn.Module) -> None:
         """Draw the starting weights of ``model`` in place: weights N(0, s^2 / fan_in) with s = ``forward_scale``
-        (sqrt 2 is He et al. 2015, 1 LeCun), biases 0, normalisation layers as they usually start.
+        (sqrt 2 is He et al. 2015, 1 LeCun), or what ``init`` and ``init_distribution`` of the config say in its place;
+        biases 0, normalisation layers as they usually start.
 
         Raises:
             InputError: a module that no rule can wrap; it is named.
@@ -130,8 +131,12 @@ class Rule:
     def objective(self, twin: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
         """Evaluate ``twin`` on normalised ``inputs`` (N, ...) and ``labels`` (N,); pure but for running statistics."""
         logits = twin(inputs)
-        loss = F.cross_entropy(logits, labels)
+        loss = self.mean_loss(logits, labels)
         return Step(loss, loss, logits)
+
+    def mean_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of the run, by its config, of ``logits`` (N, classes) and ``labels`` (N,), a scalar."""
+        return TrainingLoss.of(self.config).mean(logits, labels)
 
     def gradients(self, parameters: Mapping[str, Tensor], step: Step) -> dict[str, Tensor | None]:
         """Return the rule's update of each of ``parameters`` (before the optimiser), None where it has none.
@@ -194,10 +199,11 @@ class Rule:
     def draw(
         self, like: Tensor, *labels: object, scale: float | None = None, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Draw N(0, s^2 / fan_in) of the shape, type and device of ``like`` from the stream ``labels`` on ``device``
-        (see :meth:`stream`); s is ``scale``, or ``backward_scale`` of the config."""
+        """Draw N(0, s^2 / fan_in), or what ``init`` and ``init_distribution`` of the config say in its place, of the
+        shape, type and device of ``like`` from the stream ``labels`` on ``device`` (see :meth:`stream`); s is
+        ``scale``, or ``backward_scale`` of the config."""
         scale = self.config.backward_scale if scale is None else scale
-        return normal(like.shape, scale, self.stream(*labels, device=device)).to(like)
+        return starting(self.config, like.shape, scale, self.stream(*labels, device=device)).to(like)
 
     def stream(self, *labels: object, device: torch.device | str = "cpu") -> torch.Generator:
         """The run's random stream for ``labels``, e.g. ``("feedback", "layers.1")``. The CPU's numbers are the same

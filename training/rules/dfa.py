@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
+from training.losses import TrainingLoss
 from training.models.trial import try_forward
 from training.rules.base import Rule, Step, wrapped_layers
 from training.rules.feedback import (
@@ -19,7 +19,7 @@ from training.rules.feedback import (
     LayerSize,
     WrappedLayer,
 )
-from training.rules.initial import bernoulli, normal
+from training.rules.initial import bernoulli, starting
 from training.rules.taps import learn_from_first, recording
 
 
@@ -69,7 +69,8 @@ class DirectFeedbackAlignment(Rule):
                 "and there is one direct signal for a layer"
             )
         shape = (layer.use.classes, layer.use.input_shape.numel())
-        feedback = normal(shape, self.config.backward_scale, self.stream("feedback", layer.name))
+        random = self.stream("feedback", layer.name)
+        feedback = starting(self.config, shape, self.config.backward_scale, random)
         if (density := self.config.feedback_density) < 1:
             feedback *= bernoulli(shape, density, self.stream("mask", layer.name))
         return DirectFeedback(layer, feedback.to(layer.plain.weight))
@@ -77,9 +78,8 @@ class DirectFeedbackAlignment(Rule):
     def objective(self, twin: nn.Module, inputs: Tensor, labels: Tensor) -> Step:
         with recording() as taps:
             logits = twin(inputs)
-        loss = F.cross_entropy(logits, labels)
-        classes = torch.arange(logits.shape[1], device=labels.device)
-        error = (logits.detach().softmax(1) - (labels[:, None] == classes).to(logits.dtype)) / len(labels)
+        loss = self.mean_loss(logits, labels)
+        error = TrainingLoss.of(self.config).error(logits.detach(), labels)
         signals = [(error @ tap.feedback).view_as(tap.activation) for tap in taps]
         return Step(loss, loss, logits, tuple(tap.activation for tap in taps), tuple(signals))
 

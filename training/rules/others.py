@@ -24,6 +24,7 @@ from alignscape.errors import InputError
 from alignscape.files import sha256_file
 from alignscape.imports import HOME, OURS, import_reference, reason
 from alignscape.plugins import load
+from alignscape.settings import changed_settings
 from training.config import TrainConfig
 from training.rule_list import installed_rules
 from training.rules.base import Rule
@@ -142,6 +143,26 @@ def warn_of_change(config: TrainConfig, rule: type[Rule]) -> None:
             f"{config.rule_source[:12]}): its backward pass may not be the one that trained the network",
             stacklevel=3,
         )
+
+
+def refuse_own_loss(rule: Rule) -> None:
+    """Refuse a loss that a rule which is not ours would not minimise, though all else took it for the run's.
+
+    Raises:
+        InputError: it has an ``objective`` of its own, and does not name the setting among its options.
+    """
+    own = "objective" in _own_names(type(rule))
+    for name in ("loss", "label_smoothing") if own else ():
+        if name in changed_settings(rule.config) and name not in rule.options:
+            raise InputError(
+                f"rule {rule.config.rule} has an objective of its own, of another loss for all that is known than --"
+                f"{name.replace('_', '-')} says: take self.mean_loss there, and name {name} in its options"
+            )
+
+
+def _own_names(rule: type[Rule]) -> set[str]:
+    """Return what the class and its bases that are not ours define."""
+    return {name for base in rule.__mro__ if base is not object and not is_ours(base) for name in vars(base)}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
+from training.models.activations import activation_of
 from training.models.trial import in_mode, try_forward
 from training.rules.base import Rule, wrapped_layers
 from training.rules.calls import intercepted
@@ -36,10 +37,11 @@ class PhaselessAlignment(Rule):
         B <- (1 - rho) B + rho gamma / (N sigma^2) r^T xi,   r = (r(+xi) - r(-xi)) / 2
 
     with xi the noise at the outputs of the layer below (where these do not arrive one by one, but pooled, say, noise at
-    the inputs of this layer instead) and r the rate of this one, relu(output), the last one's its
-    output. That is the authors' dB/dt = eta [r xi^T - alpha B] of high-passed rates r in mini-batches: the difference
-    of two passes takes the place of the filter. For small sigma the mean of r^T xi / (N sigma^2) is W between the
-    derivatives of the activations, averaged over the images; gamma = 2 makes up for the half that a ReLU has at 0.
+    the inputs of this layer instead) and r the rate of this one, phi(output) with the network's activation phi (ReLU in
+    networks that are not ours), the last one's its output. That is the authors' dB/dt = eta [r xi^T - alpha B] of
+    high-passed rates r in mini-batches: the difference of two passes takes the place of the filter. For small sigma the
+    mean of r^T xi / (N sigma^2) is W between the derivatives of the activations, averaged over the images; gamma = 2
+    makes up for the half that a ReLU has at 0.
     A convolution counts each place as an image.
 
     The passes are in evaluation mode, so that they leave running statistics alone. The first layer is left plain,
@@ -55,6 +57,7 @@ class PhaselessAlignment(Rule):
         super().__init__(config)
         self._shapes: dict[int, dict[str, torch.Size]] = {}  # of the noise, by the number of images
         self._image: tuple[int, ...] = ()
+        self._activate = activation_of(config)
 
     def wrap(self, model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
         twin = super().wrap(model, input_shape)
@@ -105,7 +108,7 @@ class PhaselessAlignment(Rule):
             shapes[label] = values.shape
             return values
 
-        _rates(twin, _learning(twin), inputs, noted)
+        _rates(twin, _learning(twin), inputs, noted, self._activate)
         return shapes
 
     @torch.no_grad()
@@ -114,8 +117,8 @@ class PhaselessAlignment(Rule):
     ) -> None:
         assert inputs is not None
         learning, noise = _learning(twin), {label: drawn[label] for label in drawn}
-        up = _rates(twin, learning, inputs, lambda values, label: values + noise[label])
-        down = _rates(twin, learning, inputs, lambda values, label: values - noise[label])
+        up = _rates(twin, learning, inputs, lambda values, label: values + noise[label], self._activate)
+        down = _rates(twin, learning, inputs, lambda values, label: values - noise[label], self._activate)
         for name, layer in learning.items():
             self._learn(layer, (up[name] - down[name]) / 2, noise[layer.below or f"into {name}"])
 
@@ -139,6 +142,7 @@ def _rates(
     learning: Mapping[str, PhaselessFeedback],
     inputs: Tensor,
     shifted: Callable[[Tensor, str], Tensor],
+    activate: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """Return the rates of the layers in a pass of ``inputs`` in evaluation mode, with what is ``shifted`` by the noise
     of a label: outputs that reach a layer which is ``learning``, and inputs of such layers that are no outputs."""
@@ -153,7 +157,7 @@ def _rates(
         if name in hidden:
             output = shifted(output, name)
         is_last = name in learning and learning[name].is_last
-        found[name] = output.clone() if is_last else output.relu()  # the network may change it in place
+        found[name] = output.clone() if is_last else activate(output)  # the network may change it in place
         return output
 
     with intercepted(layers, around), in_mode(twin, training=False):

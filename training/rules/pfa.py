@@ -8,13 +8,13 @@ from torch import Tensor
 
 from training.rules.base import Rule
 from training.rules.feedback import Layer, LayerSize, ProductFeedback, WrappedLayer
-from training.rules.initial import bernoulli, normal
+from training.rules.initial import bernoulli, starting
 
 
 class ProductFeedbackAlignment(Rule):
     """``(delta B) R`` with B (out, k out) fixed, uniform with E[B B^T] = I, and R (k out, in) plastic.
 
-    R starts from N(0, 2 / fan_in), so that B R starts from the distribution of W, and learns from ``(delta B)^T x``
+    R starts from N(0, 2 / fan_in), the variance of W, so that B R starts from it too, and learns from ``(delta B)^T x``
     with the optimiser, learning rate and decay of W. Once the large decay of the first epoch has made both forget
     their start, R ~ B^T W and the path B R ~ B B^T W: an angle of arccos(1 / sqrt(1 + 1/k)) to W. The first layer is
     left plain, since nothing is sent below it and its B and R would be the largest of all.
@@ -53,7 +53,8 @@ class ProductFeedbackAlignment(Rule):
         middle = self.expansion() * len(weight)
         fixed = self.fixed(layer.name, len(weight), middle // groups, groups)
         fixed = fixed.reshape(*fixed.shape, *[1] * (weight.ndim - 2)).to(weight)
-        plastic = normal((middle, *weight.shape[1:]), self.config.backward_scale, self.stream("plastic", layer.name))
+        random, shape = self.stream("plastic", layer.name), (middle, *weight.shape[1:])
+        plastic = starting(self.config, shape, self.config.backward_scale, random, of=weight.shape)
         plastic, mask = plastic.to(weight), None
         if (density := self.config.feedback_density) < 1:
             fixed *= bernoulli(fixed.shape, density, self.stream("mask", layer.name)).to(weight) * self.stretch()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.rules.base import Rule
 from training.rules.feedback import Layer, LayerSize, SignFeedback, WrappedLayer
-from training.rules.initial import bernoulli, fan_in
+from training.rules.initial import bernoulli, fan
 
 
 class UniformSignFeedback(Rule):
@@ -25,7 +25,8 @@ class UniformSignFeedback(Rule):
 
     def magnitude(self, layer: Layer) -> Tensor:
         """Return |B| of a layer, before its run starts: one number, or one for each weight."""
-        return torch.tensor(self.config.backward_scale / fan_in(layer.plain.weight.shape) ** 0.5, dtype=torch.float64)
+        deviation = self.config.backward_scale / fan(self.config, layer.plain.weight.shape) ** 0.5
+        return torch.tensor(deviation, dtype=torch.float64)
 
     def feedback_size(self, layer: LayerSize, classes: int) -> tuple[int, int]:
         masks = math.prod(layer.weight) if self.config.feedback_density < 1 else 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
+from training.models.activations import activation_of
 from training.rules.base import Drawn, Rule, wrapped_layers
 from training.rules.feedback import FixedFeedback, Layer, LayerSize, WrappedLayer
 from training.rules.initial import fan_in
@@ -18,12 +19,13 @@ from training.rules.initial import fan_in
 class WeightMirror(Rule):
     """``delta B``; before each step, noise xi ~ N(0, 1) at the input of each layer alone moves its B:
 
-        B <- (1 - decay) B + eta mean(y - mean(y))^T (xi - mean(xi)),   y = relu(W xi + b)
+        B <- (1 - decay) B + eta mean(y - mean(y))^T (xi - mean(xi)),   y = phi(W xi + b)
 
-    over as many noise vectors as a mini-batch has images, two at least. By Stein's lemma the mean is E[relu'(.)] W
-    for Gaussian noise, about W / 2, so that B settles near eta / (2 decay) W: W itself with the default eta = 2 decay.
-    Noise in the estimate is averaged over 1 / decay steps. A convolution's filter is a row that sees patches of noise:
-    its answers at several places of an image would be answers to more such patches.
+    over as many noise vectors as a mini-batch has images, two at least, with the network's activation phi (ReLU in
+    networks that are not ours). By Stein's lemma the mean is E[phi'(.)] W for Gaussian noise, of ReLU about W / 2, so
+    that B settles near eta / (2 decay) W there: W itself with the default eta = 2 decay. Noise in the estimate is
+    averaged over 1 / decay steps. A convolution's filter is a row that sees patches of noise: its answers at several
+    places of an image would be answers to more such patches.
 
     ``mirror_steps`` such steps may go before the training, the paper's mirror mode; ``mirror_noise="uniform"`` draws
     xi from U(-sqrt 3, sqrt 3), of which the mean is W / 2 where biases are 0, as for any symmetric noise.
@@ -55,6 +57,7 @@ class WeightMirror(Rule):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
+        self._activate = activation_of(config)
         if config.batch_size < 2:
             raise InputError("wm needs --batch-size 2 or more: one noise vector has no covariance")
 
@@ -79,7 +82,7 @@ class WeightMirror(Rule):
     ) -> None:
         for name, layer in wrapped_layers(twin).items():
             if isinstance(layer, FixedFeedback):
-                growth = mirror(layer.weight, layer.bias, drawn[name])
+                growth = mirror(layer.weight, layer.bias, drawn[name], self._activate)
                 layer.feedback.mul_(1 - self.config.mirror_decay).add_(growth, alpha=self.config.mirror_rate)
 
     def noise(self, samples: int, weight: Tensor, random: torch.Generator) -> Tensor:
@@ -91,10 +94,12 @@ class WeightMirror(Rule):
         return torch.randn(shape, generator=random, device=random.device).to(weight)
 
 
-def mirror(weight: Tensor, bias: Tensor | None, noise: Tensor) -> Tensor:
-    """Return the covariance of relu(W xi + b) with xi, of the shape of ``weight``, from ``noise`` (samples >= 2, in),
-    unbiased."""
+def mirror(
+    weight: Tensor, bias: Tensor | None, noise: Tensor, activate: Callable[[Tensor], Tensor] = torch.relu
+) -> Tensor:
+    """Return the covariance of phi(W xi + b) with xi, of the shape of ``weight``, from ``noise`` (samples >= 2, in),
+    unbiased; phi is ``activate``."""
     rows = weight.flatten(1)
-    answer = nn.functional.linear(noise, rows, bias).relu()
+    answer = activate(nn.functional.linear(noise, rows, bias))
     centred = answer - answer.mean(0)
     return (centred.T @ (noise - noise.mean(0)) / (len(noise) - 1)).view_as(weight)
