@@ -24,7 +24,6 @@ _RESIDUAL = (
     "decay",
     "seeds",
 )
-_AUGMENTED = {"cifar": "no crop and flip", "imagenet": "no random crop and flip"}
 
 
 def _expansion(profile: PfaProfile, root: Path | None) -> Sources:
@@ -68,7 +67,7 @@ def _residual(setting: str) -> Options[PfaProfile]:
         said = departures(profile, *(f"{setting}_{name}" for name in _RESIDUAL), "expansion")
         return {
             "setting": f"{dataset}, {network}",
-            "departures": [*(words.removeprefix(f"{setting} ") for words in said), _AUGMENTED[setting]],
+            "departures": [words.removeprefix(f"{setting} ") for words in said],
             "expansion": profile.expansion,
             "published": FINAL[setting],
             "paths": _spans(setting),

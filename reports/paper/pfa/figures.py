@@ -296,7 +296,7 @@ def expected(table: DataFrame, outputs: int) -> DataFrame:
 def _by_expansion(table: DataFrame, theory: DataFrame) -> DataFrame:
     names = ["angle", "norm_ratio", "least", "largest"]
     groups = table.groupby("expansion")[names]
-    found = groups.mean().join(groups.std(ddof=1), rsuffix="_sd").reset_index()
+    found = groups.mean().join(groups.std(ddof=1).add_suffix("_sd")).reset_index()
     ordered = found[["expansion", *(part for name in names for part in (name, f"{name}_sd"))]]
     return ordered.merge(theory, on="expansion", suffixes=("", "_theory")).assign(n=int(table["draw"].nunique()))
 

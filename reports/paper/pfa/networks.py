@@ -46,6 +46,7 @@ def residual(setting: str) -> Networks[PfaProfile]:
             "model": getattr(profile, f"{setting}_network"),
             "dataset": getattr(profile, f"{setting}_dataset"),
             "train_size": getattr(profile, f"{setting}_train_size"),
+            "augment": getattr(profile, f"{setting}_augment"),
         }
         return _trained(profile, root, f"{setting}_", getattr(profile, f"{setting}_rules"), of_all)
 

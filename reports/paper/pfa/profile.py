@@ -44,6 +44,7 @@ class PfaProfile(Numbers):
     cifar_epochs: int = setting(1, "length of training")
     cifar_first_decay: float = setting(5e-3, "weight decay of the first epoch")
     cifar_decay: float = setting(1e-4, "weight decay thereafter")
+    cifar_augment: str = setting("none", "random views of the images")
     cifar_seeds: tuple[int, ...] = setting((0,), "of each network", parse=seed_range)
 
     # ImageNet, ResNet-18
@@ -57,6 +58,7 @@ class PfaProfile(Numbers):
     imagenet_epochs: int = setting(1, "length of training")
     imagenet_first_decay: float = setting(5e-3, "weight decay of the first epoch")
     imagenet_decay: float = setting(1e-4, "weight decay thereafter")
+    imagenet_augment: str = setting("none", "random views of the images")
     imagenet_seeds: tuple[int, ...] = setting((0,), "of each network", parse=seed_range)
 
     # B B^T against the expansion: nothing is trained
@@ -85,7 +87,7 @@ def small() -> PfaProfile:
         name="small", epochs=4, lr_steps=(2, 3), seeds=(0, 1, 2), rules=(*RULES, "pal"),
         densities=(1.0, 0.3, 0.1, 0.05), shown_accuracy=(),
         cifar_train_size=2_000, cifar_batch_size=64, cifar_epochs=4, cifar_lr_steps=(2, 3), cifar_first_decay=0.06,
-        cifar_seeds=(0,), cifar_rules=("bp", "fa", "pfa", "pfa-o"),
+        cifar_augment="none", cifar_seeds=(0,), cifar_rules=("bp", "fa", "pfa", "pfa-o"),
     )  # fmt: skip
 
 
@@ -98,10 +100,11 @@ def paper() -> PfaProfile:
         densities=(1.0, 0.5, 0.3, 0.17, 0.1, 0.05), sparse_rules=("fa", "dfa", "usf", "pfa"),
         shown_accuracy=(97.0, 99.0),
         cifar_dataset="cifar10", cifar_train_size=None, cifar_network="resnet20", cifar_rules=RULES,
-        cifar_batch_size=128, cifar_lr_steps=(100, 150, 200), cifar_epochs=250, cifar_seeds=five_seeds,
+        cifar_batch_size=128, cifar_lr_steps=(100, 150, 200), cifar_epochs=250, cifar_augment="crop-flip",
+        cifar_seeds=five_seeds,
         imagenet_dataset="imagefolder:imagenet", imagenet_train_size=None, imagenet_network="torchvision:resnet18",
         imagenet_rules=("bp", "usf", "pfa", "pfa-o"), imagenet_batch_size=256, imagenet_lr_steps=(20, 40, 60),
-        imagenet_epochs=75, imagenet_first_decay=5e-4, imagenet_seeds=(0,),
+        imagenet_epochs=75, imagenet_first_decay=5e-4, imagenet_augment="random-resized-crop",
         expansions=tuple(round(10 ** (k / 5), 4) for k in range(11)), expansion_outputs=100, expansion_inputs=256,
         expansion_draws=100,
     )  # fmt: skip
