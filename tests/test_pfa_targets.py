@@ -138,6 +138,13 @@ def test_the_profile_paper_is_the_published_recipe():
     assert residual.augment == "crop-flip"
     assert departures(paper(), "epochs", "seeds") == []
     assert departures(small(), "epochs", "lr") == ["epochs 4 (published: 40)"]
+    for name, words in (
+        ("cifar", "augment none (published: crop-flip)"),
+        ("imagenet", "augment none (published: random"),
+    ):
+        said = PFA["pfa-imagenet" if name == "imagenet" else "pfa-cifar10"].options(smoke())["departures"]
+        assert sum(one.startswith(words) for one in said) == 1
+        assert PFA["pfa-claims"].options(paper())["departures"] == []
 
 
 def test_a_change_concerns_what_depends_on_it_and_nothing_else(tmp_path):

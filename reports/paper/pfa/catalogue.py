@@ -12,18 +12,7 @@ from training.store.jobs import AnalysisJob
 
 DRAWINGS = "reports.paper.pfa.figures"
 _MLP = ("dataset", "hidden", "batch_size", "lr", "lr_steps", "epochs", "first_decay", "decay", "expansion", "seeds")
-_RESIDUAL = (
-    "dataset",
-    "train_size",
-    "network",
-    "batch_size",
-    "lr",
-    "lr_steps",
-    "epochs",
-    "first_decay",
-    "decay",
-    "seeds",
-)
+_RESIDUAL = ("dataset", "train_size", "network", *_MLP[2:8], "augment", "seeds")
 
 
 def _expansion(profile: PfaProfile, root: Path | None) -> Sources:
@@ -77,8 +66,8 @@ def _residual(setting: str) -> Options[PfaProfile]:
 
 
 def _claimed(profile: PfaProfile) -> dict[str, Any]:
-    names = ("seeds", "cifar_seeds", "cifar_rules", "sparse_rules", "rules")
-    return {"profile": {name: as_json(getattr(profile, name)) for name in names}}
+    said = departures(profile, *_MLP, *(f"cifar_{name}" for name in _RESIDUAL))
+    return {"profile": {name: as_json(getattr(profile, name)) for name in ("seeds", "cifar_seeds")}, "departures": said}
 
 
 _CIFAR: Declare[PfaProfile] = metrics_of(metrics=runs.residual("cifar"))

@@ -301,14 +301,15 @@ def _by_expansion(table: DataFrame, theory: DataFrame) -> DataFrame:
     return ordered.merge(theory, on="expansion", suffixes=("", "_theory")).assign(n=int(table["draw"].nunique()))
 
 
-def claims(tables: Tables, *, profile: Mapping[str, Any]) -> list[Drawn]:
+def claims(tables: Tables, *, profile: Mapping[str, Any], departures: Sequence[str]) -> list[Drawn]:
     """Make the table of claims, and beforehand that of which of them the seeds can decide."""
     known = declared(profile)
     table, told = judged(known, tables), judged_beforehand(known, profile)
     caption = (
         "Each claim, the statistic that decides it, and what the runs of this profile say. p: one-sided signed-rank "
     )
-    caption += "test over seeds, by Holm's correction; in brackets the 95 % interval, of N < 6 seeds their range."
+    caption += "test over seeds, by Holm's correction; in brackets the 95 % interval, of N < 6 seeds their range. "
+    caption += _said(departures)
     before = "Known before anything is trained: the least p of N seeds is 2^-N, times the number of claims tested "
     before += f"({np.count_nonzero(told['can_be_decided'])} of {len(told)}). To decide all of them takes "
     before += f"{seeds_needed(len(told))} seeds of everything."
