@@ -52,14 +52,14 @@ def expansion(
 
     from reports.tables import write_csv
     from training import TrainConfig, alignment, make_rule
-    from training.rules.initial import normal
     from training.rules.pfa import ProductFeedbackAlignment
 
     rows = []
     for draw in range(draws):
         rule = make_rule(TrainConfig(rule="pfa", seed=draw))
         assert isinstance(rule, ProductFeedbackAlignment)
-        weight = normal((outputs, columns), math.sqrt(2), rule.stream("weights", "expansion")).double()
+        random = rule.stream("weights", "expansion")
+        weight = torch.randn(outputs, columns, generator=random).double() * math.sqrt(2 / columns)
         for k in expansions:
             b = rule.fixed(f"expansion {k:g}", outputs, round(k * outputs), 1).double()
             product = b @ b.T
