@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from alignscape.errors import InputError
-from landscape.data import Batch, Loss, map_tensors, tensors_in
+from alignscape.trees import map_tensors, tensors_in
+from landscape.data import Batch, Loss
 
 
 class BatchGraph(Protocol):

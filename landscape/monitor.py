@@ -24,7 +24,8 @@ from alignscape.device import synchronise
 from alignscape.errors import DivergedError, InputError
 from alignscape.pace import Pace
 from alignscape.seeding import derive_seed, generator
-from landscape.data import Data, Loss, map_tensors
+from alignscape.trees import map_tensors
+from landscape.data import Data, Loss
 from landscape.lanczos import Eigenpairs, extreme_eigenpairs
 from landscape.operator import HessianOperator, OperatorOptions
 from landscape.stability import Preconditioned, Stability, edge_of_stability

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from alignscape.errors import InputError
+from alignscape.trees import tensors_in
 from landscape.affine import Affine, AffineLayer, find_affine_layers, forwards_replaced
-from landscape.data import Batch, Loss, tensors_in
+from landscape.data import Batch, Loss
 from landscape.parameters import computing_dtype, flatten, select_parameters, unflatten
 
 # Elements of the widest activations that are evaluated together, and from how many points on that pays. On a CPU only

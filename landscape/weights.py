@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignscape.errors import InputError
-from landscape.data import Batch, Loss, Reduction, loss_reduction, map_tensors, tensors_in
+from alignscape.trees import map_tensors, tensors_in
+from landscape.data import Batch, Loss, Reduction, loss_reduction
 
 Denominator: TypeAlias = Callable[..., Any]
 

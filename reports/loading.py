@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from alignscape.settings import check_settings, setting
+from alignscape.device import DEVICES, device_name
+from alignscape.settings import Only, at_least, check_settings, setting
+from training.data_names import DATA_SETS
 
 if TYPE_CHECKING:
     from reports.subjects import Subject
 
 _FOREIGN = "networks that are no run of ours"
 _DATA = "data"
-DATA_SETS = "digits, mnist, cifar10, cifar100, svhn or stl10"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,32 @@ class Loading:
         default_text="that of the run",
         group=_FOREIGN,
     )
+    image_size: int | None = setting(
+        None,
+        "pixels a side that the pictures of imagefolder:DIR are resized and cropped to",
+        metavar="PIXELS",
+        check=at_least(1, most=4096),
+        default_text="that of the run, else 224",
+        only=Only("--dataset imagefolder:DIR", lambda one: (one.dataset or "").startswith("imagefolder:")),
+        group=_FOREIGN,
+    )
+    output: str | None = setting(
+        None,
+        "which part of what the network returns are the logits: a name, or a number of a tuple",
+        metavar="NAME",
+        default_text="all of it, or `logits` where there are several",
+        group=_FOREIGN,
+    )
+    pretrained: bool = setting(
+        False,
+        "take the weights that the zoo of --model has published from its cache on this machine, in place of a "
+        "checkpoint; nothing is fetched without --download",
+        only=Only("--model torchvision:NAME, timm:NAME or hf:NAME", lambda one: _of_zoo(one.model)),
+        group=_FOREIGN,
+    )
     mean: tuple[float, ...] | None = setting(
         None,
-        "for a state dict: mean of each channel that it was trained with, of pixels in [0, 1]",
+        "for a state dict: mean of each channel that it was trained with, of pixels in [0, 1] (of floats as they are)",
         metavar="M",
         default_text="the data set's",
         group=_FOREIGN,
@@ -57,9 +81,15 @@ class Loading:
         default_text="$ALIGNSCAPE_DATA, else where the run was trained from, else ./data",
         group=_DATA,
     )
-    download: bool = setting(False, "fetch a missing data set into --data-root first", group=_DATA)
-    device: Literal["auto", "cpu", "cuda"] = setting(
-        "auto", "where to compute; auto takes CUDA where there is one", group="output"
+    download: bool = setting(
+        False, "fetch a missing data set into --data-root first, and missing weights of --pretrained", group=_DATA
+    )
+    device: str = setting(
+        "auto",
+        f"where to compute: {DEVICES}; auto takes CUDA where there is one",
+        metavar="DEVICE",
+        parse=device_name,
+        group="output",
     )
 
     def __post_init__(self) -> None:
@@ -75,6 +105,10 @@ class Loading:
 
         how: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return load_subject(path, split=split, samples=samples, seed=seed, **how)
+
+
+def _of_zoo(model: str | None) -> bool:
+    return (model or "").partition(":")[0] in ("torchvision", "timm", "hf")
 
 
 OF_RUNS = ("data_root", "download", "device")  # what an analysis of our runs alone needs of these

@@ -8,7 +8,6 @@ from torch import Tensor
 from landscape.monitor import Monitor
 from landscape.stability import Stability, adam_preconditioner, adam_threshold, gradient_descent_threshold
 from training.config import TrainConfig
-from training.data import Normalise
 from training.gradient_angles import rule_update
 from training.losses import TrainingLoss
 from training.rules.others import explained
@@ -25,8 +24,9 @@ class HessianMonitor:
     def __init__(self, network: "Network") -> None:
         config, data = network.config, network.data
         self.network = network
-        self.samples = data.train.subset(min(config.monitor_samples, len(data.train)), 0)
-        self.normalise = Normalise(data.mean, data.std).to(data.train.labels.device)
+        samples = data.train.subset(min(config.monitor_samples, len(data.train)), 0)
+        self.samples = samples.to(samples.labels.device)
+        self.normalise = data.normaliser()
         loss = TrainingLoss.of(config)
         self.monitor = Monitor(
             loss.criterion(),

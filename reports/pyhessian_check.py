@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from reports.subjects import Subject
 
 
-def pyhessian_rows(subject: "Subject", operator: "HessianOperator", *, k: int, seed: int) -> pd.DataFrame:
+def pyhessian_rows(
+    subject: "Subject", operator: "HessianOperator", *, k: int, seed: int, loss_name: str | None = None
+) -> pd.DataFrame:
     """Return PyHessian's trace and ``k`` eigenvalues of largest magnitude: quantity, index, value, n_hvp.
 
     It runs as its authors use it (tolerance 1e-3, at most 100 products an eigenvalue, 100 probes) on a copy of the
@@ -34,12 +36,13 @@ def pyhessian_rows(subject: "Subject", operator: "HessianOperator", *, k: int, s
     model = copy.deepcopy(subject.model)
     if operator.dim != sum(p.numel() for p in model.parameters() if p.requires_grad):
         raise InputError("PyHessian cannot restrict the Hessian: leave out --params or --check")
-    batches = list(zip(subject.inputs().split(2000), subject.targets.split(2000), strict=True))
+    loss, targets = subject.objective(loss_name)
+    batches = list(zip(subject.inputs().split(2000), targets.split(2000), strict=True))
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using backward")  # its way of differentiating
         torch.manual_seed(seed)
         data = _CountedPasses(batches)
-        peer = hessian(model, subject.loss, dataloader=data, cuda=subject.device.type == "cuda")
+        peer = hessian(model, loss, dataloader=data, cuda=subject.device.type == "cuda")
         values = peer.eigenvalues(top_n=min(k, operator.dim))[0]
         products = data.passes
         samples = peer.trace()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self
 
-from torch import Tensor, nn
+from torch import nn
 
 from alignscape.errors import InputError
 from alignscape.settings import settings_of
@@ -39,6 +39,7 @@ from reports.progress import TrainingDisplay, show_progress
 from reports.runner import Result, run_analysis
 from reports.trainer import configs_of, train_configs
 from training.config import TrainConfig
+from training.data_names import is_own
 from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def train(
         out: the run's folder; of several runs, the folder of their folders (default: ``runs/NAME``).
         data_root: folder of the data sets (default: ``$ALIGNSCAPE_DATA``, else ``./data``); digits need none.
         download: fetch a missing data set first.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         stack: networks that train at once, or ``"auto"``.
         progress: show a bar.
         settings: fields of :class:`training.TrainConfig`; a list or range of a field that can be swept (``rule`` is
@@ -256,7 +257,7 @@ def train(
     }
     configs = configs_of(values, {name: name for name in values})
     root = find_data_root(None if data_root is None else Path(data_root), Path())
-    root = None if configs[0].dataset == "digits" else root
+    root = None if configs[0].dataset == "digits" or is_own(configs[0].dataset) else root
     runs = train_configs(
         configs,
         None if out is None else Path(out),
@@ -266,17 +267,20 @@ def train(
         stack=stack,
         progress=TrainingDisplay(configs[0].epochs) if progress else None,
     )
-    loading = Loading(data_root=root, device=str(device))  # type: ignore[arg-type]
+    loading = Loading(data_root=root, device=str(device))
     return Runs([run.path for run in runs], loading, progress=progress)
 
 
 def load(
     *networks: str | Path | nn.Module | Mapping[str, nn.Module],
-    data: tuple[Tensor, Tensor] | None = None,
+    data: Any = None,
     dataset: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     model: str | None = None,
+    pretrained: bool = False,
+    output: str | None = None,
+    image_size: int | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
     device: "str | torch.device" = "auto",
@@ -295,14 +299,19 @@ def load(
     Args:
         networks: run folders, checkpoints or state dicts (with ``model`` and ``dataset``); or modules, with ``dataset``
             or ``data``, where a dictionary gives them names.
-        data: inputs (N, ...) and labels (N,) for modules: uint8 images (N, C, H, W), or floats as they are.
-        dataset: name of a data set, for state dicts and modules.
+        data: inputs (N, ...) and labels (N,) for modules: uint8 images (N, C, H, W), or floats as they are; or a
+            ``torch.utils.data.Dataset`` or batches, of tensors, tuples or mappings (docs/data.md).
+        dataset: name of a data set, for state dicts and modules: one of ours, ``npz:FILE``, ``imagefolder:DIR`` or
+            ``package.module:function``.
         mean: of each channel of pixels in [0, 1] (default: the data set's, or none of ``data``).
         std: standard deviation, likewise.
         model: for state dicts, what they belong to, such as ``torchvision:resnet18``.
+        pretrained: without ``networks``: take the weights that the zoo of ``model`` has published from its cache.
+        output: which part of what the networks return are the logits.
+        image_size: pixels a side of the pictures of ``imagefolder:DIR``.
         data_root: folder of the data sets (default: ``$ALIGNSCAPE_DATA``, else where a run was trained from).
         download: fetch a missing data set first.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: show bars.
 
     Raises:
@@ -310,6 +319,8 @@ def load(
     """
     modules = _named(networks)
     paths = [Path(one) for one in networks if isinstance(one, (str, os.PathLike))]
+    if pretrained and not networks and model is not None:
+        paths = [Path(model)]
     if bool(modules) == bool(paths):
         raise InputError("give run folders or checkpoints, or modules with data; not nothing, and not both")
     root = None if data_root is None else Path(data_root)
@@ -317,8 +328,9 @@ def load(
     if paths:
         if data is not None:
             raise InputError("data are for modules; a checkpoint takes its data set, or --dataset")
-        settings = {"model": model, "dataset": dataset, "mean": mean, "std": std, "data_root": root}
-        loading = Loading(**settings, download=download, device=str(device))  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"model": model, "dataset": dataset, "mean": mean, "std": std, "data_root": root}
+        settings |= {"pretrained": pretrained, "output": output, "image_size": image_size}
+        loading = Loading(**settings, download=download, device=str(device))
         return Networks(paths, loading, progress=progress)
     if (data is None) == (dataset is None):
         raise InputError("a module needs data: dataset=NAME, or data=(inputs, labels)")
@@ -332,6 +344,8 @@ def load(
         data_root=root,
         download=download,
         device=str(device),
+        image_size=image_size,
+        output=output,
     )
     return Networks([Path(name) for name in modules], held, progress=progress)
 

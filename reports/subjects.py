@@ -1,8 +1,8 @@
 """What is analysed: a plain network with its data, from any file that a user may hold."""
 
+import dataclasses
 import functools
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,20 @@ from torch import Tensor, nn
 
 from alignscape.device import resolve_device
 from alignscape.errors import DivergedError, InputError
-from training.checkpoint import Checkpoint, find_checkpoint, load_weights
+from alignscape.memory import require_memory
+from alignscape.trees import call, map_tensors, shapes, tensors_in
+from reports.fitting import Stretch, check_fit, doubt_of, normalise_for, range_of, with_logits
+from reports.found import find_network
+from reports.losses import loss_called, users_loss
+from training.checkpoint import Checkpoint
 from training.config import TrainConfig
-from training.data import Normalise, Split, hold_out, load_split, source
-from training.foreign import fitting, load_hugging_face, load_state_dict, outputs_wanted, weights_digest, weights_in
+from training.data import Split, described, hold_out, load_split
+from training.data.own import split_digest
+from training.data.samples import Lazy
+from training.data_names import form_of, is_own
 from training.losses import TrainingLoss
-from training.models import import_model
-from training.models.imported import ZOOS
 
 DATA_ROOT_VARIABLE = "ALIGNSCAPE_DATA"
-CHECKPOINT = "ckpt.pt"  # of a run folder
-CHANCE_SAMPLES, LEAST_SAMPLES = 256, 50  # that are looked at for chance; fewer say nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,8 @@ class Subject:
         digest: SHA-256 of the file.
         model: the plain network in evaluation mode; takes normalised images and returns logits (N, classes).
         normalise: maps uint8 images, or pixels in [0, 1], to normalised images.
-        images: (N, C, H, W) uint8; of data in memory (N, ...) of any type.
-        labels: (N,) int64.
+        images: (N, C, H, W) uint8; of a user's data (N, ...) of any type, or several tensors.
+        labels: (N,) int64; floats where what is learnt is no class.
         dataset: name of the data set.
         split: ``train`` or ``test``.
         data_digest: SHA-256 of the samples.
@@ -47,6 +50,9 @@ class Subject:
         columns: ``rule, angle, seed, epoch`` of a checkpoint of ours.
         doubt: what makes its numbers doubtful, to be told beside them; of networks that were trained elsewhere.
         load: loads another network in the same way.
+        mapped: whether the inputs lie in a file that is mapped into memory.
+        range: smallest and largest value of floats, which stand for pixels 0 and 1 to an attack: its eps is a share of
+            what lies between. (0, 1) of pixels, and of floats that lie there.
 
     Example:
         >>> import torch
@@ -72,6 +78,43 @@ class Subject:
     columns: dict[str, Any] = field(default_factory=dict)
     doubt: str = ""
     load: "Callable[[Path], Subject] | None" = field(default=None, repr=False)
+    mapped: bool = False
+    range: tuple[float, float] = (0.0, 1.0)
+
+    def objective(self, loss: str | None = None) -> "tuple[Callable[..., Tensor], Tensor]":
+        """Return the loss whose landscape is meant, a mean by outputs and targets, and the targets (N, ...) that it
+        takes: ``loss``, else that of the run, else the cross-entropy.
+
+        Raises:
+            InputError: there is no such loss, or it does not fit the labels.
+        """
+        if loss is not None and ":" in loss:
+            return users_loss(loss), self.labels
+        chosen = self.training_loss if loss is None else loss_called(loss)
+        if self.labels.is_floating_point():
+            if chosen.kind != "mse":
+                raise InputError(f"the labels of {self.dataset} are floats, and no classes: give --loss mse")
+            return chosen.criterion(), self.labels if self.labels.dim() > 1 else self.labels[:, None]
+        return chosen.criterion(), chosen.targets(self.labels, self._outputs if chosen.kind == "mse" else 0)
+
+    @functools.cached_property
+    def _outputs(self) -> int:
+        """Numbers that the network returns for a sample."""
+        few = map_tensors(lambda t: t[:2].to(self.device), self.images)
+        with torch.no_grad():
+            return int(call(self.model, self.normalise(few)).shape[-1])
+
+    def in_order(self, order: Tensor) -> Any:
+        """Return the inputs of the samples ``order``, where the inputs are.
+
+        Raises:
+            InputError: they are in a file, and memory does not hold a copy.
+        """
+        size = sum(t.nbytes for t in tensors_in(self.images)) * len(order) // max(len(self.labels), 1)
+        if self.mapped:
+            advice = "give --samples N"
+            require_memory({"inputs": size}, f"{len(order):,} samples of {self.dataset} in another order", advice)
+        return map_tensors(lambda t: t[order.to(t.device)], self.images)
 
     @property
     def device(self) -> torch.device:
@@ -84,24 +127,28 @@ class Subject:
         ours."""
         return TrainingLoss() if self.checkpoint is None else TrainingLoss.of(self.checkpoint.config)
 
-    @functools.cached_property
-    def loss(self) -> nn.Module:
-        """The mean loss by logits and :attr:`targets`."""
-        return self.training_loss.criterion()
-
-    @functools.cached_property
-    def targets(self) -> Tensor:
-        """The labels as :attr:`loss` takes them."""
-        classes = 0 if self.checkpoint is None else self.checkpoint.data.classes
-        return self.training_loss.targets(self.labels, classes)
-
-    def inputs(self) -> Tensor:
-        """Return the normalised images (N, C, H, W) as floats: what the network takes."""
-        return self.normalise(self.images)
+    def inputs(self) -> Any:
+        """Return the normalised images (N, C, H, W) as floats, or what else the network takes."""
+        return self.normalise(map_tensors(lambda t: t.to(self.device), self.images))
 
     def pixels(self) -> Tensor:
-        """Return the images as floats, uint8 divided by 255: what an attack changes."""
-        return self.images.float() / 255 if self.images.dtype == torch.uint8 else self.images
+        """Return the images as floats in [0, 1], uint8 divided by 255: what an attack changes. Floats that are not in
+        [0, 1] are brought there by the range that they have in their split: see :attr:`range`.
+
+        Raises:
+            InputError: inputs that are several tensors, or no numbers that can be changed a little.
+        """
+        images = self.images
+        if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+            what = shapes(images) if not isinstance(images, Tensor) else str(images.dtype)
+            raise InputError(f"an attack changes pixels or floats a little; the inputs of {self.dataset} are {what}")
+        if self.labels.is_floating_point():
+            raise InputError(f"an attack wants another class to win; the labels of {self.dataset} are floats")
+        images = images.to(self.device)
+        if images.dtype == torch.uint8:
+            return images.float() / 255
+        low, high = self.range
+        return images if (low, high) == (0.0, 1.0) else ((images - low) / (high - low)).clamp(0, 1)
 
     def pixel_model(self) -> nn.Module:
         """Return the network that takes pixels in [0, 1] and normalises inside: what an attack attacks."""
@@ -110,7 +157,12 @@ class Subject:
     @functools.cached_property
     def _pixel_model(self) -> nn.Module:
         # One object: that a backward pass is around the attacked network itself is told by identity.
-        return nn.Sequential(self.normalise, self.model)
+        return nn.Sequential(self.from_pixels, self.model)
+
+    @functools.cached_property
+    def from_pixels(self) -> nn.Module:
+        """What makes normalised inputs of pixels in [0, 1]."""
+        return self.normalise if self.range == (0.0, 1.0) else nn.Sequential(Stretch(*self.range), self.normalise)
 
     def beside(self, path: Path) -> "Subject":
         """Return another network, loaded as this one was.
@@ -123,6 +175,12 @@ class Subject:
             return self.load(path)
         except DivergedError as error:
             raise InputError(f"{path}: {error}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def whole_range(dataset: str, split: str, image_size: int | None) -> tuple[float, float]:
+    """Return :func:`range_of` the whole split of a user's data, whatever samples are taken of it."""
+    return range_of(load_split(dataset, split, image_size=image_size).images)
 
 
 def load_subject(
@@ -138,12 +196,15 @@ def load_subject(
     samples: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    image_size: int | None = None,
+    output: str | None = None,
+    pretrained: bool = False,
 ) -> Subject:
     """Load the network at ``path`` and ``samples`` samples (all if None, drawn by ``seed``) of ``split``.
 
     ``path`` is a checkpoint of ours, a run folder (its ``ckpt.pt``), a state dict file together with ``model`` (see
     :func:`training.models.import_model`) and ``dataset``, or a folder of Hugging Face's (``config.json`` and weights)
-    together with ``dataset``.
+    together with ``dataset``. With ``pretrained`` it may be what ``model`` says.
 
     Raises:
         DivergedError: the weights are not finite, or the run is recorded to have diverged.
@@ -151,30 +212,36 @@ def load_subject(
     """
     options = {name: value for name, value in locals().items() if name != "path"}
     target = resolve_device(device)
-    file = _file_of(path)
-    of_others = model is not None or (path.is_dir() and file.name != CHECKPOINT)
-    checkpoint = None if of_others else find_checkpoint(file)
+    found = find_network(path, model=model, dataset=dataset, pretrained=pretrained, download=download)
+    file, network, checkpoint = found.file, found.model, found.checkpoint
     cut: tuple[int | None, int, float] = None, 0, 0.0
     if checkpoint is not None:
-        network, info = checkpoint.plain_model(), checkpoint.data
-        if checkpoint.metrics.get("diverged"):
-            raise DivergedError("the run has diverged")
+        info = checkpoint.data
         dataset, mean, std = dataset or info.name, mean or info.mean, std or info.std
-        if split == "train" and dataset == info.name:
+        if dataset.startswith("imagefolder:"):
+            image_size = image_size or checkpoint.config.image_size
+        if split == "train" and is_same_data(dataset, info.name):
             config = checkpoint.config
             cut = config.train_size, config.subset_seed, config.validation
-    else:
-        network, dataset = _foreign_model(path, file, model, dataset)
-        mean, std = mean or source(dataset).mean, std or source(dataset).std
+    assert dataset is not None
+    about = described(dataset, image_size)
+    mean, std = mean or found.mean or about.mean, std or found.std or about.std
     root = find_data_root(data_root, file)
-    data, digest = _samples(dataset, split, root, download, cut, samples, seed, target)
+    data, digest = _samples(dataset, split, root, download, image_size, cut, samples, seed, target)
     normalise = normalise_for(mean, std, data).to(target)
-    network = network.to(target).eval()
-    check_fit(network, normalise, data, dataset, classes=source(dataset).classes)
+    network = with_logits(network.to(target).eval(), normalise, data, dataset, output)
+    check_fit(network, normalise, data, dataset, classes=about.classes)
+    doubt = ""
+    if checkpoint is None:
+        doubt = doubt_of(network, normalise, data, path)
+    else:
+        doubt = _other_loss(checkpoint, path)
+        if checkpoint.data.splits and is_same_data(dataset, checkpoint.data.name):
+            doubt = "; ".join(filter(None, (doubt, changed_data(path, checkpoint, dataset, split, image_size))))
     return Subject(
         name=os.fspath(path),
         path=file,
-        digest=weights_digest(file) if checkpoint is None else checkpoint.digest,
+        digest=found.digest,
         model=network,
         normalise=normalise,
         images=data.images,
@@ -185,9 +252,25 @@ def load_subject(
         data_root=root,
         checkpoint=checkpoint,
         columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
-        doubt=doubt_of(network, normalise, data, path) if checkpoint is None else _other_loss(checkpoint, path),
+        doubt=doubt,
+        mapped=data.mapped,
+        range=whole_range(dataset, split, image_size) if is_own(dataset) else (0.0, 1.0),
         load=functools.partial(load_subject, **options),
     )
+
+
+def is_same_data(dataset: str, trained_on: str) -> bool:
+    """Whether a checkpoint was trained on ``dataset``, as far as the name says; a file may have been moved."""
+    return dataset == trained_on or (is_own(dataset) and form_of(dataset) == form_of(trained_on))
+
+
+def changed_data(path: Path, checkpoint: Checkpoint, dataset: str, split: str, image_size: int | None) -> str:
+    """Say so where data of a user's are not those that the run was trained on; else nothing."""
+    config = checkpoint.config
+    cut = (config.train_size, config.subset_seed) if split == "train" else (None, 0)
+    if split_digest(dataset, split, image_size, *cut) == checkpoint.data.splits[split]:
+        return ""
+    return f"{dataset} has changed since {path} was trained: its {split} split is not the one that the run recorded"
 
 
 @functools.lru_cache(maxsize=2)
@@ -196,6 +279,7 @@ def _samples(
     split: str,
     root: Path | None,
     download: bool,
+    image_size: int | None,
     cut: tuple[int | None, int, float],
     samples: int | None,
     seed: int,
@@ -203,11 +287,25 @@ def _samples(
 ) -> tuple[Split, str]:
     """Return samples on a device and their digest, read once for all networks that are analysed on them."""
     size, subset_seed, held_out = cut
-    data = load_split(dataset, split, root, download=download).subset(size, subset_seed)
+    data = load_split(dataset, split, root, download=download, image_size=image_size)
+    data = data.subset(size if size is None else min(size, len(data)), subset_seed)
     if held_out:  # the run has not learned from these
         data, _ = hold_out(data, held_out, subset_seed)
     data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(device)
-    return data, data.digest()
+    return at_hand(data, dataset), data.digest()
+
+
+def at_hand(data: Split, dataset: str) -> Split:
+    """Return samples that are a tensor, be it one in a file: what analyses read.
+
+    Raises:
+        InputError: pictures that are made when they are asked for, or a part of a file, that memory does not hold.
+    """
+    if not isinstance(data.images, Lazy):
+        return data
+    advice = "give --samples N"
+    require_memory({"images": data.nbytes}, f"{len(data):,} samples of {dataset} that are not kept in a file", advice)
+    return dataclasses.replace(data, images=data.images[:])
 
 
 def run_columns(config: TrainConfig, epoch: int) -> dict[str, Any]:
@@ -233,100 +331,8 @@ def find_data_root(given: Path | None, checkpoint: Path) -> Path | None:
     return Path("data")
 
 
-def _foreign_model(path: Path, file: Path, model: str | None, dataset: str | None) -> tuple[nn.Module, str]:
-    """Return the network of somebody else's weights, which are in ``file``, and the data set to analyse it on."""
-    if path.is_dir() and model is None and dataset is not None and (path / "config.json").is_file():
-        source(dataset)
-        network = load_hugging_face(path)
-        load_weights(network, network.state_dict())  # which refuses those that are not finite
-        return network, dataset
-    if model is None or dataset is None:
-        state = load_state_dict(file)  # says so if the file is broken or refused, before asking for more
-        known = model is not None or (path.is_dir() and (path / "config.json").is_file())
-        flags = " and ".join(f for f, v in (("--model", known), ("--dataset", dataset is not None)) if not v)
-        raise InputError(f"{file} is a plain state dict ({len(state)} tensors): give {flags}")
-    source(dataset)
-    state = load_state_dict(file)
-    network = import_model(model)
-    if model.partition(":")[0] in ZOOS and (outputs := outputs_wanted(state, network)) is not None:
-        network = import_model(model, classes=outputs)
-    load_weights(network, fitting(state, network))
-    return network, dataset
-
-
-def _file_of(path: Path) -> Path:
-    """Return the file that holds the weights of ``path``.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not path.is_dir():
-        if path.is_file():
-            return path
-        raise InputError(f"no such checkpoint: {path}")
-    if (file := path / CHECKPOINT).is_file():
-        return file
-    if (weights := weights_in(path)) is not None:
-        return weights
-    hint = "; the run is not finished" if (path / "metrics.csv").is_file() or (path / ".lock").is_file() else ""
-    raise InputError(f"no such checkpoint: {file}{hint}")
-
-
-def normalise_for(mean: Sequence[float], std: Sequence[float], data: Split) -> Normalise:
-    """Return what normalises the images of ``data``.
-
-    Raises:
-        InputError: not a value for each channel, or a deviation that is not positive.
-    """
-    channels = data.images.shape[1]
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise InputError(f"the images have {channels} channels: --mean and --std need {channels} values, std positive")
-    return Normalise(tuple(mean), tuple(std))
-
-
-def check_fit(
-    network: nn.Module, normalise: nn.Module, data: Split, dataset: str, *, classes: int | None = None
-) -> None:
-    """Fail early, in one line, where network and data do not go together; None: any number of classes may be.
-
-    Raises:
-        InputError: they do not.
-    """
-    shape = tuple(data.images.shape[1:])
-    try:
-        with torch.no_grad():
-            logits = network(normalise(data.images[:2]))
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the model does not take {dataset}'s images of shape {shape}: {reason}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise InputError("the model must return one tensor of logits (N, classes)")
-    if classes is not None and logits.shape[1] != classes:
-        raise InputError(f"the model has {logits.shape[1]} outputs, {dataset} has {classes} classes")
-    if logits.shape[1] <= int(data.labels.max()):
-        raise InputError(
-            f"the model has {logits.shape[1]} classes, {dataset} has labels up to {int(data.labels.max())}"
-        )
-
-
 def _other_loss(checkpoint: Checkpoint, path: Path) -> str:
     """Say what is called the loss of a run that did not minimise plain cross-entropy; else nothing."""
     if not (words := TrainingLoss.of(checkpoint.config).words()):
         return ""
     return f"{path} was trained on the {words}: that is its loss here, while attacks climb what their --loss says"
-
-
-@torch.no_grad()
-def doubt_of(network: nn.Module, normalise: nn.Module, data: Split, path: Path) -> str:
-    """Say so where a network that was trained elsewhere does no better on these samples than guessing would: then it
-    is most likely given other pixels, or another order of the classes, than it was trained with. Else nothing."""
-    some = data.subset(min(len(data), CHANCE_SAMPLES), 0)
-    logits = network(normalise(some.images))
-    right, guessed = int((logits.argmax(1) == some.labels).sum()), 1 / logits.shape[1]
-    most = len(some) * guessed + 2 * math.sqrt(len(some) * guessed * (1 - guessed))
-    if len(some) < LEAST_SAMPLES or right > most:
-        return ""
-    text = (
-        f"{path} is right on {right} of {len(some)} samples, no more than by chance: is it trained on this data set, "
-    )
-    return f"{text}with these --mean and --std?"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alignscape.errors import InputError
 from reports.flags import NOTHING, each_of, place
 from training.config import TrainConfig
+from training.data_names import located, short_name
 
 if TYPE_CHECKING:
     from training.loop import Progress
@@ -25,6 +26,8 @@ def configs_of(values: Mapping[str, Any], places: Mapping[str, str] = NOTHING) -
     """
     from training.rules import idle_options, option_owners
 
+    if isinstance(dataset := values.get("dataset"), str):
+        values = {**values, "dataset": located(dataset)}
     configs = each_of(TrainConfig, values, places=places)
     for option in idle_options(configs[0], values):
         name, rule = place(TrainConfig, option, places), configs[0].rule
@@ -52,14 +55,15 @@ def train_configs(
     from alignscape.device import resolve_device
     from training.data import load_dataset
     from training.loop import train_many
+    from training.store.digests import data_options
 
     first = configs[0]
     target = resolve_device(device)
     folders = run_folders(configs, out)
-    options = {"train_size": first.train_size, "subset_seed": first.subset_seed, "device": target}
+    options = {**data_options(first), "device": target}
     return train_many(
         list(zip(configs, folders, strict=True)),
-        load_dataset(first.dataset, data_root, download=download, **options),  # type: ignore[arg-type]
+        load_dataset(first.dataset, data_root, download=download, **options),
         stack=stack,
         data_root=data_root,
         progress=progress,
@@ -94,4 +98,5 @@ def run_name(config: TrainConfig, varied: Collection[str] = ()) -> str:
     varied = [name for name in varied if not (name == "angle" and angle)]
     values = "".join(f"-{short}{getattr(config, name):g}" for name, short in NAMED if name in varied)
     rule = re.sub(r"[^\w.]+", "-", config.rule)  # package.module:Class
-    return f"{config.dataset}{network}-{rule}{angle}{values}-seed{config.seed}"
+    dataset = re.sub(r"[^\w.]+", "-", short_name(config.dataset))
+    return f"{dataset}{network}-{rule}{angle}{values}-seed{config.seed}"

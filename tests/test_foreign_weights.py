@@ -16,7 +16,8 @@ from torchvision.models import get_model
 
 from alignscape.errors import InputError
 from reports.cli import main
-from reports.subjects import _foreign_model, load_subject
+from reports.found import _foreign_model
+from reports.subjects import load_subject
 from training import load_dataset, load_state_dict
 from training.foreign import fitting, outputs_wanted, weights_digest
 
@@ -175,7 +176,7 @@ def test_a_zoo_takes_the_size_of_the_head_from_the_weights(tmp_path):
         theirs = get_model("squeezenet1_1", num_classes=outputs)
         file = tmp_path / "theirs.safetensors"
         save_file({f"model.{name}": w for name, w in theirs.state_dict().items()}, file)
-        found, _ = _foreign_model(file, file, "torchvision:squeezenet1_1", "cifar10")
+        found = _foreign_model(file, file, "torchvision:squeezenet1_1", "cifar10")
         assert found.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, outputs)
 
 

@@ -39,6 +39,7 @@ from training.models.activations import FUNCTIONS, MODULES
 from training.optimiser import learning_rate
 from training.rules import RULES, make_rule
 from training.rules.base import wrapped_layers
+from training.rules.initial import fan
 from training.rules.wm import mirror
 from training.stack import Stack
 
@@ -164,6 +165,14 @@ def test_every_rule_starts_its_feedback_so(rule, init):
         assert layer.feedback.std().item() == pytest.approx(expected, rel=0.05)
     elif layer is not None:
         assert layer.backward_weight().std().item() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(16, 6, 5, 5), (120, 400), (8, 1, 3, 3)])
+def test_fans_are_torchs(shape):
+    """Of convolutions, of which a group is a part, and of dense layers."""
+    into, out = nn.init._calculate_fan_in_and_fan_out(torch.empty(shape))
+    fans = {init: fan(TrainConfig(init=init), shape) for init in ("he", "xavier", "lecun")}
+    assert fans == {"he": into, "xavier": into + out, "lecun": 2 * into}
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -304,6 +313,7 @@ def test_the_edge_of_stability_is_that_of_the_optimiser(digits, tmp_path):
 SECOND = [
     ("bp", {"optimiser": "adamw", "weight_decay": 0.1}, {"weight_decay": 0.2, "betas": (0.5, 0.9)}),
     ("pfa", {"optimiser": "sgd", "nesterov": True, "weight_decay": 0.1}, {"decay_all": True, "nesterov": False}),
+    ("brsf", {"init": "lecun"}, {"init": "xavier", "init_distribution": "uniform"}),
     ("fa", {"warmup_epochs": 1}, {"schedule": "cosine", "warmup_epochs": 0}),
 ]
 

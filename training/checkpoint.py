@@ -19,6 +19,7 @@ from alignscape.files import atomic_path
 from alignscape.recorded import read_recorded
 from training.config import TrainConfig
 from training.data import Dataset
+from training.data_names import is_own
 from training.models import build_model
 from training.refused import is_torchscript, refused_pickle, resave
 from training.rules import Rule, make_rule
@@ -35,11 +36,12 @@ class DataInfo:
 
     Attributes:
         name: of the data set.
-        input_shape: (C, H, W).
+        input_shape: (C, H, W), or the shape of an input that is no image.
         classes: number of classes.
         mean: that pixels in [0, 1] are normalised by, one a channel.
         std: the same.
         digest: SHA-256 (64 hex digits) of both splits.
+        splits: of data of a user's, the digest of each split by itself; what it was is known from nowhere else.
 
     Example:
         >>> from training import DataInfo, load_dataset
@@ -49,15 +51,17 @@ class DataInfo:
     """
 
     name: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str
+    splits: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return fields if self.splits else {k: v for k, v in fields.items() if k != "splits"}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "DataInfo":
@@ -75,6 +79,7 @@ class DataInfo:
             mean=data.mean,
             std=data.std,
             digest=data.digest(),
+            splits={"train": data.train.digest(), "test": data.test.digest()} if is_own(data.name) else {},
         )
 
 

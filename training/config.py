@@ -23,6 +23,7 @@ from alignscape.settings import (
     settings_json,
     settings_of,
 )
+from training.data_names import DATA_SETS, form_of, is_own
 
 # headings of ``analyze train --help``
 DATA, OPTIMISATION, OUTPUT, MONITOR = "data and network", "optimisation", "output", "curvature while training"
@@ -34,6 +35,7 @@ ACTIVATED = Only(
     lambda config: config.model in OURS and (config.model != "mlp" or len(config.hidden) > 0),
 )
 MLP = Only("--network mlp", lambda config: config.model == "mlp")
+FOLDER = Only("--dataset imagefolder:DIR", lambda config: config.dataset.startswith("imagefolder:"))
 ADAM = Only("--optimiser adam or adamw", lambda config: config.optimiser != "sgd")
 HEAVY = Only("--optimiser sgd with --momentum", lambda config: config.optimiser == "sgd" and config.momentum > 0)
 DECAYED = Only("--weight-decay", lambda config: config.weight_decay > 0 or (config.first_epoch_weight_decay or 0) > 0)
@@ -229,9 +231,18 @@ class TrainConfig:
     )
     dataset: str = setting(
         "digits",
-        "digits, which comes with the package, mnist, cifar10, cifar100, svhn or stl10",
+        f"digits comes with the package; {DATA_SETS}",
         metavar="NAME",
         group=DATA,
+    )
+    image_size: int | None = setting(
+        None,
+        "pixels a side that the pictures of imagefolder:DIR are resized and cropped to",
+        metavar="PIXELS",
+        check=at_least(1, most=4096),
+        group=DATA,
+        default_text="224",
+        only=FOLDER,
     )
     train_size: int | None = setting(
         None,
@@ -540,6 +551,8 @@ class TrainConfig:
         another run than in an earlier version, the key says so; ``revised=False`` gives that of the earlier one.
         """
         chosen: dict[str, Any] = {"config": changed_settings(self), "data": data_digest}
+        if is_own(self.dataset):  # its bytes say what it is, and not where it lies
+            chosen["config"]["dataset"] = form_of(self.dataset)
         if revised and (revisions := {name: n for name, (n, affected) in REVISIONS.items() if affected.holds(self)}):
             chosen["revisions"] = revisions
         canonical = json.dumps(chosen, sort_keys=True, separators=(",", ":"))

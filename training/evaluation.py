@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from training.captured import CapturedStep, Recorder
-from training.data import Normalise, Split
+from training.data import Split
 from training.losses import TrainingLoss
 from training.recordable import modules_of
 
@@ -16,7 +16,7 @@ CROSS_ENTROPY = TrainingLoss()
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, normalise: Normalise, split: Split, batch_size: int = 2500, loss: TrainingLoss = CROSS_ENTROPY
+    model: nn.Module, normalise: nn.Module, split: Split, batch_size: int = 2500, loss: TrainingLoss = CROSS_ENTROPY
 ) -> tuple[float, float]:
     """Return mean loss and accuracy (0 to 1) of ``model`` on ``split``, in evaluation mode; the loss is
     cross-entropy (nats), unless another is given.
@@ -43,7 +43,7 @@ def evaluate(
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+    for images, labels in split.batches(batch_size):
         logits = model(normalise(images))
         total += loss.total(logits, labels)
         correct += (logits.argmax(1) == labels).sum()
@@ -68,7 +68,7 @@ class StackEvaluation:
         self,
         model: nn.Module,
         stacked: Mapping[str, Tensor],
-        normalise: Normalise,
+        normalise: nn.Module,
         split: Split,
         samples: int,
         recorder: Recorder | None = None,
@@ -95,8 +95,7 @@ class StackEvaluation:
         self.model.eval()
         self.loss.zero_()
         self.correct.zero_()
-        images, labels = (part.split(self.batch_size) for part in (self.split.images, self.split.labels))
-        for batch in zip(images, labels, strict=True):
+        for batch in self.split.batches(self.batch_size):
             self._add(*batch)
         self.model.train(was_training)
         n = len(self.split)

@@ -122,9 +122,10 @@ def fitting(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
     return {name.removeprefix(likeliest): tensor for name, tensor in weights.items()}  # where it is said what differs
 
 
-def load_hugging_face(folder: Path) -> nn.Module:
-    """Return the image classifier that ``save_pretrained`` wrote into ``folder``, with its weights. Their library reads
-    it, as it changes names between its versions; code that comes with a network is not run.
+def load_hugging_face(folder: Path | str) -> nn.Module:
+    """Return the image classifier that ``save_pretrained`` wrote into ``folder``, or that is in their cache under this
+    name, with its weights. Their library reads it, as it changes names between its versions; code that comes with a
+    network is not run.
 
     Raises:
         InputError: it cannot be read, or weights are missing in it.

@@ -12,7 +12,7 @@ from alignscape.errors import InputError
 from training.angles import alignment
 from training.checkpoint import Checkpoint, DataInfo, save_checkpoint, split_state
 from training.config import TrainConfig
-from training.data import Dataset, Normalise
+from training.data import Dataset
 from training.gradient_angles import as_metrics, gradient_alignment
 from training.memory import layers_of, mlp_layers, require_room
 from training.models import build_model
@@ -39,7 +39,11 @@ class Network:
         self.info = info
         self.run = run
         self.rule = make_rule(config)
+        if data.train.labels.is_floating_point():
+            raise InputError(f"{data.name} has labels that are floats: training takes the numbers of classes")
         refuse_own_loss(self.rule)
+        if config.augment != "none" and len(data.input_shape) != 3:
+            raise InputError(f"--augment {config.augment} is for images; the inputs of {data.name} are none")
         device = data.train.labels.device
         if known := config.model == "mlp":
             self.layers = mlp_layers(config, math.prod(data.input_shape), data.classes)
@@ -90,8 +94,8 @@ class Network:
     def gradient_alignment(self) -> dict[str, float]:
         """Return the columns of the gradient alignment, measured on samples that are the same for every network."""
         split = self.data.train.subset(min(self.config.gradient_alignment, len(self.data.train)), 0)
-        normalise = Normalise(self.data.mean, self.data.std).to(split.labels.device)
-        probe = normalise(split.images), split.labels
+        split = split.to(split.labels.device)
+        probe = self.data.normaliser()(split.images), split.labels
         with explained(self.rule, "objective or gradients"):
             found = gradient_alignment(self.model, self.twin, self.rule, probe, batch_size=self.config.batch_size)
         return as_metrics(found)

@@ -21,7 +21,7 @@ from alignscape.seeding import derive_seed, generator, kept_streams
 from training.augmentation import Augmentation
 from training.captured import CapturedStep, recorder_for
 from training.clipping import Clipping
-from training.data import Dataset, Normalise, Split
+from training.data import Dataset, Split
 from training.evaluation import StackEvaluation, evaluate
 from training.losses import TrainingLoss
 from training.memory import samples_at_once
@@ -43,7 +43,7 @@ class Stack:
         self.networks = list(networks)
         self.data = data
         self.device = data.train.labels.device
-        self.normalise = Normalise(data.mean, data.std).to(self.device)
+        self.normalise = data.normaliser()
         first = networks[0]
         self.config, self.twin = first.config, first.twin
         self.stacked = len(networks) > 1
@@ -63,8 +63,9 @@ class Stack:
         self.start_optimiser()
         self.sums = Sums.zero(len(networks), self.device)
         self._orders: dict[int, Tensor] = {}  # by epoch
-        size = data.input_shape[1:]
-        self._augmentation = None if self.config.augment == "none" else Augmentation(self.config.augment, size)
+        height, width = (1, 1, *data.input_shape)[-2:]  # augmented inputs are images
+        kind = self.config.augment
+        self._augmentation = None if kind == "none" else Augmentation(kind, (height, width))
         self._views: dict[int, Tensor] = {}
         self._evaluation = self._stacked_evaluation(data.test) if self.stacked else None
         held = data.validation
@@ -76,7 +77,7 @@ class Stack:
         recorded = self.recorder is not None
         self.optimiser = StackOptimiser(configs, self.parameters, decayed(self.twin), recorded=recorded)
         self._step = CapturedStep(
-            self._body,
+            self._body_on if self.data.train.streams else self._body,
             self.recorder,
             moving=self._moving,
             keepers=(self.rule, *modules_of(self.twin)),
@@ -137,6 +138,9 @@ class Stack:
         with self._randomness():
             if noise is not None:
                 self._learn(*(noise if self.stacked else (noise[0][0], noise[1][0])), *drawn)
+            elif self.data.train.streams:
+                chosen = [*self.data.train.take(batch), *views]
+                self._step(*(chosen if self.stacked else [one[0] for one in chosen]), *drawn)
             else:
                 chosen = [batch, *views]
                 self._step(*(chosen if self.stacked else [one[0] for one in chosen]), *drawn)
@@ -257,6 +261,11 @@ class Stack:
         views = int(self._augmentation is not None)
         self._learn(*self._samples(batch, *drawn[:views]), *drawn[views:])
 
+    def _body_on(self, images: Tensor, labels: Tensor, *drawn: Tensor) -> None:
+        """As :meth:`_body`, on samples that were fetched: those of a split that is streamed."""
+        views = int(self._augmentation is not None)
+        self._learn(*self._viewed(images, labels, *(drawn[:views] or (None,))), *drawn[views:])
+
     def _learn(self, inputs: Tensor, labels: Tensor, *drawn: Tensor) -> None:
         """One step on normalised ``inputs`` (E, N, C, H, W) and ``labels`` (E, N), without E for a run alone, after the
         feedback has moved by what was ``drawn``."""
@@ -281,10 +290,13 @@ class Stack:
 
     def _samples(self, batch: Tensor, views: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return normalised inputs and labels of the samples ``batch``, of any shape, in these ``views`` (..., 5)."""
-        images = self.data.train.images[batch]
+        return self._viewed(*self.data.train.take(batch), views)
+
+    def _viewed(self, images: Tensor, labels: Tensor, views: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return images normalised, in ``views`` where they are augmented."""
         if self._augmentation is not None and views is not None:
             images = self._augmentation(images, views)
-        return self.normalise(images), self.data.train.labels[batch]
+        return self.normalise(images), labels
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Step:
         if not self.stacked:

@@ -17,7 +17,7 @@ from alignscape.errors import InputError
 from training.captured import CapturedStep
 from training.checkpoint import DataInfo
 from training.config import TrainConfig
-from training.data import Dataset, Normalise
+from training.data import Dataset
 from training.memory import FLOAT, monitor_vectors
 from training.network import Network
 from training.optimiser import SCHEDULE, schedule_key
@@ -176,7 +176,9 @@ def unstackable(network: Network, data: Dataset, differences: Collection[str] = 
     trained = {name: copies[name].requires_grad_() for name, p in network.twin.named_parameters() if p.requires_grad}
     tensors = {f"twin.{name}": tensor for name, tensor in copies.items()}
     labels = data.train.labels[:2].expand(2, -1)
-    inputs = Normalise(data.mean, data.std).to(labels.device)(data.train.images[:2]).expand(2, -1, -1, -1, -1)
+    images, _ = next(data.train.batches(2))
+    inputs = data.normaliser()(images)
+    inputs = inputs.expand(2, *inputs.shape)
     was_training = network.twin.training
     network.twin.train()
     try:
@@ -230,10 +232,10 @@ def activation_bytes(network: Network, data: Dataset) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = slice(network.config.batch_size)
-    inputs = Normalise(data.mean, data.std).to(data.train.labels.device)(data.train.images[batch])
+    images, labels = next(data.train.batches(network.config.batch_size))
+    inputs = data.normaliser()(images)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        step = network.rule.objective(twin, inputs, data.train.labels[batch])
+        step = network.rule.objective(twin, inputs, labels)
     del step
     return sum(kept.values()) + inputs.nbytes
 

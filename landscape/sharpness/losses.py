@@ -10,7 +10,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from alignscape.errors import InputError
-from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform, map_tensors, tensors_in
+from alignscape.trees import map_tensors, tensors_in
+from landscape.data import Batch, Batches, Data, Loss, Reduction, Transform
 from landscape.modes import analysis_mode, holding
 from landscape.parameters import computing_dtype, flatten, select_parameters, unflatten, unwrapped
 from landscape.traces import Estimate

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from landscape.data import Batches, Data, Transform, map_tensors, tensors_in
+from alignscape.trees import map_tensors, tensors_in
+from landscape.data import Batches, Data, Transform
 from landscape.modes import analysis_mode
 from landscape.parameters import unwrapped
 

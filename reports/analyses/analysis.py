@@ -210,7 +210,7 @@ class Analysis:
         analysis = cls(**settings, **cls.settings_of_inputs(inputs))
         path = inputs["checkpoint"]
         try:
-            subject = analysis.load(Loading(device=device, data_root=data_root), path, path)  # type: ignore[arg-type]
+            subject = analysis.load(Loading(device=device, data_root=data_root), path, path)
             tables: Mapping[str, DataFrame] = analysis.compute(subject).tables
         except DivergedError:
             tables = cls.empty(*analysis.asked_for)

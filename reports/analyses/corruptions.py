@@ -196,10 +196,14 @@ class Corruptions(Analysis):
 
     def _evaluate(self, subject: "Subject", data: "CorruptedSet", show: Show) -> "CorruptionAccuracy":
         import numpy as np
+        import torch
 
         from robustness.corruption_accuracy import evaluate_corruptions
 
-        clean = None if self.no_clean else (subject.images, subject.labels)
+        images = subject.images
+        if not (isinstance(images, torch.Tensor) and images.dtype == torch.uint8 and images.ndim == 4):
+            raise InputError(f"corrupted sets are of uint8 images; those that {subject.name} takes are none")
+        clean = None if self.no_clean else (images, subject.labels)
         if clean is not None and not np.array_equal(subject.labels.cpu().numpy(), data.labels):
             self._check_order(subject.labels.cpu().numpy(), data)
             warnings.warn(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from alignscape.settings import POSITIVE, Only, setting
 from reports.analyses.analysis import Analysis
 from reports.analyses.groups import BY_HELP
+from reports.analyses.objective import objective_setting
 
 if TYPE_CHECKING:
     from landscape import HessianOperator
@@ -22,9 +23,10 @@ class Curvature(Analysis):
     parallel: ClassVar[bool] = True
 
     params: tuple[str, ...] | None = setting(None, PARAMS_HELP, metavar="GLOB", default_text="all", group=MATRIX)
+    loss: str | None = objective_setting(MATRIX)
     hessian: Literal["full", "ggn", "difference"] = setting(
         "full",
-        "full: second derivatives of the mean loss of the run; ggn: its Gauss-Newton part, of cross-entropy the Fisher "
+        "full: second derivatives of the mean loss; ggn: its Gauss-Newton part, of cross-entropy the Fisher "
         "information; "
         "difference: the first less the second",
         group=MATRIX,
@@ -50,21 +52,25 @@ class Curvature(Analysis):
         import torch
         from torch import distributed as dist
 
+        from alignscape.trees import map_tensors
         from landscape import HessianOperator
         from landscape.distributed import join, shard
 
         processes = join()
-        inputs, targets, batch_size = subject.images, subject.targets, self.batch_size
+        loss, targets = subject.objective(self.loss)
+        inputs, batch_size = subject.images, self.batch_size
         if groups is not None:
             generator = torch.Generator().manual_seed(self.seed)
             order = torch.randperm(len(targets), generator=generator).to(targets.device)
-            inputs, targets = inputs[order], targets[order]
+            inputs, targets = subject.in_order(order), targets[order]
             batch_size = max(1, min(batch_size or len(targets), len(targets) // groups))
         if processes is not None:
-            inputs, targets = shard((inputs, targets), rank=dist.get_rank(), world_size=dist.get_world_size())
+            mine = {"rank": dist.get_rank(), "world_size": dist.get_world_size()}
+            inputs = map_tensors(lambda t: shard((t,), **mine)[0], inputs)
+            (targets,) = shard((targets,), **mine)
         return HessianOperator(
             subject.model,
-            subject.loss,
+            loss,
             (inputs, targets),
             params=self.params,
             hessian=hessian or self.hessian,  # type: ignore[arg-type]  # one of its names

@@ -212,7 +212,7 @@ class Hessian(CurvatureByGroup):
         if self.check and matrix in ("full", self.hessian):
             from reports.pyhessian_check import pyhessian_rows
 
-            peer = pyhessian_rows(subject, operator, k=self.k, seed=self.seed)
+            peer = pyhessian_rows(subject, operator, k=self.k, seed=self.seed, loss_name=self.loss)
             frame = frame.merge(peer, how="left", on=["quantity", "index"], suffixes=("", "_pyhessian"))
         return frame[[name for name in self.tables[0].names() if name in frame]], pairs.vectors
 

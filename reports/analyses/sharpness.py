@@ -89,7 +89,7 @@ class Sharpness(SharpnessSettings):
             warnings.warn(f"{given} kept its final checkpoint only: train with --checkpoint-every 1", stacklevel=2)
         for file in kept:
             subject = super().load(loading, file, given)
-            loss = mean_loss(subject)
+            loss = mean_loss(subject, self.loss)
             lowest = min(lowest, loss)
             if loss <= self.at_loss:
                 self._say(subject, before, loss, given)
@@ -175,10 +175,10 @@ def kept_checkpoints(given: Path) -> list[Path]:
     return kept + final
 
 
-def mean_loss(subject: "Subject") -> float:
-    """Return the mean loss of the run over the samples."""
-
+def mean_loss(subject: "Subject", name: str | None = None) -> float:
+    """Return the mean over the samples of the loss ``name``."""
     from landscape import LossAround
 
-    around = LossAround(subject.model, subject.loss, (subject.images, subject.targets), transform=subject.normalise)
+    loss, targets = subject.objective(name)
+    around = LossAround(subject.model, loss, (subject.images, targets), transform=subject.normalise)
     return around.value(around.centre)

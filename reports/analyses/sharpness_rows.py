@@ -57,8 +57,8 @@ class Rows:
         self.notes: list[str] = []
         order = torch.randperm(len(subject.labels), generator=torch.Generator().manual_seed(settings.seed))
         order = order.to(subject.device)
-        self.data = subject.images[order], subject.targets[order]
-        self.loss = subject.loss
+        self.loss, targets = subject.objective(settings.loss)
+        self.data = subject.in_order(order), targets[order]
         self.around = LossAround(
             subject.model,
             self.loss,

@@ -9,6 +9,7 @@ from alignscape.errors import InputError
 from alignscape.memory import require_memory
 from alignscape.settings import POSITIVE, Only, at_least, setting
 from reports.analyses.analysis import Analysis, Found, Show, samples_setting, silent
+from reports.analyses.objective import objective_setting
 from reports.analyses.section import Drawing, Section
 from reports.schema import LOSS, Table, columns
 
@@ -83,6 +84,7 @@ class Surface(Analysis):
     points: tuple[int, ...] = setting(
         (21,), "grid points along each axis, or one N for each", metavar="N", check=at_least(1)
     )
+    loss: str | None = objective_setting()
     params: tuple[str, ...] | None = setting(
         None, "parameters that move, by name, such as 'layers.2.*'", metavar="GLOB", default_text="all"
     )
@@ -102,9 +104,9 @@ class Surface(Analysis):
 
     def compute(self, subject: "Subject", show: Show = silent) -> Found:
         """Evaluate the surface of one network; ``checks`` hold its curvatures at the centre against the eigenvalues."""
-
         from landscape import filter_normalised_directions, surface
 
+        loss, targets = subject.objective(self.loss)
         require_grid((self.points * 2)[:2])
         pairs = self._eigenpairs(subject, show) if self.plane == "eigenvectors" else None
         directions = (
@@ -115,8 +117,8 @@ class Surface(Analysis):
         alphas, betas = self._axes()
         found = surface(
             subject.model,
-            subject.loss,
-            (subject.images, subject.targets),
+            loss,
+            (subject.images, targets),
             directions,
             alphas=alphas,
             betas=betas,
@@ -150,13 +152,13 @@ class Surface(Analysis):
         return alpha, beta
 
     def _eigenpairs(self, subject: "Subject", show: Show) -> "Eigenpairs":
-
         from landscape import top_eigenpairs
 
+        loss, targets = subject.objective(self.loss)
         return top_eigenpairs(
             subject.model,
-            subject.loss,
-            (subject.images, subject.targets),
+            loss,
+            (subject.images, targets),
             k=2,
             tol=self.tol,
             seed=self.seed,

@@ -180,13 +180,13 @@ class Trajectory(Analysis):
 
     def _path(self, subject: "Subject", runs: "Sequence[Snapshots]", pca: "TrajectoryPCA", show: Show) -> "DataFrame":
         """Return one row per snapshot: the columns of ``trajectory.csv``, and the number of its ``run``."""
-
         from landscape import path_losses
 
+        loss, targets = subject.objective()
         losses = path_losses(
             subject.model,
-            subject.loss,
-            (subject.images, subject.targets),
+            loss,
+            (subject.images, targets),
             runs,
             pca,
             batch_size=self.batch_size,
@@ -201,14 +201,14 @@ class Trajectory(Analysis):
 
     def _plane(self, subject: "Subject", pca: "TrajectoryPCA", show: Show) -> "Surface":
         """Return the loss on a grid that covers the path."""
-
         from landscape import surface
 
+        loss, targets = subject.objective()
         alphas, betas = (self._axis(pca, component) for component in (0, 1))
         return surface(
             subject.model,
-            subject.loss,
-            (subject.images, subject.targets),
+            loss,
+            (subject.images, targets),
             pca.directions[:2],
             alphas=alphas,
             betas=betas,

@@ -42,6 +42,10 @@ class AnalysisCommand:
 
         analysis: Analysis = one_of(self.analysis, given(args, self.analysis))
         loading: Loading = one_of(Loading, given(args, Loading))
+        if not args.checkpoints:
+            if not (loading.pretrained and loading.model):
+                raise InputError("CKPT is missing: give a checkpoint, or --model torchvision:NAME --pretrained")
+            args.checkpoints = [Path(loading.model)]
         show = silent if args.quiet else show_progress
         run = compute_apart if analysis.parallel else compute
         with in_use([output_folder(args, analysis)]):  # which may be a run's; what is read, run_analysis holds
@@ -51,7 +55,8 @@ class AnalysisCommand:
 def add_networks(parser: argparse.ArgumentParser, *, of_runs: bool = False) -> None:
     """Add the networks that are analysed."""
     name, text = ("RUN", RUNS_HELP) if of_runs else ("CKPT", CHECKPOINTS_HELP)
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar=name, help=text)
+    number = "+" if of_runs else "*"  # none with --pretrained
+    parser.add_argument("checkpoints", nargs=number, type=Path, metavar=name, help=text)
 
 
 def add_output(parser: argparse.ArgumentParser, out_help: str) -> None:
@@ -117,6 +122,6 @@ def peak_memory(device: str) -> str:
     import torch
 
     text = f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"  # Linux counts in kilobytes
-    if not device.startswith("cpu"):
+    if not device.startswith(("cpu", "mps")):
         text += f", {torch.cuda.max_memory_allocated() / 1e9:.2f} GB on the GPU"
     return text

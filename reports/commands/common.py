@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alignscape.device import DEVICES, device_name
+
 MOST_WORKERS = 10_000
 Progress = Callable[[int, int], None]
 
@@ -19,8 +21,8 @@ def add_run_arguments(parser: argparse._ActionsContainer, *, out_help: str) -> N
 
 def add_device_argument(parser: argparse._ActionsContainer) -> None:
     """Add ``--device``."""
-    text = "where to compute; auto takes CUDA where there is one (default: auto)"
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help=text)
+    text = f"where to compute: {DEVICES}; auto takes CUDA where there is one (default: auto)"
+    parser.add_argument("--device", default="auto", type=device_name, metavar="DEVICE", help=text)
 
 
 def add_quiet_argument(parser: argparse._ActionsContainer) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignscape.errors import InputError
 from reports.commands.common import add_quiet_argument, add_seed_argument, progress_bar, worker_count
+from training.data_names import short_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "folder that holds the clean data set in torchvision's layout (default: $ALIGNSCAPE_DATA, else ./data)"
     parser.add_argument("--data-root", type=Path, metavar="DIR", help=text)
     parser.add_argument("--download", action="store_true", help="fetch a missing data set into --data-root first")
-    text = "data set of 32 x 32 RGB images to corrupt: cifar10, cifar100, svhn (default: cifar10)"
+    text = "data set of 32 x 32 RGB images to corrupt: cifar10, cifar100, svhn, or of your own: npz:FILE, "
+    text += "imagefolder:DIR, package.module:function (default: cifar10)"
     parser.add_argument("--dataset", default="cifar10", metavar="NAME", help=text)
     text = "corrupt these images instead: uint8 (N, 32, 32, 3), with --labels"
     parser.add_argument("--images", type=Path, metavar="FILE.npy", help=text)
@@ -92,18 +94,17 @@ def _clean_images(args: argparse.Namespace) -> "tuple[NDArray[np.uint8], NDArray
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as reader:
         pixels, labels = reader.submit(read_test_set, args.dataset, args.data_root, args.download).result()
-    return pixels, labels, FOLDERS.get(args.dataset, f"{args.dataset}-C")
+    return pixels, labels, FOLDERS.get(args.dataset, f"{short_name(args.dataset)}-C")
 
 
 def read_test_set(name: str, root: Path | None, download: bool) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
     """Return images (N, H, W, C) and labels (N,) of a data set's test split, ``root`` by default the usual folder."""
-    import numpy as np
-
     from reports.subjects import DATA_ROOT_VARIABLE
     from training.data import load_split
+    from training.data.checks import byte_images
 
     split = load_split(name, "test", root or Path(os.environ.get(DATA_ROOT_VARIABLE, "data")), download=download)
-    return np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy()), split.labels.numpy()
+    return byte_images(split, name), split.labels.numpy()
 
 
 def _read(path: Path) -> "NDArray[Any]":

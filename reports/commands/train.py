@@ -11,6 +11,7 @@ from alignscape.recorded import read_record
 from reports.commands.sweeps import refuse_idle_ray_flags, train_in_store
 from reports.commands.train_flags import add_arguments, config_text, make_configs
 from reports.trainer import train_configs
+from training.data_names import is_own
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from training.tensorboard import EventFiles
 
     first = configs[0]  # what they share is not swept
-    root = None if first.dataset == "digits" else find_data_root(args.data_root, Path())
+    root = None if first.dataset == "digits" or is_own(first.dataset) else find_data_root(args.data_root, Path())
     show = None if args.quiet else TrainingDisplay(first.epochs)
     if args.store is not None:
         runs, counts = train_in_store(args, configs, root, show)

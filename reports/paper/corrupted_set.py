@@ -32,18 +32,20 @@ def corrupted_set(
     import tempfile
 
     import numpy as np
+    import torch
 
     from robustness.generate import make_corrupted_set
     from training.data import load_split
+    from training.data.checks import byte_images
 
     whole = load_split(dataset, "test", data_root)
     split = whole.subset(None if images is None else min(images, len(whole)), seed)
-    clean = np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+    clean = byte_images(split, dataset)
     textures = data_root / "frost" if frost == "data root" and data_root is not None else None
     definition = _definition(clean, textures)
     how: dict[str, Any] = {"definition": definition, "severities": [severity], "source": f"{dataset} test"}
     make_corrupted_set(clean, split.labels.numpy(), folder, **how)
-    first = np.ascontiguousarray(whole.images[:1].permute(0, 2, 3, 1).numpy())
+    first = byte_images(whole.at(torch.arange(1)), dataset)
     with tempfile.TemporaryDirectory() as shown:
         made = make_corrupted_set(first, whole.labels[:1].numpy(), Path(shown), **how)
         pictures = {name: np.load(Path(shown) / f"{name}.npy")[0] for name in made}

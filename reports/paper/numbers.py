@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from alignscape.errors import InputError
 from alignscape.settings import Setting, setting, settings_json, settings_of
+from training.data_names import located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,19 @@ class Numbers:
                 raise InputError(f"--set {words}: it must be NAME=VALUE with NAME one of {', '.join(known)}")
             try:
                 changes[name] = _parsed(known[name], text)
+                if "dataset" in name and known[name].kind is str:
+                    changes[name] = _placed(changes[name])
             except ArgumentTypeError as error:
                 raise InputError(f"--set {words}: {error}") from error
             except ValueError as error:
                 kind = known[name].kind.__name__ + (", or all" if known[name].optional else "")
                 raise InputError(f"--set {words}: the value must be {kind}") from error
         return replace(self, **changes)
+
+
+def _placed(names: Any) -> Any:
+    """Return names of data sets, a path in them from the root of the file system."""
+    return located(names) if isinstance(names, str) else tuple(map(located, names))
 
 
 def require(condition: bool, message: str) -> None:

@@ -83,6 +83,10 @@ assert main(["train", *{TRAIN!r}, "--store", "store"]) == 0
 from reports.commands.demo import _make_digits_c
 from pathlib import Path
 _make_digits_c(Path("digits-C"))
+from PIL import Image
+for i, place in enumerate(("train/a", "train/b", "val/a", "val/b")):
+    (Path("pictures") / place).mkdir(parents=True)
+    Image.new("RGB", (8, 9), (50 * i, 9, 9)).save(Path("pictures") / place / "0.png")
 np.save("images.npy", np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
 np.save("labels.npy", np.arange(8))
 """
@@ -192,7 +196,10 @@ def _kind(action: argparse.Action) -> str:
         return "text"
     if action.type is Path:
         return "path"
-    value = action.type("7")  # type: ignore[operator]
+    try:
+        value = action.type("7")  # type: ignore[operator]
+    except argparse.ArgumentTypeError:  # it knows its words
+        return "text"
     return "seeds" if isinstance(value, list) else type(value).__name__
 
 
@@ -276,6 +283,8 @@ def _company(flag: Flag) -> tuple[str, ...]:
     from training.config import TrainConfig
     from training.rules import option_owners
 
+    if flag.dest == "image_size":
+        return ("--dataset", "imagefolder:{given}/pictures")
     if (known := COMPANY.get(f"{flag.command} {flag.dest}")) is not None:
         return known
     if flag.command == "compare" and flag.dest in ("eps", "norm", "steps", "step_size", "restarts", "loss"):
@@ -414,6 +423,89 @@ def _paths(writes: bool) -> Iterator[tuple[str, Callable[[Path], object], bool]]
         yield "", _nothing, False
 
 
+GOOD_ARRAYS = "x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:]"
+ARRAYS = (  # of a data set, each with one thing wrong
+    "x_train=x[:30], y_train=y[:30], x_test=x[30:]",
+    "x_train=x[:30], y_train=y[:29], x_test=x[30:], y_test=y[30:]",
+    "x_train=x[:30] * np.nan, y_train=y[:30], x_test=x[30:], y_test=y[30:]",
+    "x_train=x[:30].astype(object), y_train=y[:30], x_test=x[30:], y_test=y[30:]",
+    "x_train=x[:30].astype(int), y_train=y[:30], x_test=x[30:], y_test=y[30:]",
+    "x_train=x[:30].astype(str), y_train=y[:30], x_test=x[30:], y_test=y[30:]",
+    "x_train=x[:30], y_train=y[:30] - 9, x_test=x[30:], y_test=y[30:]",
+    "x_train=x[:30], y_train=y[:30] + 10**12, x_test=x[30:], y_test=y[30:]",
+    "x_train=x[:30], y_train=y[:30], x_test=x[30:, :2], y_test=y[30:]",
+    "x_train=x[:0], y_train=y[:0], x_test=x[30:], y_test=y[30:]",
+    "x_train=3.0, y_train=1, x_test=3.0, y_test=1",
+    f"{GOOD_ARRAYS}, classes=-1",
+    f"{GOOD_ARRAYS}, classes=1.5",
+    f"{GOOD_ARRAYS}, classes='x'",
+    f"{GOOD_ARRAYS}, mean=0, std=0",
+    f"{GOOD_ARRAYS}, mean=[0, 0], std=[1, 1]",
+    f"{GOOD_ARRAYS}, mean=np.inf, std=1",
+    f"{GOOD_ARRAYS}, layout='x'",
+)
+FUNCTIONS = (  # what a function of a user's does
+    "raise ValueError('a\\nb')",
+    "raise SystemExit(0)",
+    "return None",
+    "return 7, 8",
+    "return [], []",
+    "return {}",
+    "return 'ab'",
+    "return (x, y), (x, y[:3])",
+    "return ([x, x[:2]], y), (x, y)",
+    "return {'train': (x, y), 'test': (x, y), 'std': 0, 'mean': 0}",
+    "return [(x, y), (x, y, y)], (x, y)",
+    "return [{'x': x}], (x, y)",
+    "return (i for i in range(3)), (x, y)",
+    "return (torch.tensor(1), torch.tensor(1)), (x, y)",
+    "return (x, y, x), (x, y)",
+)
+
+
+def data_calls() -> Iterator[Call]:
+    """Yield data of users' that are none: paths, files cut short, arrays and functions."""
+    words = {"train": ("train", *BASES["train"]), "hessian": ("hessian", *BASES["hessian"], *OUTPUT)}
+    for (name, argv), form in itertools.product(words.items(), ("npz", "imagefolder")):
+        for value, prepare, _ in _paths(writes=False):
+            yield Call(
+                name=f"{name} --dataset {form}:{_short(value)}",
+                argv=(*argv, f"--dataset={form}:{value}"),
+                prepare=prepare,
+                as_nobody="forbidden" in value,
+            )
+    for arrays in ARRAYS:
+        yield Call(
+            name=f"train on {arrays}", argv=(*words["train"], "--dataset=npz:{box}/d.npz"), prepare=_arrays(arrays)
+        )
+    for share in (0.0, 0.01, 0.3, 0.9, 0.999):
+        prepare = _arrays(GOOD_ARRAYS, share)
+        yield Call(
+            name=f"train on {share} of a file", argv=(*words["train"], "--dataset=npz:{box}/d.npz"), prepare=prepare
+        )
+    for body in FUNCTIONS:
+        text = f"import torch\nx, y = torch.ones(9, 4), torch.arange(9) % 2\ndef f():\n    {body}\n"
+        yield Call(
+            name=f"train on a function: {body}",
+            argv=(*words["train"], "--dataset=broken_data:f"),
+            prepare=lambda box, text=text: (box / "broken_data.py").write_text(text),
+        )
+
+
+def _arrays(words: str, share: float = 1.0) -> Callable[[Path], object]:
+    """Return what writes the arrays ``words``, or the first ``share`` of the file's bytes."""
+
+    def write(box: Path) -> None:
+        import numpy as np
+
+        x, y = np.ones((40, 4), np.float32), np.arange(40) % 2
+        eval(f"np.savez(path, {words})", {"np": np, "x": x, "y": y, "path": box / "d.npz"})
+        content = (box / "d.npz").read_bytes()
+        (box / "d.npz").write_bytes(content[: int(share * len(content))])
+
+    return write
+
+
 def _nothing(box: Path) -> None:
     pass
 
@@ -495,6 +587,7 @@ KINDS: Mapping[str, Callable[[], Iterator[Call]]] = {
     "profiles": profile_calls,
     "configs": config_calls,
     "paths": path_calls,
+    "data": data_calls,
     "disks": disk_calls,
 }
 

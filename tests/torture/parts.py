@@ -47,6 +47,7 @@ PARTS = {
         Part("properties", "the same bytes; no growth over a long life; the wheel is whole", properties),
         Part("kills", "`kill -9` of a stack: the same command ends with the same bits", kills),
         Part("disks", "a full disk, too large a file: one line, status 2, no part of a file", _calls("disks")),
+        Part("data", f"files, folders and functions that hold no data: {REFUSED}", _calls("data")),
         Part("paths", f"paths too long, in a circle, of the wrong kind, forbidden: {REFUSED}", _calls("paths")),
         Part("configs", f"every setting of a config file: {REFUSED}", _calls("configs")),
         Part("values", f"every argument of every command: {REFUSED}", _calls("values")),

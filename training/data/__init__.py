@@ -1,7 +1,8 @@
-"""Data sets: ``samples`` on a device, and the ``sources`` that they are read from."""
+"""Data sets: ``samples``, the ``sources`` that ours are read from, and users' ``own``: a function of theirs
+(``given``), ``arrays`` or ``folders`` of pictures."""
 
-from training.data.samples import Dataset, Normalise, Split, hold_out
-from training.data.sources import SOURCES, SPLITS, DataSource, load_dataset, load_split, source
+from training.data.samples import Dataset, Normalise, Split, hold_out, normaliser
+from training.data.sources import SOURCES, SPLITS, DataSource, described, load_dataset, load_split, source
 
 __all__ = [
     "SOURCES",
@@ -10,8 +11,10 @@ __all__ = [
     "Dataset",
     "Normalise",
     "Split",
+    "described",
     "hold_out",
     "load_dataset",
     "load_split",
+    "normaliser",
     "source",
 ]

@@ -1,11 +1,12 @@
 """Where data sets come from: read whole, as uint8 tensors that live on the device and are normalised there.
 
-Reading, layouts and checksums are torchvision's; ``digits`` come with scikit-learn and need no files. A data set
-is small enough to sit on the device whole (CIFAR-10: 184 MB), so there is no loader and no worker process.
+Reading, layouts and checksums are torchvision's; ``digits`` come with scikit-learn and need no files. A data set of
+ours is small enough to sit on the device whole (CIFAR-10: 184 MB), so there is no loader and no worker process; those
+of users' (:mod:`training.data.own`) may be larger.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 
 from alignscape.errors import InputError
 from alignscape.seeding import generator
+from training.data.own import own_dataset
 from training.data.samples import Dataset, Split
+from training.data_names import FORMS, is_own
 
 SPLITS = ("train", "test")
 
@@ -36,7 +39,7 @@ class DataSource:
     classes: int
 
 
-_MNIST = "MNIST/raw/{}-images-idx3-ubyte", "MNIST/raw/{}-labels-idx1-ubyte"
+_MNIST = "{}/raw/{}-images-idx3-ubyte", "{}/raw/{}-labels-idx1-ubyte"
 _CIFAR = "cifar-10-batches-py"
 
 # Means and standard deviations are those the field uses (CIFAR-10's is fixed by the paper); a test compares the
@@ -47,8 +50,8 @@ SOURCES: dict[str, DataSource] = {
     "digits32": DataSource(files={"train": (), "test": ()}, mean=(0.3051,), std=(0.3757,), classes=10),
     "mnist": DataSource(
         files={
-            "train": tuple(name.format("train") for name in _MNIST),
-            "test": tuple(name.format("t10k") for name in _MNIST),
+            "train": tuple(name.format("MNIST", "train") for name in _MNIST),
+            "test": tuple(name.format("MNIST", "t10k") for name in _MNIST),
         },
         mean=(0.1307,),
         std=(0.3081,),
@@ -87,6 +90,15 @@ SOURCES: dict[str, DataSource] = {
         std=(0.2603, 0.2566, 0.2713),
         classes=10,
     ),
+    "fashionmnist": DataSource(
+        files={
+            "train": tuple(name.format("FashionMNIST", "train") for name in _MNIST),
+            "test": tuple(name.format("FashionMNIST", "t10k") for name in _MNIST),
+        },
+        mean=(0.2860,),
+        std=(0.3530,),
+        classes=10,
+    ),
 }
 
 _DIGITS_TEST = 360  # the last fifth of a fixed shuffle: scikit-learn's digits have no official split
@@ -99,21 +111,49 @@ def source(name: str) -> DataSource:
         InputError: the name is unknown; the message lists the known ones.
     """
     if name not in SOURCES:
-        raise InputError(f"unknown data set {name!r}; known: {', '.join(SOURCES)}")
+        raise InputError(f"unknown data set {name!r}; known: {', '.join(SOURCES)}, {FORMS}")
     return SOURCES[name]
 
 
-def load_split(name: str, split: str, root: str | Path | None = None, *, download: bool = False) -> Split:
+def described(name: str, image_size: int | None = None) -> DataSource:
+    """Return as :func:`source`, of any data set; those of users' are read for it.
+
+    Raises:
+        InputError: as :func:`source` and :func:`training.data.own.own_dataset`.
+    """
+    if not is_own(name):
+        refuse_image_size(name, image_size)
+        return source(name)
+    data = own_dataset(name, image_size)
+    return DataSource(files=dict.fromkeys(SPLITS, ()), mean=data.mean, std=data.std, classes=data.classes)
+
+
+def refuse_image_size(name: str, image_size: int | None) -> None:
+    """Refuse a size of images for a data set whose images have theirs.
+
+    Raises:
+        InputError: it is given.
+    """
+    if image_size is not None and not is_own(name):
+        raise InputError(f"--image-size is for imagefolder:DIR; the images of {name} are as they are")
+
+
+def load_split(
+    name: str, split: str, root: str | Path | None = None, *, download: bool = False, image_size: int | None = None
+) -> Split:
     """Read one split (``"train"`` or ``"test"``) from torchvision's folder layout under ``root``, on the CPU.
 
     Args:
-        name: one of :data:`SOURCES`; ``digits`` and ``digits32`` need no files.
+        name: one of :data:`SOURCES`, of which ``digits`` and ``digits32`` need no files; or data of your own:
+            ``npz:FILE``, ``imagefolder:DIR``, ``package.module:function`` (docs/data.md).
         split: ``"train"`` or ``"test"``.
-        root: folder with the data set's files.
+        root: folder with the data set's files; data of your own have theirs in their name.
         download: fetch what is missing.
+        image_size: pixels a side, of ``imagefolder:`` (224 if None).
 
     Raises:
-        InputError: unknown name; missing files (named) when not ``download``; files that fail their checksum.
+        InputError: unknown name; missing files (named) when not ``download``; files that fail their checksum; data of
+            your own that are no data set.
 
     Example:
         >>> from training import load_split
@@ -121,7 +161,10 @@ def load_split(name: str, split: str, root: str | Path | None = None, *, downloa
         >>> test.images.shape, test.images.dtype
         (torch.Size([360, 1, 8, 8]), torch.uint8)
     """
-    files = source(name).files[split]
+    if is_own(name):
+        data = own_dataset(name, image_size)
+        return data.train if split == "train" else data.test
+    files = described(name, image_size).files[split]
     if name == "digits":
         return _digits(split)
     if name == "digits32":
@@ -148,9 +191,13 @@ def load_dataset(
     download: bool = False,
     train_size: int | None = None,
     subset_seed: int = 0,
+    image_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Dataset:
     """Read both splits, cut the train split to ``train_size`` samples, and place them on ``device``.
+
+    Inputs that would take more than half of what is free there (or than ``$ALIGNSCAPE_DATA_MEMORY``, in 1e9 bytes) stay
+    in main memory or in their file and come batch by batch; results are the same bits.
 
     Args:
         name: as for :func:`load_split`.
@@ -158,6 +205,7 @@ def load_dataset(
         download: as for :func:`load_split`.
         train_size: samples of the train split; all if None.
         subset_seed: which samples those are.
+        image_size: as for :func:`load_split`.
         device: where both splits lie.
 
     Raises:
@@ -169,16 +217,19 @@ def load_dataset(
         >>> len(data.train), len(data.test), data.input_shape, data.classes
         (100, 360, (1, 8, 8), 10)
     """
-    described = source(name)
+    if is_own(name):
+        whole = own_dataset(name, image_size)
+        return replace(whole, train=whole.train.subset(train_size, subset_seed)).to(device)
+    about = described(name, image_size)
     train = load_split(name, "train", root, download=download).subset(train_size, subset_seed)
     test = load_split(name, "test", root, download=download)
     return Dataset(
         name=name,
         train=train.to(device),
         test=test.to(device),
-        mean=described.mean,
-        std=described.std,
-        classes=described.classes,
+        mean=about.mean,
+        std=about.std,
+        classes=about.classes,
     )
 
 
@@ -188,6 +239,7 @@ def _from_torchvision(name: str, split: str, root: Path, download: bool) -> Spli
     is_train = split == "train"
     readers: dict[str, Callable[[], Any]] = {
         "mnist": lambda: datasets.MNIST(root, train=is_train, download=download),
+        "fashionmnist": lambda: datasets.FashionMNIST(root, train=is_train, download=download),
         "cifar10": lambda: datasets.CIFAR10(root, train=is_train, download=download),
         "cifar100": lambda: datasets.CIFAR100(root, train=is_train, download=download),
         "svhn": lambda: datasets.SVHN(root, split=split, download=download),
@@ -196,7 +248,7 @@ def _from_torchvision(name: str, split: str, root: Path, download: bool) -> Spli
     read = readers[name]()
     images = torch.as_tensor(np.asarray(read.data))
     labels = torch.as_tensor(np.asarray(read.targets if hasattr(read, "targets") else read.labels))
-    if name == "mnist":
+    if name.endswith("mnist"):
         images = images[:, None]
     elif name in ("cifar10", "cifar100"):
         images = images.permute(0, 3, 1, 2)

@@ -13,7 +13,7 @@ from training.models.mlp import MLP
 from training.models.resnet import ResNet
 from training.models.trial import try_forward
 
-Shape = tuple[int, int, int]  # C, H, W
+Shape = tuple[int, ...]  # of one input: C, H, W of an image
 
 
 def _mlp(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
@@ -21,15 +21,23 @@ def _mlp(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
 
 
 def _lenet(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return LeNet(input_shape, classes, config.activation)
+    return LeNet(_image(config, input_shape), classes, config.activation)
 
 
 def _alexnet(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return AlexNet(input_shape, classes, config.activation)
+    return AlexNet(_image(config, input_shape), classes, config.activation)
 
 
 def _resnet20(config: TrainConfig, input_shape: Shape, classes: int) -> nn.Module:
-    return ResNet(input_shape[0], 3, classes, config.activation)
+    return ResNet(_image(config, input_shape)[0], 3, classes, config.activation)
+
+
+def _image(config: TrainConfig, input_shape: Shape) -> tuple[int, int, int]:
+    if len(input_shape) != 3:
+        shape = ", ".join(map(str, input_shape))
+        raise InputError(f"--network {config.model} takes images (C, H, W); the data set has inputs of shape ({shape})")
+    channels, height, width = input_shape
+    return channels, height, width
 
 
 MODELS: dict[str, Callable[[TrainConfig, Shape, int], nn.Module]] = {

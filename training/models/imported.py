@@ -1,6 +1,7 @@
 """Networks of other people: a zoo's, or whatever a function of theirs returns."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,15 +70,43 @@ def _hugging_face(name: str, classes: int | None) -> nn.Module:
     return as_logits(AutoModelForImageClassification.from_config(config, trust_remote_code=False))
 
 
-def as_logits(model: nn.Module) -> nn.Module:
-    """Have ``model`` return the logits alone of what it returns; by a hook, so that its weights keep their names."""
-    model.register_forward_hook(_logits)
+def as_logits(model: nn.Module, name: str = "logits") -> nn.Module:
+    """Have ``model`` return one part of what it returns; by a hook, so that its weights keep their names.
+
+    Args:
+        model: any; it is changed.
+        name: of the part: a key, an attribute, or the place in a tuple.
+    """
+    model.register_forward_hook(functools.partial(_part, name=name))
     return model
 
 
-def _logits(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-    found: Tensor = output.logits
-    return found
+def _part(module: nn.Module, inputs: Any, output: Any, *, name: str) -> Tensor:
+    if isinstance(output, Tensor) and name == "logits":
+        return output
+    found = part_of(output, name)
+    if isinstance(found, Tensor):
+        return found
+    said = f"; it has {', '.join(parts_of_output(output))}" if parts_of_output(output) else ""
+    raise InputError(f"{type(module).__name__} returns a {type(output).__name__} without a tensor {name!r}{said}")
+
+
+def part_of(output: Any, name: str) -> Any:
+    """Return the part ``name`` of what a network returned, None if there is none."""
+    if isinstance(output, (tuple, list)) and name.isdigit():
+        return output[int(name)] if int(name) < len(output) else None
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
+
+def parts_of_output(output: Any) -> list[str]:
+    """Return the names of the tensors in what a network returned."""
+    if isinstance(output, (tuple, list)) and not hasattr(output, "_fields"):
+        named: dict[str, Any] = {str(i): one for i, one in enumerate(output)}
+    elif isinstance(output, Mapping):
+        named = {str(name): one for name, one in output.items()}
+    else:
+        named = output._asdict() if hasattr(output, "_asdict") else getattr(output, "__dict__", {})
+    return [name for name, one in named.items() if isinstance(one, Tensor)]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 from alignscape.errors import InputError
 from training.config import TrainConfig
+from training.data_names import short_name
 from training.rule_list import rule_summaries
 from training.run_folder import RunFolder
 from training.store.digests import data_digest, data_options
@@ -83,7 +84,7 @@ class TrainJob:
         """What a person calls it."""
         config = self.config
         angle = f"{config.angle:g}" if config.rule == "ifa" else ""
-        return f"run {config.dataset}-{config.rule}{angle}-seed{config.seed}"
+        return f"run {short_name(config.dataset)}-{config.rule}{angle}-seed{config.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from reports.paper.quantities import stop_early
 from reports.paper.stated import smallest
 from reports.paper.target import Drawn, Tables
 from reports.paper.verdicts import seeds_needed
-from training.data import source
+from training.data import described
 
 
 def networks(tables: Tables) -> list[Drawn]:
@@ -65,7 +65,7 @@ def claims(
     known = dict(tables)
     if "datasets" in known:
         known["datasets"] = stop_early(known["datasets"], patience)
-    table = claims_table(known, accesses=accesses, chance=1 / source(dataset).classes,
+    table = claims_table(known, accesses=accesses, chance=1 / described(dataset).classes,
                          eps=smallest(profile["shown_eps"]))  # fmt: skip
     told = beforehand(profile)
     count, need = int(told["can_be_decided"].sum()), seeds_needed(len(told))

@@ -1,5 +1,6 @@
 """Figures 1 and 4 and their supplements: alignment, learning curves and final accuracy."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -15,13 +16,15 @@ from reports.paper.memory_access import PHASES, linear_layers, memory_accesses
 from reports.paper.quantities import layers_of
 from reports.paper.target import Drawn, Tables
 from reports.style import DOUBLE, settings
-from training.data import source
+from training.data import described
+from training.data.own import own_dataset
+from training.data_names import is_own
 
 _PHASE_COLOURS = {"forward": "#b9c4d6", "error": "#7a93bd", "update": "#3f5f95", "transport": "#d55e00"}
 _UNITS = ((1e6, "millions"), (1e3, "thousands"), (1, "numbers"))
 # Values per image: a description of the data is all that a count from shapes needs.
-PIXELS = {"digits": 64, "digits32": 1024, "mnist": 784, "cifar10": 3072, "cifar100": 3072, "svhn": 3072,
-          "stl10": 27648}  # fmt: skip
+PIXELS = {"digits": 64, "digits32": 1024, "mnist": 784, "fashionmnist": 784, "cifar10": 3072, "cifar100": 3072,
+          "svhn": 3072, "stl10": 27648}  # fmt: skip
 
 
 @settings()
@@ -53,7 +56,8 @@ def learning(tables: Tables, *, hidden: Sequence[int], dataset: str, batch_size:
 
 def update_accesses(hidden: Sequence[int], dataset: str, batch_size: int, *, shared_memory: bool = False) -> DataFrame:
     """Return the memory accesses of one update of the MLP by BP, IFA and FA."""
-    layers = linear_layers([PIXELS[dataset], *hidden, source(dataset).classes])
+    values = math.prod(own_dataset(dataset).input_shape) if is_own(dataset) else PIXELS[dataset]
+    layers = linear_layers([values, *hidden, described(dataset).classes])
     rules = ("bp", "ifa", "fa")
     counts = [memory_accesses(layers, rule, batch_size, shared_memory=shared_memory) for rule in rules]
     return pd.concat(counts, ignore_index=True)
