@@ -86,12 +86,18 @@ def smoke(setup: Setup, report: Report) -> None:
 
 
 def made(
-    target: Target, profile: Profile, root: Path | None, store: RunStore, out: Path, setup: Setup, report: Report
+    target: Target[Profile],
+    profile: Profile,
+    root: Path | None,
+    store: RunStore,
+    out: Path,
+    setup: Setup,
+    report: Report,
 ) -> float:
     """Make a target, computing what it lacks; return the seconds, and report it."""
     began = clock(setup.device)
     plans = plan([target], profile, root, store, out)
-    results, summary = regenerate(plans, profile, store, out, record={"command": "benchmarks.gpu"}, device=setup.device)
+    results, summary = regenerate(plans, store, out, record={"command": "benchmarks.gpu"}, device=setup.device)
     seconds = clock(setup.device) - began
     row = {"profile": profile.name, "target": target.name, "state": results[0].state, "seconds": round(seconds, 1)}
     report.row("targets", **row, computed=summary, reason=results[0].reason)
@@ -100,7 +106,7 @@ def made(
 
 def project(
     profile: Profile,
-    targets: Sequence[Target],
+    targets: Sequence[Target[Profile]],
     root: Path | None,
     setup: Setup,
     report: Report,

@@ -64,7 +64,7 @@ class Kind:
 Note = Callable[[Kind], None]
 
 
-def kinds(profile: Profile, targets: Iterable[Target], root: Path | None = None) -> dict[str, Kind]:
+def kinds(profile: Profile, targets: Iterable[Target[Profile]], root: Path | None = None) -> dict[str, Kind]:
     """Return every kind of job that the targets need, each job in one of them, those of the first targets first."""
     found: dict[str, Kind] = {}
     seen: set[str] = set()

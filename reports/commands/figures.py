@@ -1,16 +1,16 @@
-"""``analyze figures``: every figure and table of the paper, training and analysing what is missing."""
+"""``analyze figures``: every figure and table of a paper, training and analysing what is missing."""
 
 import argparse
 import os
+import pkgutil
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignscape.errors import InputError
 from reports.commands.common import (
     add_data_root_argument,
     add_executor_arguments,
@@ -21,23 +21,29 @@ from reports.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from reports.paper import Profile, Target
+    from reports.paper.numbers import Numbers
     from reports.paper.reproduction import Made, Plan
     from training.store.run_store import RunStore
 
-HELP = "regenerate the paper's figures and tables, computing what is missing"
+HELP = "regenerate the papers' figures and tables, computing what is missing"
+PAPER_NAMES = ("ifa", "pfa")
 PROFILE_NAMES = ("smoke", "small", "paper")
 LISTED = 30  # missing jobs that a dry run names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    text = "make these only, such as fig5 figS10 tableS1 claims; --dry-run lists the names (default: all)"
+    text = "make these only, such as fig5 figS10 tableS1 claims pfa-mnist, of any paper; --dry-run lists the names "
+    text += "(default: all of --paper)"
     parser.add_argument("--only", nargs="+", metavar="NAME", help=text)
-    text = "how much to compute. smoke: digits, minutes on a CPU; small: CIFAR-10, one seed, few epochs; paper: as "
-    text += "published, meant for a GPU (default: smoke)"
+    text = "ifa: soft alignment, arXiv 2505.20892; pfa: product feedback alignment, arXiv 2405.20594 (default: ifa, or "
+    text += "whichever has the names of --only)"
+    parser.add_argument("--paper", choices=PAPER_NAMES, help=text)
+    text = "how much to compute. smoke: digits, minutes on a CPU; small: MNIST and CIFAR-10, few seeds and epochs; "
+    text += "paper: as published, meant for a GPU (default: smoke)"
     parser.add_argument("--profile", choices=PROFILE_NAMES, default="smoke", help=text)
-    text = "change numbers of the profile, such as epochs=5 angles=0,30,60; --dry-run lists them all (default: none)"
+    text = "change numbers of the profile, such as epochs=5 angles=0,30,60, in each paper asked for that has them; "
+    text += "--dry-run lists them all (default: none)"
     parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help=text)
     text = "only say what would be trained and analysed, and what is there already (default: no)"
     parser.add_argument("--dry-run", action="store_true", help=text)
@@ -59,30 +65,31 @@ def run(args: argparse.Namespace) -> None:
     """
     from reports.commands.report import check_page
     from reports.commands.sweeps import refuse_idle_ray_flags
-    from reports.paper import PROFILES
+    from reports.paper.papers import chosen, profiles_of
     from reports.paper.reproduction import check_replaceable, plan, regenerate
     from training.store.run_store import RunStore
 
     refuse_idle_ray_flags(args)
     started = time.monotonic()
-    profile = PROFILES[args.profile]().changed(args.settings)
-    targets = choose(args.only)
+    targets = chosen(args.only, args.paper)
+    profiles = profiles_of(list(targets), args.profile, args.settings)
     store = RunStore(args.store)
     out: Path = args.out or Path("figures") / args.profile
     root = args.data_root or Path(os.environ.get("ALIGNSCAPE_DATA", "data"))
-    plans = plan(targets, profile, root, store, out)
+    plans = [one for paper, of in targets.items() for one in plan(of, profiles[paper], root, store, out)]
     if args.dry_run:
-        show_plan(plans, profile, store)
+        show_plan(plans, profiles, store)
         return
     if not args.force:
-        check_replaceable(plans, profile, out)
+        check_replaceable(plans, out)
         if any(one.state == "to make" for one in plans):
             check_page(out)
     progress, record = progress_bar(args, "figures", "job"), {"command": shlex.join(["analyze", *sys.argv[1:]])}
     where = {name: getattr(args, name) for name in ("executor", "ray_address", "workers", "device")}
-    small = args.executor == "serial" and profile.dataset == "digits" and any(one.state == "to make" for one in plans)
+    small = args.executor == "serial" and any(one.state == "to make" for one in plans)
+    small = small and all(profile.dataset == "digits" for profile in profiles.values())
     with one_thread() if small else nullcontext():
-        made, summary = regenerate(plans, profile, store, out, record=record, progress=progress, **where)
+        made, summary = regenerate(plans, store, out, record=record, progress=progress, **where)
     if any(one.state == "made" for one in made):
         from reports.page.html import write_page
 
@@ -97,48 +104,42 @@ def run(args: argparse.Namespace) -> None:
         raise SystemExit(2 if any(one.damaged for one in made) else 1)
 
 
-def choose(names: Sequence[str] | None) -> "list[Target]":
-    """Return the targets called ``names`` in the order of the paper, all if None.
-
-    Raises:
-        InputError: one is unknown; the message lists the known ones.
-    """
-    from reports.paper import TARGETS
-
-    if unknown := [name for name in names or () if name not in TARGETS]:
-        raise InputError(f"unknown target {', '.join(unknown)}; known: {', '.join(TARGETS)}")
-    return [target for name, target in TARGETS.items() if names is None or name in names]
-
-
-def show_plan(plans: "Sequence[Plan]", profile: "Profile", store: "RunStore") -> None:
-    """Print what each target needs and what of it is there, and the profile's numbers."""
+def show_plan(plans: "Sequence[Plan]", profiles: "Mapping[str, Numbers]", store: "RunStore") -> None:
+    """Print what each target needs and what of it is there, and the numbers of the profiles."""
+    from reports.paper.papers import PAPERS
     from reports.paper.reproduction import count, distinct_jobs
     from reports.tables import wrapped
 
     every = {key: (job, job.is_done(store)) for key, job in distinct_jobs(plans, store).items()}
-    numbers = " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items())
-    print(wrapped(f"profile {profile.name}: {numbers}", "  "))
-    print(f"\n{'':10}{'runs':>24}{'analyses':>24}\n{'target':10}" + f"{'needed':>8}{'present':>8}{'missing':>8}" * 2)
+    for profile in profiles.values():
+        numbers = " ".join(f"{k}={_setting(v)}" for k, v in profile.to_dict().items())
+        print(wrapped(f"profile {profile.name}: {numbers}", "  "))
+    print(f"\n{'':13}{'runs':>24}{'analyses':>24}\n{'target':13}" + f"{'needed':>8}{'present':>8}{'missing':>8}" * 2)
     for one in plans:
         cells = "".join(f"{number:8d}" for number in count(every[key] for key in distinct_jobs([one], store)))
         state = ": ".join(part for part in (one.state, one.problem or one.left_out) if part)
-        print(f"{one.target.name:10}{cells}  {state}")
-    print(f"{'together':10}" + "".join(f"{number:8d}" for number in count(every.values())))
-    if any(one.target.name == "claims" for one in plans):
-        print(f"\n{wrapped(_decidable(profile), '  ')}")
+        print(f"{one.target.name:13}{cells}  {state}")
+    print(f"{'together':13}" + "".join(f"{number:8d}" for number in count(every.values())))
+    shown = {one.target.name for one in plans}
+    for name, profile in profiles.items():
+        if PAPERS[name].claims in shown:
+            print(f"\n{wrapped(_decidable(name, profile), '  ')}")
+    for name, paper in PAPERS.items():
+        if name not in profiles:
+            print("\n" + wrapped(f"of another paper (--paper {name}): {', '.join(paper.targets)}", "  "))
     if missing := [f"  {job.label}" for job, there in every.values() if not there]:
         more = [f"  and {len(missing) - LISTED} more"] if len(missing) > LISTED else []
         print("\nmissing:", *missing[:LISTED], *more, sep="\n")
 
 
-def _decidable(profile: "Profile") -> str:
-    """Say which claims the seeds can decide."""
-    from reports.paper.claims import beforehand
+def _decidable(paper: str, profile: "Numbers") -> str:
+    """Say which claims of a paper the seeds can decide."""
+    from reports.paper.papers import PAPERS
     from reports.paper.verdicts import seeds_needed
 
-    told = beforehand(profile.to_dict())
+    told = pkgutil.resolve_name(PAPERS[paper].beforehand)(profile.to_dict())
     count, left = int(told["can_be_decided"].sum()), told.loc[~told["can_be_decided"], "claim"].tolist()
-    text = f"claims: these seeds can decide {count} of {len(told)}; to decide all of them takes "
+    text = f"{PAPERS[paper].claims}: these seeds can decide {count} of {len(told)}; to decide all of them takes "
     text += f"{seeds_needed(len(told))} seeds of every network"
     return text + "".join(f"\n  cannot be decided: {words}" for words in left[:LISTED] if count)
 
@@ -153,7 +154,7 @@ def show_made(made: "Sequence[Made]", quiet: bool) -> None:
     """Print a line for each target: what became of it, and the computing behind it."""
     for one in made:
         if one.state in ("failed", "skipped"):
-            print(f"{one.name:10}{one.state}: {one.reason}", file=sys.stderr)
+            print(f"{one.name:13}{one.state}: {one.reason}", file=sys.stderr)
         elif not quiet:
             took = f"  ({one.seconds:.0f} s of computing behind it)" if one.state == "made" else ""
-            print(f"{one.name:10}{one.state}{took}{'; ' if one.reason else ''}{one.reason}")
+            print(f"{one.name:13}{one.state}{took}{'; ' if one.reason else ''}{one.reason}")

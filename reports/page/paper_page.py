@@ -9,7 +9,7 @@ from pandas import DataFrame
 from PIL import Image
 
 from reports.page.collect import Table
-from reports.paper import TARGETS
+from reports.paper.papers import all_targets
 from reports.raster import PAGE_DPI, SHOWN_DPI, png_uri
 
 SAVED_DPI = 300  # of the PNG files
@@ -18,8 +18,8 @@ _COUNTED = ("runs", "analyses", "files", "profile")
 
 
 def by_target(tables: Sequence[Table]) -> list[tuple[str, list[Table]]]:
-    """Return the tables of each target, the targets in the order of the paper, each one's own table first."""
-    order = {name: place for place, name in enumerate(TARGETS)}
+    """Return the tables of each target, the targets in the order of the papers, each one's own table first."""
+    order = {name: place for place, name in enumerate(all_targets())}
     names = {str(table.provenance["target"]) for table in tables}
     ordered = sorted(names, key=lambda name: (order.get(name, len(order)), name))
     first = sorted(tables, key=lambda table: (table.kind != table.provenance["target"], table.kind))

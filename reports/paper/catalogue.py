@@ -1,4 +1,4 @@
-"""Every figure and table of the paper: which networks and analyses it needs, and what draws it."""
+"""Every figure and table of the first paper: which networks and analyses it needs, and what draws it."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -7,22 +7,11 @@ from pathlib import Path
 from alignscape.settings import as_json
 from reports.paper import measurements
 from reports.paper import networks as runs
-from reports.paper.networks import Trained
 from reports.paper.profile import Profile
-from reports.paper.target import Declare, Options, Source, Sources, Target
+from reports.paper.target import Declare, Networks, Source, Sources, Target, Trained, metrics_of, numbers_of
 from training.store.jobs import AnalysisJob
 
-Networks = Callable[[Profile, Path | None], list[Trained]]
 Measure = Callable[[Profile, Trained], AnalysisJob]
-
-
-def _metrics(**networks: Networks) -> Declare:
-    """Return tables of the metrics of these networks."""
-
-    def table(trained: Iterable[Trained]) -> list[Source]:
-        return [Source(one.train.file("metrics.csv"), one.columns) for one in trained]
-
-    return lambda profile, root: {name: table(made(profile, root)) for name, made in networks.items()}
 
 
 def _tables(jobs: Iterable[tuple[AnalysisJob, Trained]], file: str = "") -> list[Source]:
@@ -53,7 +42,7 @@ def _followed(profile: Profile, root: Path | None) -> Sources:
     return {**followed, "lengths": lengths, "hessian": _tables(curvature)}
 
 
-def _landscapes(shown: Networks, **analyses: Measure) -> Declare:
+def _landscapes(shown: Networks[Profile], **analyses: Measure) -> Declare[Profile]:
     """Return the surfaces of the first seed of the networks ``shown``, and analyses of the whole sweep."""
 
     def sources(profile: Profile, root: Path | None) -> Sources:
@@ -64,7 +53,7 @@ def _landscapes(shown: Networks, **analyses: Measure) -> Declare:
     return sources
 
 
-def _corruptions(*severities: int) -> Declare:
+def _corruptions(*severities: int) -> Declare[Profile]:
     def sources(profile: Profile, root: Path | None) -> Sources:
         networks = runs.sweep(profile, root)
         jobs = [
@@ -83,7 +72,7 @@ def _corruptions(*severities: int) -> Declare:
     return sources
 
 
-def _attacks(name: str, *, pictured: bool = False) -> Declare:
+def _attacks(name: str, *, pictured: bool = False) -> Declare[Profile]:
     attack = partial(measurements.attack, name=name)
 
     def sources(profile: Profile, root: Path | None) -> Sources:
@@ -120,7 +109,7 @@ def _source_columns(source: Trained) -> dict[str, object]:
     return {"source": name, **{f"source_{key}": source.columns[key] for key in ("rule", "angle", "seed")}}
 
 
-_TRAINABILITY = _metrics(variances=runs.variances, depths=runs.depths, sizes=runs.sizes)
+_TRAINABILITY = metrics_of(variances=runs.variances, depths=runs.depths, sizes=runs.sizes)
 _LANDSCAPES = _landscapes(runs.shown, spectrum=measurements.spectrum, hessian=measurements.hessian)
 
 
@@ -129,7 +118,7 @@ def _claims(profile: Profile, root: Path | None) -> Sources:
     final, followed, mild = _LANDSCAPES(profile, root), _followed(profile, root), _corruptions(1)(profile, root)
     strong = _strong(profile, root)
     tables = {
-        **_metrics(sweep=runs.sweep)(profile, root),
+        **metrics_of(sweep=runs.sweep)(profile, root),
         "curvature": followed["hessian"],
         "lengths": followed["lengths"],
         "hessian": final["hessian"],
@@ -142,8 +131,8 @@ def _claims(profile: Profile, root: Path | None) -> Sources:
     }
     more = {
         "trainability": _TRAINABILITY,
-        "networks": _metrics(networks=runs.architectures),
-        "datasets": _metrics(datasets=runs.data_sets),
+        "networks": metrics_of(networks=runs.architectures),
+        "datasets": metrics_of(datasets=runs.data_sets),
     }
     for name, declare in more.items():
         tables |= declare(profile, root) if name in profile.claimed else {}
@@ -159,11 +148,6 @@ def _sharpness(profile: Profile, root: Path | None) -> Sources:
     }
 
 
-def _of_profile(**names: str) -> Options:
-    """Return options that are numbers of the profile, under the names that these have there."""
-    return lambda profile: {option: as_json(getattr(profile, name)) for option, name in names.items()}
-
-
 def _seeds(profile: Profile) -> dict[str, object]:
     """Return what says beforehand which claims there are and what decides them."""
     names = ("seeds", "trainability_seeds", "network_seeds", "dataset_seeds", "networks", "datasets", "claimed",
@@ -172,14 +156,14 @@ def _seeds(profile: Profile) -> dict[str, object]:
 
 
 _MEMORY = {name: name for name in ("hidden", "dataset", "batch_size")}
-_EPS, _PATIENCE = _of_profile(shown_eps="shown_eps"), _of_profile(patience="patience")
-_SPLIT = _of_profile(split="surface_split")
-_THREE, _SWEEP = _metrics(metrics=runs.three), _metrics(metrics=runs.sweep)
-_NETWORKS, _DATA_SETS = _metrics(metrics=runs.architectures), _metrics(metrics=runs.data_sets)
+_EPS, _PATIENCE = numbers_of(shown_eps="shown_eps"), numbers_of(patience="patience")
+_SPLIT = numbers_of(split="surface_split")
+_THREE, _SWEEP = metrics_of(metrics=runs.three), metrics_of(metrics=runs.sweep)
+_NETWORKS, _DATA_SETS = metrics_of(metrics=runs.architectures), metrics_of(metrics=runs.data_sets)
 DRAWINGS = "reports.paper.figures"
 
 _IN_ORDER = (
-    Target("fig1", 3, _THREE, f"{DRAWINGS}.training:learning", _of_profile(**_MEMORY)),
+    Target("fig1", 3, _THREE, f"{DRAWINGS}.training:learning", numbers_of(**_MEMORY)),
     Target("fig2", 3, _followed, f"{DRAWINGS}.landscapes:trajectories"),
     Target("fig3", 3, _TRAINABILITY, f"{DRAWINGS}.trainability:trainability"),
     Target("fig4", 3, _SWEEP, f"{DRAWINGS}.training:soft_alignment"),
@@ -199,15 +183,15 @@ _IN_ORDER = (
     Target(
         "figS5",
         3,
-        _metrics(metrics=runs.variances),
+        metrics_of(metrics=runs.variances),
         f"{DRAWINGS}.trainability:variances",
-        _of_profile(large="large_scale"),
+        numbers_of(large="large_scale"),
     ),
     Target(
-        "figS6", 3, _metrics(metrics=runs.depths), f"{DRAWINGS}.trainability:depths", _of_profile(shown="shown_depths")
+        "figS6", 3, metrics_of(metrics=runs.depths), f"{DRAWINGS}.trainability:depths", numbers_of(shown="shown_depths")
     ),
     Target(
-        "figS7", 3, _metrics(metrics=runs.sizes), f"{DRAWINGS}.trainability:sizes", _of_profile(shown="shown_sizes")
+        "figS7", 3, metrics_of(metrics=runs.sizes), f"{DRAWINGS}.trainability:sizes", numbers_of(shown="shown_sizes")
     ),
     Target("figS8", 2, _SWEEP, f"{DRAWINGS}.training:every_layer"),
     Target("figS9", 1, _SWEEP, f"{DRAWINGS}.training:accuracy_and_loss"),
@@ -223,7 +207,7 @@ _IN_ORDER = (
     Target("figS13", 3, _attacks("pgd"), f"{DRAWINGS}.attacks:attack", _EPS),
     Target("figS14", 3, _strong, f"{DRAWINGS}.attacks:strong", _EPS),
     Target("figS15", 1, _every_way, f"{DRAWINGS}.masking:masking"),
-    Target("figS16", 1, _sharpness, f"{DRAWINGS}.flatness:sharpness", _of_profile(equal_loss="equal_loss")),
+    Target("figS16", 1, _sharpness, f"{DRAWINGS}.flatness:sharpness", numbers_of(equal_loss="equal_loss")),
     Target("tableS1", 2, _NETWORKS, f"{DRAWINGS}.tables:networks"),
     Target("tableS2", 2, _DATA_SETS, f"{DRAWINGS}.tables:data_sets", _PATIENCE),
     Target("tableS3", 1, _sharpness, f"{DRAWINGS}.flatness:claims"),
@@ -232,8 +216,8 @@ _IN_ORDER = (
         2,
         _claims,
         f"{DRAWINGS}.tables:claims",
-        lambda profile: {**_of_profile(**_MEMORY, patience="patience")(profile), "profile": _seeds(profile)},
+        lambda profile: {**numbers_of(**_MEMORY, patience="patience")(profile), "profile": _seeds(profile)},
         ("datasets",),
     ),
 )
-TARGETS: dict[str, Target] = {target.name: target for target in _IN_ORDER}
+TARGETS: dict[str, Target[Profile]] = {target.name: target for target in _IN_ORDER}

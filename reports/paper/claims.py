@@ -1,19 +1,15 @@
-"""The table of claims: of each the evidence, and a verdict by a rule stated beforehand.
+"""The table of claims of the first paper, which are in :mod:`reports.paper.stated`."""
 
-Nothing here is typed in: every number comes from the tables of the runs. The rules of the verdict are in
-``docs/reproduction.md``, the claims in :mod:`reports.paper.stated`.
-"""
-
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pandas as pd
 from pandas import DataFrame
 
-from reports.paper.claim import Claim, Tables
-from reports.paper.evidence import Evidence
+from reports.paper.claim import Tables
+from reports.paper.judgement import judged, judged_beforehand
 from reports.paper.stated import Scope, declared
-from reports.paper.verdicts import COUNTED, corrected, decidable, verdict
+from reports.paper.verdicts import COUNTED
 
 
 def claims_table(
@@ -29,34 +25,8 @@ def claims_table(
         chance: accuracy of a guess.
         eps: at which accuracy under attack is judged; None: nowhere.
     """
-    claims = declared(Scope.of_tables(tables, chance, eps))
-    found = [claim.judge(tables) for claim in claims]
-    tested = decidable([one.n for one in found])
-    holm, against = corrected(found, tested)
-    rows = [
-        {**_row(claim, one), "p_holm": p, "p_against_holm": opposite, "can_be_decided": chosen,
-         "verdict": verdict(p, opposite)}
-        for claim, one, p, opposite, chosen in zip(claims, found, holm, against, tested, strict=True)
-    ]  # fmt: skip
-    return DataFrame([*rows, *_accesses(accesses)])
-
-
-def _row(claim: Claim, one: Evidence) -> dict[str, object]:
-    identity = {"claim": claim.words, "section": claim.section, "statistic": claim.statistic, "groups": claim.groups}
-    names = (
-        "weakest",
-        "value",
-        "ci_low",
-        "ci_high",
-        "ci_level",
-        "effect_size",
-        "effect_low",
-        "effect_high",
-        "n",
-        "p",
-        "p_against",
-    )
-    return {**identity, **{name: getattr(one, name) for name in names}}
+    found = judged(declared(Scope.of_tables(tables, chance, eps)), tables)
+    return pd.concat([found, DataFrame(_accesses(accesses))], ignore_index=True)
 
 
 def _accesses(accesses: Mapping[str, float]) -> Iterator[dict[str, object]]:
@@ -70,14 +40,5 @@ def _accesses(accesses: Mapping[str, float]) -> Iterator[dict[str, object]]:
 
 
 def beforehand(profile: Mapping[str, Any]) -> DataFrame:
-    """Return which claims the seeds of a profile (as JSON) can decide: columns ``claim, section, seeds,
-    least_p_holm, can_be_decided``."""
-    claims = declared(Scope.of_profile(profile))
-    seeds = [len(profile[claim.seeds]) for claim in claims]
-    tested = decidable(seeds)
-    rows = [
-        {"claim": claim.words, "groups": claim.groups, "section": claim.section, "seeds": count,
-         "least_p_holm": sum(tested) * 0.5**count if chosen else math.nan, "can_be_decided": chosen}
-        for claim, count, chosen in zip(claims, seeds, tested, strict=True)
-    ]  # fmt: skip
-    return DataFrame(rows)
+    """Return which claims the seeds of a profile (as JSON) can decide, as :func:`judged_beforehand` does."""
+    return judged_beforehand(declared(Scope.of_profile(profile)), profile)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from reports.analyses import Attack, Corruptions, Hessian, Sharpness, Spectrum, Surface, Trajectory
-from reports.paper.networks import Trained, checkpoints
+from reports.paper.networks import checkpoints
 from reports.paper.profile import Profile
+from reports.paper.target import Trained
 from training.store.jobs import AnalysisJob, DataFiles
 
 CORRUPTION_SEED = 0

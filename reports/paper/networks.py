@@ -3,22 +3,16 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from reports.paper.profile import HE, Profile
+from reports.paper.target import Trained
 from training.config import TrainConfig
 from training.store.jobs import TrainJob
 
 FA = 90.0  # degrees: IFA there starts from the very weights and feedback of FA with the same seed
 IFA = 0.0  # degrees: what is called IFA where one angle stands for all
 NO_COLUMNS: Mapping[str, Any] = {}
-
-
-class Trained(NamedTuple):
-    """A training and the columns that say in a table which one it is."""
-
-    train: TrainJob
-    columns: dict[str, Any]
 
 
 def sweep(profile: Profile, root: Path | None) -> list[Trained]:

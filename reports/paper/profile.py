@@ -4,30 +4,22 @@ Nothing heavy is imported here: a call that finds everything done should take a 
 """
 
 import math
-from argparse import ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from alignscape.errors import InputError
-from alignscape.settings import Setting, check_settings, setting, settings_json, settings_of
+from alignscape.settings import check_settings, setting
+from reports.paper.numbers import Numbers, require
 from training.config import seed_range
-from training.data_names import located
 
 HE = math.sqrt(2)  # the scale s of N(0, s^2 / fan_in) that He et al. (2015) start from; 1 is LeCun's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
-    """Every number of the targets; the defaults are those of :func:`smoke`.
-
-    The profile's name is for people only: two profiles with the same numbers share every run.
-    """
-
-    name: str = "smoke"
+class Profile(Numbers):
+    """Every number of the targets; the defaults are those of :func:`smoke`."""
 
     # The sweep over angles that most figures are drawn from: BP, IFA at each angle, FA, each with every seed.
-    dataset: str = setting("digits", "data set")
     hidden: tuple[int, ...] = setting((32, 32), "widths of the hidden layers", empty=True)
     batch_size: int = setting(64, "samples")
     lr: float = setting(1e-3, "learning rate")
@@ -108,59 +100,13 @@ class Profile:
     def __post_init__(self) -> None:
         check_settings(self)
         for shown, of in (("shown_depths", "depths"), ("shown_sizes", "sizes"), ("shown_eps", "eps")):
-            _require(set(getattr(self, shown)) <= set(getattr(self, of)), f"{shown} must be some of {of}")
+            require(set(getattr(self, shown)) <= set(getattr(self, of)), f"{shown} must be some of {of}")
         text = (
             "angles must contain 0, which the figures call IFA where they show one angle, and 30 and 60, the ends of "
         )
-        _require({0, 30, 60} <= set(self.angles), text + "what counts as moderate")
-        _require(len(self.networks) == len(self.network_lrs), "network_lrs must have one rate for each of networks")
-        _require({1.0, HE, self.large_scale} <= set(self.scales), f"scales must contain 1, {HE} (He) and large_scale")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the numbers as JSON types."""
-        return {"name": self.name, **settings_json(self)}
-
-    def changed(self, settings: Sequence[str]) -> "Profile":
-        """Return the profile with ``NAME=VALUE`` settings applied; lists are separated by commas.
-
-        Raises:
-            InputError: an unknown name, or a value of another kind than the one it replaces.
-        """
-        changes, known = {}, settings_of(Profile)
-        for words in settings:
-            name, equals, text = words.partition("=")
-            if not equals or name not in known:
-                raise InputError(f"--set {words}: it must be NAME=VALUE with NAME one of {', '.join(known)}")
-            try:
-                changes[name] = _parsed(known[name], text)
-                if "dataset" in name and known[name].kind is str:
-                    changes[name] = _placed(changes[name])
-            except ArgumentTypeError as error:
-                raise InputError(f"--set {words}: {error}") from error
-            except ValueError as error:
-                kind = known[name].kind.__name__ + (", or all" if known[name].optional else "")
-                raise InputError(f"--set {words}: the value must be {kind}") from error
-        return replace(self, **changes)
-
-
-def _placed(names: Any) -> Any:
-    """Return names of data sets, a path in them from the root of the file system."""
-    return tuple(map(located, names)) if isinstance(names, tuple) else located(names)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
-
-
-def _parsed(one: Setting, text: str) -> Any:
-    if one.optional and text in ("all", "none"):
-        return None
-    parse = one.parse or one.kind
-    if not one.several:
-        return parse(text)
-    parsed = [parse(part) for part in text.split(",") if part]
-    return [value for values in parsed for value in (values if isinstance(values, list) else [values])]
+        require({0, 30, 60} <= set(self.angles), text + "what counts as moderate")
+        require(len(self.networks) == len(self.network_lrs), "network_lrs must have one rate for each of networks")
+        require({1.0, HE, self.large_scale} <= set(self.scales), f"scales must contain 1, {HE} (He) and large_scale")
 
 
 def smoke() -> Profile:

@@ -8,15 +8,15 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from alignscape.errors import DamagedError, InputError
 from alignscape.files import damaged_files, describe_files, folder_held
 from alignscape.recorded import write_record
-from reports.paper import Profile, Target
-from reports.paper.target import Sources
+from reports.paper.numbers import Numbers
+from reports.paper.target import P, Sources, Target
 from reports.replacing import recorded
 from training.store.jobs import Job, TrainJob
 from training.store.run_store import RunStore, read_json
@@ -28,9 +28,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One target: what it needs, and whether its results are there."""
+    """One target of a profile: what it needs, and whether its results are there."""
 
-    target: Target
+    target: Target[Any]
+    profile: Numbers
     sources: Sources
     key: str
     state: State
@@ -54,22 +55,24 @@ def distinct_jobs(plans: Iterable[Plan], store: RunStore) -> dict[str, Job]:
     return {job.key(store): job for one in plans if one.state != "impossible" for job in one.jobs()}
 
 
-def plan(targets: Sequence[Target], profile: Profile, root: Path | None, store: RunStore, out: Path) -> list[Plan]:
+def plan(targets: Sequence[Target[P]], profile: P, root: Path | None, store: RunStore, out: Path) -> list[Plan]:
     """Say for each target what it needs and whether it is up to date; nothing is computed."""
     plans = []
     for target in targets:
         sources, left_out = _without_missing_data(target, target.sources(profile, root), store)
+        one = Plan(target=target, profile=profile, sources=sources, key="", state="impossible", left_out=left_out)
         try:
             key = target.key(profile, sources, store)
         except InputError as error:  # data that is not there
-            plans.append(Plan(target=target, sources=sources, key="", state="impossible", problem=str(error)))
+            problem = "; ".join(part for part in (str(error), target.needs) if part)
+            plans.append(replace(one, problem=problem))
             continue
         state: State = "up to date" if is_fresh(out, target.name, key) else "to make"
-        plans.append(Plan(target=target, sources=sources, key=key, state=state, left_out=left_out))
+        plans.append(replace(one, key=key, state=state))
     return plans
 
 
-def _without_missing_data(target: Target, sources: Sources, store: RunStore) -> tuple[Sources, str]:
+def _without_missing_data(target: Target[Any], sources: Sources, store: RunStore) -> tuple[Sources, str]:
     """Return the sources without the optional tables whose data cannot be read, and why they cannot."""
     kept, reasons = dict(sources), []
     for table in set(target.optional) & set(sources):
@@ -90,7 +93,7 @@ def is_fresh(out: Path, name: str, key: str) -> bool:
     return record.get("key") == key and bool(files) and described and not damaged_files(out, files, hashed=True)
 
 
-def check_replaceable(plans: Iterable[Plan], profile: Profile, out: Path) -> None:
+def check_replaceable(plans: Iterable[Plan], out: Path) -> None:
     """Check that no target in ``out`` is replaced by one of another profile, nor a file that is none.
 
     Raises:
@@ -104,7 +107,7 @@ def check_replaceable(plans: Iterable[Plan], profile: Profile, out: Path) -> Non
         record = recorded(out / f"{name}.json")
         if record.get("target") != name or not isinstance(record.get("profile"), dict):
             reason = "it was not made by this command"
-        elif changed := _differences(record["profile"], profile.to_dict()):
+        elif changed := _differences(record["profile"], one.profile.to_dict()):
             reason = "; ".join(changed[:2])
         else:
             continue
@@ -128,7 +131,7 @@ class Made:
     seconds: float = 0.0  # of computing that its jobs took, whenever that was; shared jobs count for each target
 
 
-def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[str, Any]) -> Made:
+def draw(one: Plan, store: RunStore, out: Path, record: dict[str, Any]) -> Made:
     """Draw a target whose jobs are done and write its files; the record of the target comes last.
 
     ``record`` (JSON) goes into every sidecar.
@@ -136,7 +139,7 @@ def draw(one: Plan, profile: Profile, store: RunStore, out: Path, record: dict[s
     from reports.style import save
     from reports.tables import write_table
 
-    name = one.target.name
+    name, profile = one.target.name, one.profile
     results = one.target.results(profile, one.sources, store)
     about = {**record, "target": name, "key": one.key, "profile": profile.to_dict(), **_origins(one, store)}
     write_record(out / f"{name}.json", {**about, "key": ""})  # not up to date, but known as ours, if this is killed
@@ -172,7 +175,6 @@ def _origins(one: Plan, store: RunStore) -> dict[str, Any]:
 
 def regenerate(
     plans: Sequence[Plan],
-    profile: Profile,
     store: RunStore,
     out: Path,
     *,
@@ -208,7 +210,7 @@ def regenerate(
         reasons, damaged = list(dict.fromkeys(failure.reason for failure in own)), any(one.damaged for one in own)
         try:
             if not reasons:
-                return draw(one, profile, store, out, record)
+                return draw(one, store, out, record)
         except InputError as error:
             reasons, damaged = [str(error)], isinstance(error, DamagedError)
         more = [f"and {len(reasons) - 2} more"] if len(reasons) > 2 else []

@@ -5,11 +5,12 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from alignscape.recorded import read_recorded
-from reports.paper.profile import Profile
-from training.store.jobs import JobFile
+from alignscape.settings import as_json
+from reports.paper.numbers import Numbers
+from training.store.jobs import JobFile, TrainJob
 from training.store.run_store import RunStore, canonical_key
 
 if TYPE_CHECKING:
@@ -34,8 +35,33 @@ class Source:
 
 Sources = Mapping[str, Sequence[Source]]
 Tables = Mapping[str, "DataFrame"]
-Declare = Callable[[Profile, Path | None], Sources]  # of a profile and the folder of the data
-Options = Callable[[Profile], dict[str, Any]]
+P = TypeVar("P", bound=Numbers)  # the profile of a paper
+Declare = Callable[[P, Path | None], Sources]  # of a profile and the folder of the data
+Options = Callable[[P], dict[str, Any]]
+
+
+class Trained(NamedTuple):
+    """A training and the columns that say in a table which one it is."""
+
+    train: TrainJob
+    columns: dict[str, Any]
+
+
+Networks = Callable[[P, Path | None], list[Trained]]
+
+
+def metrics_of(**networks: Networks[P]) -> Declare[P]:
+    """Return tables of the metrics of these networks, by name."""
+
+    def table(trained: Sequence[Trained]) -> list[Source]:
+        return [Source(one.train.file("metrics.csv"), one.columns) for one in trained]
+
+    return lambda profile, root: {name: table(made(profile, root)) for name, made in networks.items()}
+
+
+def numbers_of(**names: str) -> Options[Any]:
+    """Return options that are numbers of the profile, under the names that these have there."""
+    return lambda profile: {option: as_json(getattr(profile, name)) for option, name in names.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +77,8 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A figure or table of the paper, declared.
+class Target(Generic[P]):
+    """A figure or table of a paper, declared.
 
     ``sources(profile, root)`` names the files it is drawn from. ``draw`` is ``"package.module:function"`` (imported
     when there is something to draw) and is called with the tables and with ``options(profile)``: it depends on nothing
@@ -61,12 +87,13 @@ class Target:
 
     name: str
     version: int
-    sources: Declare
+    sources: Declare[P]
     draw: str
-    options: Options = lambda profile: {}
+    options: Options[P] = lambda profile: {}
     optional: tuple[str, ...] = ()  # tables that it does without where their data are not there
+    needs: str = ""  # what to do where its data are not there, in words
 
-    def key(self, profile: Profile, sources: Sources, store: RunStore) -> str:
+    def key(self, profile: P, sources: Sources, store: RunStore) -> str:
         """Return what the results depend on, known before a job of them is done.
 
         Raises:
@@ -77,7 +104,7 @@ class Target:
         }
         return canonical_key([self.name, self.version, files, self.options(profile)])
 
-    def results(self, profile: Profile, sources: Sources, store: RunStore) -> list[Drawn]:
+    def results(self, profile: P, sources: Sources, store: RunStore) -> list[Drawn]:
         """Draw; every job must be done."""
         tables = {table: read(parts, store) for table, parts in sources.items()}
         return pkgutil.resolve_name(self.draw)(tables, **self.options(profile))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
@@ -12,6 +11,7 @@ from reports.paper.claims import beforehand, claims_table
 from reports.paper.figures import panels
 from reports.paper.figures.generality import name_of
 from reports.paper.figures.training import update_accesses
+from reports.paper.judgement import printed
 from reports.paper.quantities import stop_early
 from reports.paper.stated import smallest
 from reports.paper.target import Drawn, Tables
@@ -77,7 +77,7 @@ def claims(
     before = "Known before anything is trained: the least p of N seeds is 2^-N, times the number of claims tested "
     before += f"({count} of {len(told)}). To decide all of them takes {need} seeds of everything."
     return [
-        Drawn(title="The paper's claims", caption=caption, table=table, summary=_printed(table)),
+        Drawn(title="The paper's claims", caption=caption, table=table, summary=printed(table)),
         Drawn(suffix="-beforehand", title="Claims that the seeds can decide", caption=before, table=told),
     ]
 
@@ -90,18 +90,3 @@ def _accesses(hidden: Sequence[int], dataset: str, batch_size: int) -> dict[str,
 
     apart, shared = (total(update_accesses(hidden, dataset, batch_size, shared_memory=one)) for one in (False, True))
     return {**{str(rule): float(count) for rule, count in apart.items()}, "shared": float(shared["bp"])}
-
-
-def _printed(table: DataFrame) -> DataFrame:
-    """Return the table of claims with the columns that a page has room for."""
-    low, high = table["ci_low"], table["ci_high"]
-    found = [_with_interval(*numbers) for numbers in zip(table["value"], low, high, strict=True)]
-    p = ["" if np.isnan(one) else "< 0.001" if one < 0.001 else f"{one:.3f}" for one in table["p_holm"]]
-    numbers = {"difference": found, "p": p, "seeds": table["n"]}
-    return DataFrame({"claim": table["claim"], **numbers, "verdict": table["verdict"]})
-
-
-def _with_interval(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
-        return ""
-    return f"{value:.2f}" + ("" if np.isnan(low) or np.isnan(high) else f" [{low:.2f}, {high:.2f}]")
