@@ -20,9 +20,9 @@ command -v apt-get > /dev/null || cannot "no apt-get"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
-limit=${PROGRAMS_SECONDS:-120}
+limit=${PROGRAMS_SECONDS:-90}
 get() { timeout --kill-after=5 "$((SECONDS < limit ? limit - SECONDS : 1))" apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=10 "$@" > "$log" 2>&1; }
-why() { echo "apt-get $1: $(grep -m 1 '^[EW]:' "$log" || echo "not done in $limit s")"; }
+why() { echo "apt-get $1: $(grep -m 1 '^E:' "$log" || echo "not done in $limit s")"; }
 get update || cannot "$(why update)"
 for package in "${packages[@]}"; do
   get install --yes --no-install-recommends "$package" || echo "programs: no $package: $(why install)"

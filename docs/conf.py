@@ -49,6 +49,8 @@ add_module_names = False
 copybutton_prompt_text = ">>> |\\.\\.\\. "
 copybutton_prompt_is_regexp = True
 
+smartquotes = False  # --flag stays --flag
+
 html_theme = "furo"
 html_title = f"alignscape {version}"
 html_math_renderer = "mathml"
