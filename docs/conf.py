@@ -54,6 +54,8 @@ smartquotes = False  # --flag stays --flag
 html_theme = "furo"
 html_title = f"alignscape {version}"
 html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 
@@ -129,7 +131,7 @@ def _mathml(visitor: Any, node: nodes.Element) -> None:
     """Write a formula as MathML, which browsers draw by themselves."""
     display = "block" if isinstance(node, nodes.math_block) else "inline"
     formula = convert(node.astext(), display=display)
-    visitor.body.append(f'<div class="math">{formula}</div>' if display == "block" else formula)
+    visitor.body.append(f'<div class="formula">{formula}</div>' if display == "block" else formula)
     raise nodes.SkipNode
 
 
