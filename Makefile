@@ -16,7 +16,7 @@ FAST   := analyses angles attack_command attacks checkpoint cifar10c claims comp
           files flags gradient_angles idle_settings intervals lanczos latex marks memory_access models operator plugins rules \
           rules_convolution settings sketch sketch_pca subjects tables train_command wrapping
 
-.PHONY: demo smoke install-test test test-fast test-slow test-lowest torture gpu audit lint clean
+.PHONY: demo smoke install-test test test-fast test-slow test-lowest torture gpu audit docs lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/analyze demo --out $(DEMO)
@@ -60,6 +60,12 @@ audit: $(VENV)/.installed
 	  then $(AUDIT)/bin/python .ci/audit.py $(AUDIT)/frozen.txt .ci/audit-ignored.txt; \
 	  else echo "audit: not checked: pip-audit could not be installed"; fi
 
+# The site, into build/site: no warning, no link that leads nowhere, nothing loaded from elsewhere. Needs no network.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs -d build/doctrees . build/site
+	$(BIN)/python .ci/site.py build/site
+	@echo "open build/site/index.html"
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,6 +83,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[test,peers]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 $(LOWEST)/.installed: pyproject.toml

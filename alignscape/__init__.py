@@ -1,4 +1,4 @@
-"""Loss landscapes and robustness of networks trained without weight transport.
+"""Loss landscapes and robustness of networks trained without weight transport::
 
     import alignscape
 
@@ -12,9 +12,13 @@ its modules and nothing else of it.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from alignscape.errors import DamagedError, DivergedError, InputError
+
+if sys.platform == "win32":
+    raise ImportError("alignscape locks files as Linux and macOS do (fcntl), which Windows cannot; run it in WSL 2")
 
 if TYPE_CHECKING:
     from reports.python import Networks, Runs, load, train

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the figures of the README from real CIFAR-10, about half an hour on two cores:
+# Makes the figures of docs/results.md from real CIFAR-10, about half an hour on two cores:
 #   DATA=../shared/data OUT=/tmp/results docs/make_results.sh
 # DATA holds cifar-10-batches-py; without it, `analyze train --dataset cifar10 --download --data-root DATA` fetches it.
 # CIFAR10C, if set, is the folder that `analyze make-cifar10c --data-root DATA` made. Complete runs are not trained again.

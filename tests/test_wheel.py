@@ -1,8 +1,9 @@
-"""The wheel, outside the checkout: it holds what it needs, templates included, and every step of the chain runs."""
+"""What is uploaded: sdist and wheel are whole and valid, and from the wheel, outside the checkout, every step runs."""
 
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -23,24 +24,37 @@ def run(*command: str, cwd: Path, path: Path | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-def test_the_wheel_is_whole_and_works_in_another_folder(tmp_path):
-    pip = ("-m", "pip", "--quiet", "--disable-pip-version-check")
-    run(
-        *pip,
-        "wheel",
-        str(ROOT),
-        "--no-deps",
-        "--wheel-dir",
-        str(tmp_path / "dist"),
-        cwd=tmp_path,
-    )
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    tracked = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True)
-    held = set(zipfile.ZipFile(wheel).namelist())
-    assert set(tracked.stdout.split()) <= held  # modules, stubs, py.typed, templates
-    assert {name for name in held if ".dist-info" not in name} <= set(tracked.stdout.split())
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """The folder of the sdist and the wheel that `python -m build` makes."""
+    for name in ("build", "hatchling"):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra `test`)")
+    folder = tmp_path_factory.mktemp("dist")
+    run("-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT), cwd=folder)
+    return folder
 
+
+def tracked(*folders: str) -> set[str]:
+    """Return the files that git knows below ``folders``."""
+    found = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(found.stdout.split())
+
+
+def test_what_is_uploaded_is_whole_and_valid(dist):
+    """The wheel is the packages, the sdist the whole project, and an index would take both."""
+    wheel, sdist = next(dist.glob("*.whl")), next(dist.glob("*.tar.gz"))
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == tracked(*PACKAGES)  # modules, stubs, py.typed, templates
+    with tarfile.open(sdist) as archive:
+        assert tracked() <= {name.partition("/")[2] for name in archive.getnames()}
+    pytest.importorskip("twine", reason="twine is not installed (extra `test`)")
+    assert run("-m", "twine", "check", "--strict", str(wheel), str(sdist), cwd=dist).count("PASSED") == 2
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_another_folder(dist, tmp_path):
+    pip = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+    (wheel,) = dist.glob("*.whl")
     there = tmp_path / "installed"
     run(*pip, "install", "--no-deps", "--target", str(there), str(wheel), cwd=tmp_path)
     elsewhere = tmp_path / "elsewhere"
