@@ -391,7 +391,7 @@ def test_the_error_of_every_rule_is_the_gradient_of_its_loss(rule, name):
         assert alike.sample_cosine == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["smoothed", "mse"])
+@pytest.mark.parametrize("name", [pytest.param("smoothed", marks=pytest.mark.slow), "mse"])
 def test_metrics_and_analyses_take_the_loss_of_the_run(name, digits, tmp_path):
     """Metrics of single runs and of stacks, the monitor, Hessian, spectrum, surface, trajectory, sharpness and gap."""
     kept = {"snapshot_every": 2, "monitor": "hessian", "monitor_every": 6, "monitor_samples": 40, "monitor_k": 1}
