@@ -27,6 +27,11 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"analyze: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except TypeError as error:
+        if "MPS" not in str(error):
+            raise
+        print(f"analyze: error: --device mps cannot compute this ({error}): use --device cpu", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # `analyze ... | head`
         _give_up_output()
     except OSError as error:

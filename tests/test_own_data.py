@@ -488,6 +488,15 @@ def test_other_words_are_refused_with_the_forms(here, capsys):
         load_dataset("npz:short.npz")
 
 
+def test_what_an_apple_gpu_cannot_compute_is_one_line(here, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    monkeypatch.setattr("training.data.load_dataset", fails)
+    assert main(["train", "--epochs", "1", "--out", "run", "--quiet"]) == 2
+    assert "--device mps cannot compute this (Cannot convert a MPS Tensor" in capsys.readouterr().err
+
+
 # ---- runs, stores and what they record ----
 
 
