@@ -3,7 +3,7 @@
     python docs/fa_convolutions.py --data-root DIR --store runs/fa-convolutions
     python docs/fa_convolutions.py --data-root DIR --store runs/fa-convolutions --seeds 0 --only relu tanh
 
-Trains what the store does not have (30 runs of 10,000 images and 10 epochs, half a minute each on a quiet core; killed
+Trains what the store does not have (27 runs of 10,000 images and 10 epochs, half a minute each on a quiet core; killed
 and called again it goes on), measures each network after every epoch, writes docs/figures/fa_convolutions.csv and .png
 and the tables of the page. Losses, accuracies, angles and cosines are those of `metrics.csv`; the rest is measured from
 the checkpoints, on images that are the same for all.
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -34,7 +35,9 @@ from training.rules.wrapping import weight_layers
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = 0.495  # .35 of He
-EPOCHS, TIMES = 10, (0, 1, 3, 10)  # of training, and those of the table of causes
+EPOCHS = 10
+TIMES = (0, 1, 10)  # epochs of the table of causes, and its settings
+TOLD = ("bp", "relu", "norm", "small", "capped", "tanh", "tanh-small")
 BASE = TrainConfig(dataset="cifar10", model="lenet", rule="fa", train_size=10_000, epochs=EPOCHS, lr=1e-3,
                    checkpoint_every=1, gradient_alignment=1000)  # fmt: skip
 IMAGES, DRAW = 256, 7  # of the train split, and the seed that draws them: what networks are measured on
@@ -61,7 +64,6 @@ SETTINGS = {
     "relu": Setting("FA, ReLU", cycle_look(1)),
     "clip": Setting("FA, ReLU, clipped", cycle_look(9), {"clip_norm": 1.0}),
     "norm": Setting("FA, ReLU, batch norm", cycle_look(7), {"model": "docs.fa_networks:batch_norm"}),
-    "tanh-norm": Setting("FA, tanh, batch norm", cycle_look(2), {"model": "docs.fa_networks:tanh_batch_norm"}),
     "small": Setting("FA, ReLU, small start", cycle_look(5), {"forward_scale": SMALL}),
     "capped": Setting("FA, ReLU capped at 1", cycle_look(4), {"model": "docs.fa_networks:capped"}),
     "tanh": Setting("FA, tanh", cycle_look(6), {"activation": "tanh"}),
@@ -184,6 +186,7 @@ PANELS = [  # of each layer, by row: column, what it is, whether logarithmic
     ("angle", "angle between W and B (°)", False),
 ]
 WHOLE = {(1, 4): ("train_loss", "training loss (nats)", True), (2, 0): ("test_accuracy", "test accuracy (%)", False)}
+LABELLED = ((0, 0), (1, 0), (2, 1))
 
 
 @styled
@@ -193,22 +196,18 @@ def draw(table: pd.DataFrame) -> Figure:
     settings = {name: one for name, one in SETTINGS.items() if name in set(table["setting"])}
     figure = Figure(figsize=(DOUBLE, 5.6))
     grid = figure.subplots(len(PANELS), 5, sharex=True)
-    for row, of_layers in enumerate(PANELS):
-        for column in range(5):
-            axes = grid[row][column]
-            name, text, logarithmic = WHOLE.get((row, column), of_layers)
-            whole = (row, column) in WHOLE
-            title = text.split(" (")[0] if whole else f"layer {column + 1}"
-            layout.title(axes, title, row * 5 + column)
-            if not whole and (column == 0 or (row, column) == (2, 1)):
-                axes.set_ylabel(text)
-            if logarithmic:
-                axes.set_yscale("log")
-            for setting, one in settings.items():
-                rows = table[(table["setting"] == setting) & (table["layer"] == column + 1)]
-                draw_line(axes, rows, name, one.look, 100 if name == "test_accuracy" else 1)
-            if row == len(PANELS) - 1:
-                axes.set_xlabel("epoch")
+    share_scale(grid[0])
+    share_scale(grid[1][:4])
+    for (row, column), axes in np.ndenumerate(grid):
+        whole = WHOLE.get((row, column))
+        name, text, logarithmic = whole or PANELS[row]
+        layout.title(axes, text.split(" (")[0] if whole else f"layer {column + 1}", row * 5 + column)
+        axes.set_ylabel(text if (row, column) in LABELLED else "")
+        axes.set_yscale("log" if logarithmic else "linear")
+        for setting, one in settings.items():
+            rows = table[(table["setting"] == setting) & (table["layer"] == column + 1)]
+            draw_line(axes, rows, name, one.look, 100 if name == "test_accuracy" else 1)
+        axes.set_xlabel("epoch" if row == len(PANELS) - 1 else "")
     entries = [layout.Line2D([], [], **one.look.keywords(label=one.label, marker="")) for one in settings.values()]
     layout.legend_above(figure, entries)
     layout.note(
@@ -217,6 +216,12 @@ def draw(table: pd.DataFrame) -> Figure:
         "and pooling; those of layer 5 are the logits. Test accuracy in %, training loss in nats, epoch 0: the start.",
     )
     return figure
+
+
+def share_scale(panels: Sequence[Axes]) -> None:
+    for axes in panels[1:]:
+        axes.sharey(panels[0])
+        axes.tick_params(labelleft=False)
 
 
 def draw_line(axes: Axes, rows: pd.DataFrame, column: str, look: Look, scale: float) -> None:
@@ -245,7 +250,7 @@ def summary(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
 def causes(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Yield the rows of the page's second table: what goes with the growth, means over seeds, layer by layer."""
     yield "setting", "epoch", "growth by the update", "growth by the gradient", "common share", "reversed"
-    for name, rows in by_setting(table[table["epoch"].isin(TIMES)]):
+    for name, rows in by_setting(table[table["epoch"].isin(TIMES) & table["setting"].isin(TOLD)]):
         for epoch, of_epoch in rows.groupby("epoch"):
             means = of_epoch.groupby("layer")[["growth", "gradient_growth", "common", "reversed"]].mean()
             cells = [listed(means[column].iloc[:4], ".2g") for column in ("growth", "gradient_growth", "common")]
