@@ -198,6 +198,7 @@ def draw(table: pd.DataFrame) -> Figure:
     grid = figure.subplots(len(PANELS), 5, sharex=True)
     share_scale(grid[0])
     share_scale(grid[1][:4])
+    share_scale(grid[2][1:])
     for (row, column), axes in np.ndenumerate(grid):
         whole = WHOLE.get((row, column))
         name, text, logarithmic = whole or PANELS[row]

@@ -16,7 +16,7 @@ from alignscape.device import resolve_device
 from alignscape.errors import DivergedError, InputError
 from training.checkpoint import Checkpoint, find_checkpoint, load_weights
 from training.config import TrainConfig
-from training.data import Normalise, Split, load_split, source
+from training.data import Normalise, Split, hold_out, load_split, source
 from training.foreign import fitting, load_hugging_face, load_state_dict, outputs_wanted, weights_digest, weights_in
 from training.losses import TrainingLoss
 from training.models import import_model
@@ -154,14 +154,15 @@ def load_subject(
     file = _file_of(path)
     of_others = model is not None or (path.is_dir() and file.name != CHECKPOINT)
     checkpoint = None if of_others else find_checkpoint(file)
-    cut: tuple[int | None, int] = None, 0
+    cut: tuple[int | None, int, float] = None, 0, 0.0
     if checkpoint is not None:
         network, info = checkpoint.plain_model(), checkpoint.data
         if checkpoint.metrics.get("diverged"):
             raise DivergedError("the run has diverged")
         dataset, mean, std = dataset or info.name, mean or info.mean, std or info.std
         if split == "train" and dataset == info.name:
-            cut = checkpoint.config.train_size, checkpoint.config.subset_seed
+            config = checkpoint.config
+            cut = config.train_size, config.subset_seed, config.validation
     else:
         network, dataset = _foreign_model(path, file, model, dataset)
         mean, std = mean or source(dataset).mean, std or source(dataset).std
@@ -195,13 +196,16 @@ def _samples(
     split: str,
     root: Path | None,
     download: bool,
-    cut: tuple[int | None, int],
+    cut: tuple[int | None, int, float],
     samples: int | None,
     seed: int,
     device: torch.device,
 ) -> tuple[Split, str]:
     """Return samples on a device and their digest, read once for all networks that are analysed on them."""
-    data = load_split(dataset, split, root, download=download).subset(*cut)
+    size, subset_seed, held_out = cut
+    data = load_split(dataset, split, root, download=download).subset(size, subset_seed)
+    if held_out:  # the run has not learned from these
+        data, _ = hold_out(data, held_out, subset_seed)
     data = data.subset(samples if samples is None else min(samples, len(data)), seed).to(device)
     return data, data.digest()
 

@@ -67,6 +67,8 @@ def test_a_rule_reads_its_options_and_no_others(rule, tmp_path):
         ("decay_all", (False, True), {}, {"first_epoch_weight_decay": 0.5}),
         ("lr_steps", ((), (1,)), {"schedule": "cosine"}, {}),
         ("label_smoothing", (0.0, 0.2), {"loss": "mse"}, {}),
+        ("subset_seed", (0, 1), {"train_size": None}, {"train_size": None, "validation": 0.5}),
+        ("patience", (0, 1), {}, {"validation": 0.5, "lr": 1e-9, "epochs": 3}),
         ("activation", ("relu", "tanh"), {"hidden": ()}, {}),
         ("alignment", ("gaussian", "exact"), {"rule": "ifa", "angle": 0}, {"rule": "ifa", "angle": 1}),
         ("alignment", ("gaussian", "exact"), {"rule": "ifa", "angle": 180}, {"rule": "ifa", "angle": 179}),

@@ -1,12 +1,14 @@
 """Recipes: what published numbers need beside the defaults, each against torch's own or a closed form."""
 
 import csv
+import json
 import math
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
+from tape import TapeRecorder
 from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
@@ -17,15 +19,18 @@ from alignscape.errors import InputError
 from alignscape.seeding import generator
 from alignscape.settings import settings_of
 from reports.analyses import gap
+from reports.cli import main
 from reports.subjects import load_subject
 from reports.tables import provenance
 from training import clock
+from training import stack as stack_module
 from training.angles import alignment
 from training.augmentation import AREA, RATIO, Augmentation
 from training.checkpoint import load_checkpoint
 from training.clipping import Clipping
 from training.config import OURS, TrainConfig
-from training.data import Dataset, Split, load_dataset
+from training.data import Dataset, Normalise, Split, hold_out, load_dataset
+from training.evaluation import evaluate
 from training.gradient_angles import gradient_alignment
 from training.loop import train_many
 from training.losses import TrainingLoss
@@ -34,6 +39,7 @@ from training.models.activations import FUNCTIONS, MODULES
 from training.optimiser import learning_rate
 from training.rules import RULES, make_rule
 from training.rules.base import wrapped_layers
+from training.rules.initial import fan
 from training.rules.wm import mirror
 from training.stack import Stack
 
@@ -159,6 +165,14 @@ def test_every_rule_starts_its_feedback_so(rule, init):
         assert layer.feedback.std().item() == pytest.approx(expected, rel=0.05)
     elif layer is not None:
         assert layer.backward_weight().std().item() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(16, 6, 5, 5), (120, 400), (8, 1, 3, 3)])
+def test_fans_are_torchs(shape):
+    """Of convolutions, of which a group is a part, and of dense layers."""
+    into, out = nn.init._calculate_fan_in_and_fan_out(torch.empty(shape))
+    fans = {init: fan(TrainConfig(init=init), shape) for init in ("he", "xavier", "lecun")}
+    assert fans == {"he": into, "xavier": into + out, "lecun": 2 * into}
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -299,6 +313,7 @@ def test_the_edge_of_stability_is_that_of_the_optimiser(digits, tmp_path):
 SECOND = [
     ("bp", {"optimiser": "adamw", "weight_decay": 0.1}, {"weight_decay": 0.2, "betas": (0.5, 0.9)}),
     ("pfa", {"optimiser": "sgd", "nesterov": True, "weight_decay": 0.1}, {"decay_all": True, "nesterov": False}),
+    ("brsf", {"init": "lecun"}, {"init": "xavier", "init_distribution": "uniform"}),
     ("fa", {"warmup_epochs": 1}, {"schedule": "cosine", "warmup_epochs": 0}),
 ]
 
@@ -376,7 +391,7 @@ def test_the_error_of_every_rule_is_the_gradient_of_its_loss(rule, name):
         assert alike.sample_cosine == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["smoothed", "mse"])
+@pytest.mark.parametrize("name", [pytest.param("smoothed", marks=pytest.mark.slow), "mse"])
 def test_metrics_and_analyses_take_the_loss_of_the_run(name, digits, tmp_path):
     """Metrics of single runs and of stacks, the monitor, Hessian, spectrum, surface, trajectory, sharpness and gap."""
     kept = {"snapshot_every": 2, "monitor": "hessian", "monitor_every": 6, "monitor_samples": 40, "monitor_k": 1}
@@ -519,8 +534,7 @@ def killed_and_resumed(folder, digits, cfg, monkeypatch, at: int = 4) -> dict[st
 
 
 def test_other_data_take_mirrored_views(tmp_path):
-    """Data of the user's own, floats in [0, 1]: a network of the epochs' views is trained on what a hand-made loop makes
-    of them."""
+    """Data of the user's own, floats in [0, 1], against a loop by hand with torchvision's crops of the same boxes."""
     random = torch.Generator().manual_seed(0)
     images = torch.rand(40, 3, 8, 8, generator=random)
     split = Split(images=images, labels=torch.arange(40) % 2)
@@ -545,3 +559,117 @@ def test_other_data_take_mirrored_views(tmp_path):
             optimiser.step()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(trained[name], parameter.detach(), rtol=1e-4, atol=1e-5)
+
+
+# ---- validation ----
+
+
+def test_held_out_samples_are_a_share_that_is_not_learned_from():
+    split = Split(images=torch.arange(50, dtype=torch.uint8).view(-1, 1, 1, 1), labels=torch.arange(50))
+    kept, held = hold_out(split, 0.2, 3)
+    assert len(held) == 10
+    assert sorted((*kept.labels.tolist(), *held.labels.tolist())) == list(range(50))
+    assert torch.equal(kept.images.flatten().long(), kept.labels)
+    assert not torch.equal(held.labels, hold_out(split, 0.2, 4)[1].labels)
+    for share in (0.001, 0.999):
+        with pytest.raises(InputError, match=r"holds out (0|50) of 50 samples"):
+            hold_out(split, share, 0)
+
+
+VALIDATING = {"validation": 0.25, "epochs": 8, "lr": 0.03}
+
+
+def test_the_best_epoch_is_kept_as_it_was(digits, tmp_path):
+    """best.pt is the checkpoint of the epoch with the best validation accuracy, the first of equals."""
+    cfg = config(**VALIDATING, checkpoint_every=1, weight_decay=0.1)
+    (run,) = train_many([(cfg, tmp_path / "run")], digits)
+    rows, done = run.read_metrics(), json.loads((run.path / "done.json").read_text())
+    accuracies = [row["validation_accuracy"] for row in rows]
+    best = accuracies.index(max(accuracies))
+    assert 0 < best < 8, "or this shows nothing"
+    kept, then = load_checkpoint(run.best_checkpoint), load_checkpoint(run.epoch_checkpoint(best))
+    assert kept.epoch == best
+    assert kept.metrics == then.metrics
+    assert all(torch.equal(kept.model[name], then.model[name]) for name in then.model)
+    names = "validation_loss", "validation_accuracy", "test_loss", "test_accuracy"
+    measured = {name: rows[best][name] for name in names}
+    assert done["best"] == {"epoch": best, "step": rows[best]["step"], **measured}
+    assert "best.pt" in done["files"]
+    learned, held = hold_out(digits.train, 0.25, 0)
+    normalise = Normalise(digits.mean, digits.std)
+    found = evaluate(kept.plain_model(), normalise, held)
+    assert found == pytest.approx((rows[best]["validation_loss"], rows[best]["validation_accuracy"]))
+    assert rows[1]["step"] == math.ceil(len(learned) / 32)
+    images = load_subject(run.path, split="train", device="cpu").images
+    assert torch.equal(images, learned.images), "analyses of the train split see what was learned from"
+
+
+@pytest.mark.parametrize("best_by", ["accuracy", "loss"])
+def test_patience_ends_runs_one_by_one_in_a_stack_too(best_by, digits, tmp_path):
+    """A run ends as many epochs after its best as it has patience, where the run without patience would have gone on;
+    weights and rows are the same up to there."""
+    fields = {**VALIDATING, "lr": 0.1, "best_by": best_by, "epochs": 20}
+    configs = [config(seed=s, patience=2 + s, **fields) for s in (0, 1)]
+    whole = train_many([(config(seed=s, **fields), tmp_path / f"whole-{s}") for s in (0, 1)], digits, stack=1)
+    for size in (1, 2):
+        runs = train_many([(one, tmp_path / f"{size}-{one.seed}") for one in configs], digits, stack=size)
+        for one, run, other in zip(configs, runs, whole, strict=True):
+            values = [row[f"validation_{best_by}"] for row in other.read_metrics()]
+            better = (lambda a, b: a > b) if best_by == "accuracy" else (lambda a, b: a < b)
+            best = last = 0
+            while last < 20 and last - best < one.patience:
+                last += 1
+                best = last if better(values[last], values[best]) else best
+            assert last < 20, "or nobody stops"
+            done = json.loads((run.path / "done.json").read_text())
+            assert (done["stopped"], done["epoch"], done["best"]["epoch"]) == (True, last, best)
+            if size == 1:
+                assert [row["test_loss"] for row in run.read_metrics()] == [
+                    row["test_loss"] for row in other.read_metrics()[: last + 1]
+                ]
+
+
+def test_validation_survives_a_kill(digits, tmp_path, monkeypatch):
+    """Killed between its best epoch and the end, a run ends with the same best.pt and done.json."""
+    cfg = config(**VALIDATING, patience=2)
+    (whole,) = train_many([(cfg, tmp_path / "whole")], digits)
+    done = json.loads((whole.path / "done.json").read_text())
+    assert done["stopped"]
+    at = done["best"]["step"] + 4
+    killed_and_resumed(tmp_path / "killed", digits, cfg, monkeypatch, at=at)
+    again = json.loads((tmp_path / "killed" / "done.json").read_text())
+    assert (again["best"], again["epoch"]) == (done["best"], done["epoch"])
+    one, other = (load_checkpoint(tmp_path / name / "best.pt").model for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_runs_show_and_the_table_say_what_was_best(tmp_path, capsys):
+    flags = ["--hidden", "8", "--epochs", "3", "--train-size", "100", "--validation", "0.3", "--quiet"]
+    assert main(["train", *flags, "--store", str(tmp_path)]) == 0
+    assert "best_test_acc" in capsys.readouterr().out
+    key = next((tmp_path / "runs").iterdir()).name
+    assert main(["runs", "show", "--store", str(tmp_path), key]) == 0
+    out = capsys.readouterr().out
+    assert "best epoch:" in out
+    assert "validation_accuracy" in out
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_recipes_are_recorded_for_a_gpu(networks, digits, tmp_path, monkeypatch):
+    """By the stand-in for CUDA graphs: rates, views and limits reach replayed steps, and no step is given up."""
+    fields = {"optimiser": "adamw", "schedule": "cosine", "warmup_epochs": 1, "weight_decay": 0.1, "decay_all": True}
+    fields |= {"clip_norm": 0.5, "augment": "crop", "loss": "mse", "validation": 0.2, "activation": "tanh", "epochs": 4}
+    found, recorders = [], []
+
+    def tape(device):
+        recorders.append(TapeRecorder(device))
+        return recorders[-1]
+
+    for place in ("plain", "recorded"):
+        configs = [config(rule="pfa", expansion=2, seed=seed, **fields) for seed in range(networks)]
+        found.append(weights_of(tmp_path / place, digits, configs, networks))
+        monkeypatch.setattr(stack_module, "recorder_for", tape)
+    assert all(recorder.counts["replay"] for recorder in recorders)
+    for one, other in zip(*found, strict=True):
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)

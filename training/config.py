@@ -39,7 +39,8 @@ HEAVY = Only("--optimiser sgd with --momentum", lambda config: config.optimiser 
 DECAYED = Only("--weight-decay", lambda config: config.weight_decay > 0 or (config.first_epoch_weight_decay or 0) > 0)
 CROSS_ENTROPY = Only("--loss cross-entropy", lambda config: config.loss == "cross-entropy")
 BY_STEPS = Only("--schedule steps", lambda config: config.schedule == "steps")
-SUBSET = Only("--train-size", lambda config: config.train_size is not None)
+SUBSET = Only("--train-size or --validation", lambda config: config.train_size is not None or config.validation > 0)
+VALIDATED = Only("--validation", lambda config: config.validation > 0)
 LR_STEPS = Only("--lr-steps", lambda config: len(config.lr_steps) > 0 and config.schedule == "steps")
 SNAPSHOTS = Only("--snapshot-every", lambda config: config.snapshot_every > 0)
 MONITORED = Only("--monitor hessian", lambda config: config.monitor != "none")
@@ -242,11 +243,20 @@ class TrainConfig:
     )
     subset_seed: int = setting(
         0,
-        "seed that draws the samples of --train-size; smaller subsets are contained in larger ones",
+        "seed that draws the samples of --train-size, smaller subsets being contained in larger ones, and of "
+        "--validation",
         metavar="S",
         check=NON_NEGATIVE,
         group=DATA,
         only=SUBSET,
+    )
+    validation: float = setting(
+        0.0,
+        "share of the train split that is not learned from, to find the best epoch on; its weights are kept as best.pt",
+        metavar="SHARE",
+        check=between(0, 1, high_open=True),
+        group=DATA,
+        sparse=True,
     )
     model: str = setting(
         "mlp",
@@ -381,6 +391,22 @@ class TrainConfig:
         check=POSITIVE,
         group=OPTIMISATION,
         default_text="no clipping",
+        sparse=True,
+    )
+    best_by: Literal["accuracy", "loss"] = setting(
+        "accuracy",
+        "what makes an epoch the best, on the samples of --validation",
+        group=OPTIMISATION,
+        only=VALIDATED,
+        sparse=True,
+    )
+    patience: int = setting(
+        0,
+        "stop after so many epochs without a better one; 0: never",
+        metavar="EPOCHS",
+        check=NON_NEGATIVE,
+        group=OPTIMISATION,
+        only=VALIDATED,
         sparse=True,
     )
     precision: Literal["fp32", "tf32", "bf16"] = setting(

@@ -15,7 +15,7 @@ from alignscape.version import versions
 from training.checkpoint import DataInfo
 from training.clock import Clock
 from training.config import TrainConfig
-from training.data import Dataset
+from training.data import Dataset, hold_out
 from training.memory import require_room, require_room_for_snapshots, require_room_to_search
 from training.network import Network, OnEpoch
 from training.precision import products
@@ -173,15 +173,17 @@ class Session:
         self.progress = progress
         self.on_epoch: OnEpoch | None = None
         self.info = DataInfo.of(data)
+        self._held_out: dict[tuple[float, int], Dataset] = {}  # the last one
 
     def train(self, configs: Sequence[TrainConfig], runs: Sequence[RunFolder]) -> None:
         """Train the configs of one stack that are not done."""
+        data = self._split(configs[0])  # networks of a stack hold out the same samples
         # Built before anything is written, so that unknown names and modules leave nothing behind.
         todo = [(config, run) for config, run in zip(configs, runs, strict=True) if not run.is_done]
-        pending = [Network(config, self.data, self.info, run) for config, run in todo[:1]]
+        pending = [Network(config, data, self.info, run) for config, run in todo[:1]]
         if pending:
             self._require_room(pending[0], todo)
-        pending += [Network(config, self.data, self.info, run) for config, run in todo[1:]]
+        pending += [Network(config, data, self.info, run) for config, run in todo[1:]]
         self.waiting -= len(pending)
         with ExitStack() as locks:
             for config, run in zip(configs, runs, strict=True):
@@ -193,8 +195,22 @@ class Session:
             for group in alike(pending):
                 for networks, states in common_points(group):
                     with products(networks[0].config.precision):
-                        Trainer(networks, self.data, self.progress and self._report).run(states)
+                        Trainer(networks, data, self.progress and self._report).run(states)
         self.finished += len(runs)
+
+    def _split(self, config: TrainConfig) -> Dataset:
+        """Return the data without what ``config`` holds out, and that beside it.
+
+        Raises:
+            InputError: as :func:`training.data.hold_out`.
+        """
+        if not config.validation:
+            return self.data
+        chosen = config.validation, config.subset_seed
+        if chosen not in self._held_out:
+            train, validation = hold_out(self.data.train, *chosen)
+            self._held_out = {chosen: dataclasses.replace(self.data, train=train, validation=validation)}
+        return self._held_out[chosen]
 
     def _require_room(self, first: Network, todo: Sequence[tuple[TrainConfig, RunFolder]]) -> None:
         """Refuse a stack that memory or disk do not hold, when the ``first`` of its networks is made.
@@ -278,12 +294,12 @@ class Trainer:
         else:
             self.stack.restore(states)
         self.clock.start(self.stack.step - self.first_step)
-        self._release_diverged()
+        self._release_ended()
         while self.stack.networks and self.stack.step < self.total_steps:
             self._train_epoch()
             self._end_epoch()
             self._report(ends_epoch=True)
-            self._release_diverged()
+            self._release_ended()
             if self.stack.networks and self.clock.save_is_due():
                 self._save()
         if len(self.stack.networks) > 1:
@@ -328,14 +344,14 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Give each network the epoch's row, and start the next epoch's sums."""
         seen = self._samples_seen()
-        tests = self.stack.evaluate()
-        for network, sums, test in zip(self.stack.networks, self.stack.sums.rows(), tests, strict=True):
+        tests, held = self.stack.evaluate(), self.stack.validate()
+        for network, sums, test, own in zip(self.stack.networks, self.stack.sums.rows(), tests, held, strict=True):
             if sums["bad_step"] >= 0:
                 network.diverged_step = int(sums["bad_step"]) + self.first_step
             elif seen and not math.isfinite(test[0]):  # the update after the last loss of the epoch did it
                 network.diverged_step = self.stack.step
             loss, accuracy = (sums[name] / seen if seen else math.nan for name in ("loss", "correct"))
-            network.end_epoch(loss, accuracy, *test)
+            network.end_epoch(loss, accuracy, *test, *own)
         self.stack.sums.start_epoch()
 
     def _samples_seen(self) -> int:
@@ -345,9 +361,9 @@ class Trainer:
         in_epoch = (self.stack.step - 1) % self.steps_per_epoch + 1
         return min(in_epoch * self.stack.config.batch_size, self.samples)
 
-    def _release_diverged(self) -> None:
-        """Finish the networks that have diverged, and go on with the others."""
-        leaving = [network for network in self.stack.networks if network.diverged_step is not None]
+    def _release_ended(self) -> None:
+        """Finish the networks that have diverged or were stopped, and go on with the others."""
+        leaving = [network for network in self.stack.networks if network.has_ended]
         if not leaving:
             return
         if len(self.stack.networks) > 1:

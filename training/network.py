@@ -1,7 +1,8 @@
 """One network of a run in memory: its rule, its weights, its metrics so far, and the folder they go to."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,6 +61,8 @@ class Network:
         self.seconds = 0.0  # spent training, over all attempts; a network of a stack counts its share
         self.diverged_step: int | None = None  # the first step whose loss, or test loss after it, was NaN or infinite
         self.rows: list[dict[str, float]] = []
+        self.best: Checkpoint | None = None  # by what is held out
+        self.is_stopped = False
         self.trajectory: TrajectoryWriter | None = None
         self.monitoring: Monitoring | None = None
         self.on_epoch: OnEpoch | None = None  # called with the run and all its rows
@@ -121,8 +124,16 @@ class Network:
         if self.trajectory is not None and self.keeps_step():
             self.trajectory.write(self.step, weights)
 
-    def end_epoch(self, train_loss: float, train_accuracy: float, test_loss: float, test_accuracy: float) -> None:
-        """Add the epoch's row, and keep its checkpoint if the config asks for it."""
+    @property
+    def has_ended(self) -> bool:
+        """Whether it takes no more steps: it has diverged, or waited long enough for a better epoch."""
+        return self.diverged_step is not None or self.is_stopped
+
+    def end_epoch(
+        self, train_loss: float, train_accuracy: float, test_loss: float, test_accuracy: float, *validation: float
+    ) -> None:
+        """Add the epoch's row, with loss and accuracy on what is held out if anything is, and keep its checkpoint if
+        the config asks for it or it is the best so far."""
         epoch = math.ceil(self.step / self.steps_per_epoch)
         row = {
             "epoch": epoch,
@@ -131,6 +142,7 @@ class Network:
             "train_accuracy": train_accuracy,
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
+            **dict(zip(("validation_loss", "validation_accuracy"), validation, strict=False)),
             "seconds": round(self.seconds, 3),
         }
         with explained(self.rule, "backward_weights"):
@@ -148,6 +160,19 @@ class Network:
         every = self.config.checkpoint_every
         if every and epoch >= 0 and (epoch % every == 0 or epoch == self.config.epochs):
             save_checkpoint(self.checkpoint(epoch), self.run.epoch_checkpoint(epoch))
+        if validation and epoch >= 0:
+            self._compare(epoch)
+
+    def _compare(self, epoch: int) -> None:
+        """Keep the network if it is the best so far, the first of equals; stop if none has been for long."""
+        name = f"validation_{self.config.best_by}"
+        value, before = self.rows[-1][name], None if self.best is None else self.best.metrics[name]
+        is_better = before is None or (value < before if self.config.best_by == "loss" else value > before)
+        if math.isfinite(value) and is_better:
+            now = self.checkpoint(epoch)
+            self.best = replace(now, model=_copies(now.model), feedback=_copies(now.feedback))
+        since = epoch - (0 if self.best is None else self.best.epoch)
+        self.is_stopped = 0 < self.config.patience <= since and epoch < self.config.epochs
 
     def checkpoint(self, epoch: int) -> Checkpoint:
         """Return the network as it stands."""
@@ -170,14 +195,19 @@ class Network:
             self.trajectory.flush()  # before the resume point that relies on the rows is written
         return {
             # A copy: a network of a stack is a view, which would drag the whole stack into the file.
-            "tensors": {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors().items()},
+            "tensors": _copies(self.tensors()),
             "step": self.step,
             "seconds": self.seconds,
             "diverged_step": self.diverged_step,
             "rows": self.rows,
             "trajectory": None if self.trajectory is None else self.trajectory.state(),
             **({} if self.monitoring is None else {"monitoring": self.monitoring.state()}),
+            **({"is_stopped": self.is_stopped, "best": self._best_state()} if self.config.validation else {}),
         }
+
+    def _best_state(self) -> dict[str, Any] | None:
+        names = ("model", "feedback", "epoch", "step", "metrics")
+        return None if self.best is None else {name: getattr(self.best, name) for name in names}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
@@ -190,12 +220,18 @@ class Network:
             self.trajectory.restore(state["trajectory"])
         if self.monitoring is not None:
             self.monitoring.restore(state["monitoring"])
+        if self.config.validation:
+            self.is_stopped = state["is_stopped"]
+            best = state["best"]
+            self.best = None if best is None else replace(self.checkpoint(0), **best)
 
     def publish(self) -> None:
         """Write the metrics and the curvature so far."""
         self.run.write_metrics(self.rows)
         if self.monitoring is not None and self.monitoring.rows:
             self.run.write_curvature(self.monitoring.rows)
+        if self.best is not None:
+            save_checkpoint(self.best, self.run.best_checkpoint)
 
     def finish(self) -> None:
         """Write the final checkpoint and declare the run complete."""
@@ -209,6 +245,20 @@ class Network:
         summary |= {"diverged": diverged, "seconds": self.seconds}
         if diverged:
             summary["diverged_step"] = self.diverged_step
+        if self.config.validation:
+            summary |= {"stopped": self.is_stopped, "best": self._summary_of_best()}
         if self.monitoring is not None:
             summary["monitor"] = self.monitoring.summary()
         self.run.finish(summary)
+
+    def _summary_of_best(self) -> dict[str, float] | None:
+        """Return the epoch that was best, with loss and accuracy there; None if none had finite numbers."""
+        if self.best is None:
+            return None
+        names = [f"{of}_{what}" for of in ("validation", "test") for what in ("loss", "accuracy")]
+        return {"epoch": self.best.epoch, "step": self.best.step, **{name: self.best.metrics[name] for name in names}}
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies on the CPU, of tensors that training goes on in."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

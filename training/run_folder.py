@@ -26,7 +26,7 @@ from training.config import TrainConfig
 
 # What a complete run consists of. Analyses may write their tables beside these, and may write them again.
 RUN_FILES = (
-    *("config.json", "metrics.csv", "curvature.csv", "ckpt.pt", "checkpoints/epoch-*.pt"),
+    *("config.json", "metrics.csv", "curvature.csv", "ckpt.pt", "best.pt", "checkpoints/epoch-*.pt"),
     *("trajectory.npy", "trajectory.json", "sketch.npz"),
 )
 
@@ -54,6 +54,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The final checkpoint."""
         return self.path / "ckpt.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the epoch that was best on what the run held out."""
+        return self.path / "best.pt"
 
     @property
     def is_done(self) -> bool:

@@ -21,7 +21,7 @@ from alignscape.seeding import derive_seed, generator, kept_streams
 from training.augmentation import Augmentation
 from training.captured import CapturedStep, recorder_for
 from training.clipping import Clipping
-from training.data import Dataset, Normalise
+from training.data import Dataset, Normalise, Split
 from training.evaluation import StackEvaluation, evaluate
 from training.losses import TrainingLoss
 from training.memory import samples_at_once
@@ -66,7 +66,9 @@ class Stack:
         size = data.input_shape[1:]
         self._augmentation = None if self.config.augment == "none" else Augmentation(self.config.augment, size)
         self._views: dict[int, Tensor] = {}
-        self._evaluation = self._stacked_evaluation() if self.stacked else None
+        self._evaluation = self._stacked_evaluation(data.test) if self.stacked else None
+        held = data.validation
+        self._validation = self._stacked_evaluation(held) if self.stacked and held is not None else None
 
     def start_optimiser(self) -> None:
         """Begin with an optimiser that remembers nothing, and a step to record."""
@@ -87,11 +89,11 @@ class Stack:
         yield from self.optimiser.moving()
         yield from (self.sums.loss, self.sums.correct, self.sums.bad_step, self.sums.step)
 
-    def _stacked_evaluation(self) -> StackEvaluation:
+    def _stacked_evaluation(self, split: Split) -> StackEvaluation:
         model = self.networks[0].model
         plain = {name: self.tensors[name] for name, _ in (*model.named_parameters(), *model.named_buffers())}
         samples = samples_at_once(self.networks[0].layers)
-        return StackEvaluation(model, plain, self.normalise, self.data.test, samples, self.recorder, self.loss)
+        return StackEvaluation(model, plain, self.normalise, split, samples, self.recorder, self.loss)
 
     @property
     def step(self) -> int:
@@ -250,8 +252,8 @@ class Stack:
             yield
 
     def _body(self, batch: Tensor, *drawn: Tensor) -> None:
-        """One step on the samples ``batch`` (E, N), or (N,) for a run alone; where images are augmented, their views come
-        first of what was ``drawn``. Reads nothing on the host."""
+        """One step on the samples ``batch`` (E, N), or (N,) for a run alone; where images are augmented, their views
+        come first of what was ``drawn``. Reads nothing on the host."""
         views = int(self._augmentation is not None)
         self._learn(*self._samples(batch, *drawn[:views]), *drawn[views:])
 
@@ -312,6 +314,14 @@ class Stack:
             return self._evaluation()
         return [evaluate(self.networks[0].model, self.normalise, self.data.test, loss=self.loss)]
 
+    def validate(self) -> list[tuple[float, ...]]:
+        """Return loss and accuracy of each network on the samples that are held out, nothing if there are none."""
+        if self.data.validation is None:
+            return [()] * len(self.networks)
+        if self._validation is not None:
+            return list(self._validation())
+        return [evaluate(self.networks[0].model, self.normalise, self.data.validation, loss=self.loss)]
+
     def states(self) -> Iterator[dict[str, Any]]:
         """Yield a resume point for each network, on the CPU; it fits any stack the network may be in next."""
         for e, (network, sums) in enumerate(zip(self.networks, self.sums.rows(), strict=True)):
@@ -339,6 +349,8 @@ class Stack:
         self._step.forget()
         if self._evaluation is not None:
             self._evaluation.forget()
+        if self._validation is not None:
+            self._validation.forget()
 
     def after_step(self) -> None:
         """Keep what is kept of single steps."""

@@ -35,7 +35,7 @@ Sizes = int | Literal["auto"]
 # those that it declares to be read by `initialise` alone.
 FREE_FIELDS = {
     *("seed", "angle", "alignment", "forward_scale", "backward_scale", "init", "init_distribution"),
-    *(*SCHEDULE, "clip_norm"),
+    *(*SCHEDULE, "clip_norm", "best_by", "patience"),
     *("checkpoint_every", "snapshot_every", "snapshot_dtype", "snapshot_sketch"),
 }
 
@@ -204,7 +204,8 @@ def bytes_per_network(network: Network, data: Dataset) -> int:
     parameters = sum(p.nbytes for p in network.twin.parameters())
     buffers = sum(b.nbytes for b in network.twin.buffers())
     moments = 1 if network.config.optimiser == "sgd" else 2
-    order = 2 * len(data.train) * 8  # of this epoch and the next
+    views = 0 if network.config.augment == "none" else 5 * FLOAT
+    order = 2 * len(data.train) * (8 + views)  # of this epoch and the next
     weights = sum(p.nbytes for p in network.model.parameters() if p.requires_grad)
     sketch = (2 * network.config.snapshot_sketch + 3) * weights if network.config.snapshot_sketch else 0
     sketch += monitor_vectors(network.config) * weights

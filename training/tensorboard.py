@@ -14,6 +14,8 @@ _TAGS = {
     "test_loss": "loss/test",
     "train_accuracy": "accuracy/train",
     "test_accuracy": "accuracy/test",
+    "validation_loss": "loss/validation",
+    "validation_accuracy": "accuracy/validation",
 }
 _PER_LAYER = ("angle_", "flat_angle_", "norm_ratio_", "gradient_cosine_")
 

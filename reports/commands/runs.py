@@ -136,6 +136,7 @@ def show(args: argparse.Namespace, inventory: "Inventory") -> None:
 
 def _describe_run(run: Any, inventory: "Inventory") -> dict[str, Any]:
     from training.store.inventory import last_metrics
+    from training.store.run_store import read_json
 
     row, recorded = inventory.run_row(run), run.read_config()
     return {
@@ -147,6 +148,7 @@ def _describe_run(run: Any, inventory: "Inventory") -> dict[str, Any]:
         "data": {name: recorded["data"][name] for name in ("name", "digest")} | {"root": recorded.get("data_root")},
         "trained with": {**recorded.get("versions", {}), "device": recorded.get("device")},
         "last metrics": last_metrics(run),
+        **({"best epoch": best} if (best := read_json(run.path / "done.json").get("best")) else {}),
     }
 
 

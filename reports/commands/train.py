@@ -121,7 +121,10 @@ def summary(runs: "list[RunFolder]") -> str:
     for run_folder in runs:  # from their tables: a thousand checkpoints would take seconds
         last = run_folder.read_metrics()[-1]
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
-        diverged = {"diverged": "yes"} if read_record(run_folder.path / "done.json")["diverged"] else {}
+        record = read_record(run_folder.path / "done.json")
+        diverged = {"diverged": "yes"} if record["diverged"] else {}
+        if best := record.get("best"):
+            diverged |= {"best_epoch": best["epoch"], "best_test_acc": best["test_accuracy"]}
         columns = run_columns(TrainConfig.from_dict(run_folder.read_config()["config"]), int(last["epoch"]))
         measured = {name.replace("accuracy", "acc"): last[name] for name in names}
         rows.append({"run": str(run_folder.path), **columns, **measured, **diverged})

@@ -107,6 +107,7 @@ class Dataset:
         mean: of the train split's pixels in [0, 1], one a channel.
         std: standard deviation of the same.
         classes: number of classes.
+        validation: what a run holds out of the train split, see :func:`hold_out`; None as it is loaded.
 
     Example:
         >>> import torch
@@ -124,6 +125,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
+    validation: Split | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -134,3 +136,18 @@ class Dataset:
     def digest(self) -> str:
         """Return one SHA-256 over both splits as used (after subsetting)."""
         return hashlib.sha256(f"{self.train.digest()}{self.test.digest()}".encode()).hexdigest()
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Return ``split`` without a ``share`` of its samples, drawn by ``seed``, and these: what a run learns from and
+    what it is validated on.
+
+    Raises:
+        InputError: nothing is left of one of them.
+    """
+    held = round(share * len(split))
+    if not 0 < held < len(split):
+        raise InputError(f"a validation share of {share:g} holds out {held} of {len(split)} samples")
+    order = torch.randperm(len(split), generator=generator(seed, "validation")).to(split.labels.device)
+    parts = [Split(images=split.images[some], labels=split.labels[some]) for some in (order[held:], order[:held])]
+    return parts[0], parts[1]

@@ -7,11 +7,6 @@ from training.config import TrainConfig
 from training.rules.wrapping import NORMALISATIONS
 
 
-def normal(shape: torch.Size | tuple[int, ...], scale: float, random: torch.Generator) -> Tensor:
-    """Draw N(0, scale^2 / fan_in) of ``shape`` (out, in, ...) on the generator's device."""
-    return torch.randn(shape, generator=random, device=random.device) * (scale**2 / fan_in(shape)) ** 0.5
-
-
 def starting(
     config: TrainConfig,
     shape: torch.Size | tuple[int, ...],
