@@ -577,6 +577,14 @@ def test_colours_are_seen_on_dark_ground_and_keep_apart():
     assert ramp == sorted(ramp)
 
 
+def test_ids_of_a_figure_are_the_same_in_every_process_and_hatched_holes_keep_their_pattern():
+    text = svg.svg_of(figures.surface(frames.surface(frames.networks(2), points=9, hole=True)), "f1", "two planes")
+    ids = re.findall(r' id="(.*?)"', text)
+    assert ids == [f"f1-{place}" for place in range(len(ids))]
+    assert set(re.findall(r"url\(#(.*?)\)", text)) | set(re.findall(r'href="#(.*?)"', text)) == set(ids)
+    assert "<pattern" in text
+
+
 def test_figures_have_no_colour_of_their_own_but_on_images(results):
     text = (results / "index.html").read_text(encoding="utf-8")
     named = set(re.findall(r"var\((--c-[0-9a-f]{6})\)", text))

@@ -136,7 +136,7 @@ def test_the_page_shows_them(made):
     page = (made / "out" / "index.html").read_text()
     for name in ("fig1", "fig7", "tableS2", "claims"):
         assert f'id="target-{name}"' in page
-    assert page.count("<figure>") == 6  # of figure 7, one for each gradient
+    assert page.count('<figure class="found">') == 6  # of figure 7, one for each gradient
     assert "The paper" in page
 
 

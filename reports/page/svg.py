@@ -124,25 +124,25 @@ def _on_one_axis(*points: tuple[str, str, str]) -> bool:
 
 
 def _name(root: ElementTree.Element, name: str) -> None:
-    """Give every id that is referred to the figure's name in front, and remove the others but those that say that
-    colours stay."""
-    pattern = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
-    used = {
-        found.group(1) or found.group(2)
-        for element in root.iter()
-        for key, value in element.attrib.items()
-        if key in ("href", "clip-path", "style", "fill", "mask") and (found := pattern.search(value))
-    }
-    for element in root.iter():
-        own = element.attrib.get("id", "")
-        if own and own not in used and own != _FIXED:
-            del element.attrib["id"]
-        elif own and own != _FIXED:
-            element.attrib["id"] = f"{name}-{own}"
-        if "href" in element.attrib and element.attrib["href"].startswith("#"):
-            element.attrib["href"] = f"#{name}-{element.attrib['href'][1:]}"
-        for key in {"clip-path", "style", "fill", "mask"} & element.attrib.keys():
-            element.attrib[key] = re.sub(r"url\(#", f"url(#{name}-", element.attrib[key])
+    """Call every id that is referred to by the figure's name and a number, and remove the others, but for those that
+    say that colours stay.
+
+    matplotlib's own names are digests of coordinates, which differ in their last digit from process to process.
+    """
+    places = {"href", "clip-path", "style", "fill", "mask"}
+    pattern = re.compile(r"(url\(#|^#)([^)]+)")
+    elements = list(root.iter())
+    values = [value for one in elements for key, value in one.attrib.items() if key in places]
+    used = {old for value in values for _, old in pattern.findall(value)}
+    own = [one.attrib["id"] for one in elements if one.attrib.get("id") in used]
+    number = {old: f"{name}-{place}" for place, old in enumerate(own)}
+    for one in elements:
+        if (old := one.attrib.get("id", _FIXED)) in number:
+            one.attrib["id"] = number[old]
+        elif old != _FIXED:
+            del one.attrib["id"]
+        for key in places & one.attrib.keys():
+            one.attrib[key] = pattern.sub(lambda m: m.group(1) + number.get(m.group(2), m.group(2)), one.attrib[key])
 
 
 def _recolour(element: ElementTree.Element, *, fixed: bool) -> None:
