@@ -241,7 +241,8 @@ class Network:
         """Write the final checkpoint and declare the run complete."""
         self.publish()
         if self.trajectory is not None:
-            self.trajectory.finish(diverged_at=None if self.diverged_step is None else self.step)
+            ended = "diverged_at" if self.diverged_step is not None else "stopped_at" if self.is_stopped else None
+            self.trajectory.finish(**{} if ended is None else {ended: self.step})
         final = self.checkpoint(int(self.rows[-1]["epoch"]))
         save_checkpoint(final, self.run.checkpoint)
         diverged = self.diverged_step is not None
