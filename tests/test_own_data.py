@@ -119,6 +119,18 @@ def test_batches_of_a_file_with_channels_last_are_laid_out_as_those_in_memory(he
     assert np.array_equal(inputs.numpy(), images[:4].transpose(0, 3, 1, 2))
 
 
+def test_what_watches_a_run_takes_its_samples_from_a_streamed_split(here, monkeypatch):
+    name = digits_file(here / "d.npz")
+    how = {"monitor": "hessian", "monitor_every": 5, "monitor_samples": 20, "monitor_k": 1, "gradient_alignment": 80}
+    whole = trained(name, "whole", **how)
+    monkeypatch.setenv("ALIGNSCAPE_DATA_MEMORY", "0")
+    streamed = trained(name, "streamed", **how)
+    tables = [(run.path / "curvature.csv").read_text() for run in (whole, streamed)]
+    assert tables[0] == tables[1]
+    cosines = [[row["gradient_cosine_all"] for row in run.read_metrics()] for run in (whole, streamed)]
+    assert cosines[0] == cosines[1]
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("last", [False, True])
 def test_what_is_streamed_from_a_file_gives_the_same_bits(here, monkeypatch, last, streamed):

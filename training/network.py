@@ -94,8 +94,8 @@ class Network:
     def gradient_alignment(self) -> dict[str, float]:
         """Return the columns of the gradient alignment, measured on samples that are the same for every network."""
         split = self.data.train.subset(min(self.config.gradient_alignment, len(self.data.train)), 0)
-        split = split.to(split.labels.device)
-        probe = self.data.normaliser()(split.images), split.labels
+        images, labels = next(split.batches(len(split)))  # where the labels are, though the split is streamed
+        probe = self.data.normaliser()(images), labels
         with explained(self.rule, "objective or gradients"):
             found = gradient_alignment(self.model, self.twin, self.rule, probe, batch_size=self.config.batch_size)
         return as_metrics(found)
