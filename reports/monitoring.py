@@ -1,5 +1,6 @@
 """What ``analyze train --monitor hessian`` measures of one network: a :class:`landscape.Monitor` of its true loss."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +26,8 @@ class HessianMonitor:
         config, data = network.config, network.data
         self.network = network
         samples = data.train.subset(min(config.monitor_samples, len(data.train)), 0)
-        self.samples = samples.to(samples.labels.device)
+        images, labels = next(samples.batches(len(samples)))  # where the labels are, though the split is streamed
+        self.samples = replace(samples, images=images, labels=labels, mapped=False)
         self.normalise = data.normaliser()
         loss = TrainingLoss.of(config)
         self.monitor = Monitor(

@@ -22,7 +22,7 @@ from reports.losses import loss_called, users_loss
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.data import Split, described, hold_out, load_split
-from training.data.own import split_digest
+from training.data.own import split_digest, stamps_of
 from training.data.samples import Lazy
 from training.data_names import form_of, is_own
 from training.losses import TrainingLoss
@@ -178,8 +178,9 @@ class Subject:
 
 
 @functools.lru_cache(maxsize=4)
-def whole_range(dataset: str, split: str, image_size: int | None) -> tuple[float, float]:
-    """Return :func:`range_of` the whole split of a user's data, whatever samples are taken of it."""
+def whole_range(dataset: str, split: str, image_size: int | None, *stamps: object) -> tuple[float, float]:
+    """Return :func:`range_of` the whole split of a user's data, whatever samples are taken of it; remembered by the
+    ``stamps`` of its files."""
     return range_of(load_split(dataset, split, image_size=image_size).images)
 
 
@@ -227,7 +228,7 @@ def load_subject(
     about = described(dataset, image_size)
     mean, std = mean or found.mean or about.mean, std or found.std or about.std
     root = find_data_root(data_root, file)
-    data, digest = _samples(dataset, split, root, download, image_size, cut, samples, seed, target)
+    data, digest = _samples(dataset, split, root, download, image_size, cut, samples, seed, target, *stamps_of(dataset))
     normalise = normalise_for(mean, std, data).to(target)
     network = with_logits(network.to(target).eval(), normalise, data, dataset, output)
     check_fit(network, normalise, data, dataset, classes=about.classes)
@@ -254,7 +255,7 @@ def load_subject(
         columns={} if checkpoint is None else run_columns(checkpoint.config, checkpoint.epoch),
         doubt=doubt,
         mapped=data.mapped,
-        range=whole_range(dataset, split, image_size) if is_own(dataset) else (0.0, 1.0),
+        range=whole_range(dataset, split, image_size, *stamps_of(dataset)) if is_own(dataset) else (0.0, 1.0),
         load=functools.partial(load_subject, **options),
     )
 
@@ -284,8 +285,10 @@ def _samples(
     samples: int | None,
     seed: int,
     device: torch.device,
+    *stamps: object,
 ) -> tuple[Split, str]:
-    """Return samples on a device and their digest, read once for all networks that are analysed on them."""
+    """Return samples on a device and their digest, read once for all networks that are analysed on them, as long as
+    the files of a user's data are as they were (``stamps``)."""
     size, subset_seed, held_out = cut
     data = load_split(dataset, split, root, download=download, image_size=image_size)
     data = data.subset(size if size is None else min(size, len(data)), subset_seed)

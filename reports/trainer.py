@@ -95,9 +95,9 @@ def train_configs(
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for index, config in enumerate(configs):
         groups[config.dataset, *data_options(config).items()].append(index)
-    if len(datasets := dict.fromkeys(config.dataset for config in configs)) > 1:
-        for dataset in datasets:  # one that is missing is told of before another is trained on
-            load_dataset(dataset, root_for(dataset, data_root), download=download)
+    if len(datasets := dict.fromkeys((config.dataset, config.image_size) for config in configs)) > 1:
+        for dataset, size in datasets:  # one that is missing is told of before another is trained on
+            load_dataset(dataset, root_for(dataset, data_root), download=download, image_size=size)
     runs: dict[int, RunFolder] = {}
     for members in groups.values():
         first = configs[members[0]]

@@ -20,6 +20,7 @@ from training.config import TrainConfig
 from training.data import load_dataset, load_split
 from training.data.given import returned
 from training.loop import train
+from training.names import run_names
 
 
 def pixels(*shape, seed=0):
@@ -77,6 +78,57 @@ def test_a_key_goes_by_bytes_and_not_by_place(here):
     others = [digits_file(here / "f.npz", std=(0.5,)), digits_file(here / "g.npz", y_test=np.zeros(360, int))]
     keys |= {config(name).key(load_dataset(name).digest()) for name in others}
     assert len(keys) == 3, "the deviation and the labels are part of it"
+
+
+def test_a_run_goes_on_where_its_file_has_moved_to(here):
+    run = trained(digits_file(here / "d.npz"), "run")
+    (here / "sub").mkdir()
+    moved = digits_file(here / "sub" / "e.npz")
+    assert trained(moved, "run").path == run.path
+    with pytest.raises(InputError, match="other bytes"):
+        trained(digits_file(here / "f.npz", std=(0.5,)), "run")
+
+
+def test_files_of_one_name_have_runs_of_their_own(here):
+    configs = [config(f"npz:{here}/{folder}/d.npz", seed=seed) for folder in "ab" for seed in (0, 1)]
+    assert len(set(run_names(configs))) == 4
+
+
+def test_the_usual_size_of_images_is_no_other_run():
+    sizes = [config("imagefolder:pictures", image_size=size) for size in (None, 224)]
+    assert sizes[0].key("digest") == sizes[1].key("digest") != sizes[0].key("digest of other pixels")
+
+
+def test_an_analysis_reads_a_file_again_that_has_changed(here):
+    name = digits_file(here / "d.npz")
+    run = trained(name, "run")
+    before = load_subject(run.path, device="cpu", samples=5).images
+    data = load_dataset("digits")
+    digits_file(here / "d.npz", x_test=255 - data.test.images[:, 0].numpy())
+    assert torch.equal(load_subject(run.path, device="cpu", samples=5).images, 255 - before)
+
+
+def test_batches_of_a_file_with_channels_last_are_laid_out_as_those_in_memory(here, monkeypatch):
+    images = np.random.default_rng(0).random((6, 5, 4, 3), dtype=np.float32)
+    np.savez(here / "f.npz", x_train=images, y_train=np.arange(6) % 2, x_test=images, y_test=np.arange(6) % 2)
+    monkeypatch.setenv("ALIGNSCAPE_DATA_MEMORY", "0")
+    split = load_dataset("npz:f.npz").train
+    inputs, _ = next(split.batches(4))
+    assert split.mapped
+    assert inputs.is_contiguous()
+    assert np.array_equal(inputs.numpy(), images[:4].transpose(0, 3, 1, 2))
+
+
+def test_what_watches_a_run_takes_its_samples_from_a_streamed_split(here, monkeypatch):
+    name = digits_file(here / "d.npz")
+    how = {"monitor": "hessian", "monitor_every": 5, "monitor_samples": 20, "monitor_k": 1, "gradient_alignment": 80}
+    whole = trained(name, "whole", **how)
+    monkeypatch.setenv("ALIGNSCAPE_DATA_MEMORY", "0")
+    streamed = trained(name, "streamed", **how)
+    tables = [(run.path / "curvature.csv").read_text() for run in (whole, streamed)]
+    assert tables[0] == tables[1]
+    cosines = [[row["gradient_cosine_all"] for row in run.read_metrics()] for run in (whole, streamed)]
+    assert cosines[0] == cosines[1]
 
 
 @pytest.mark.parametrize("streamed", [False, True])

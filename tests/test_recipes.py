@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tape import TapeRecorder
@@ -32,7 +33,7 @@ from training.config import OURS, TrainConfig
 from training.data import Dataset, Normalise, Split, hold_out, load_dataset
 from training.evaluation import evaluate
 from training.gradient_angles import gradient_alignment
-from training.loop import train_many
+from training.loop import train, train_many
 from training.losses import TrainingLoss
 from training.models import build_model
 from training.models.activations import FUNCTIONS, MODULES
@@ -627,6 +628,22 @@ def test_patience_ends_runs_one_by_one_in_a_stack_too(best_by, digits, tmp_path)
                 assert [row["test_loss"] for row in run.read_metrics()] == [
                     row["test_loss"] for row in other.read_metrics()[: last + 1]
                 ]
+
+
+def test_the_trajectory_of_a_run_that_was_stopped_ends_with_it(digits, tmp_path):
+    fields = {**VALIDATING, "lr": 0.1, "epochs": 20, "snapshot_every": 7, "snapshot_sketch": 2}
+    run = train(config(patience=1, **fields), digits, tmp_path / "run")
+    step = json.loads((run.path / "done.json").read_text())["step"]
+    steps = json.loads((run.path / "trajectory.json").read_text())["steps"]
+    rows = np.load(run.path / "trajectory.npy")
+    assert step % 7 > 0
+    assert step < 60, "or nobody stopped"
+    assert steps == [*range(0, step, 7), step]
+    assert len(rows) == len(steps)
+    weights = torch.cat([w.flatten() for w in load_checkpoint(run.checkpoint).model.values()])
+    assert np.array_equal(rows[-1], weights.numpy())
+    whole = train(config(**fields), digits, tmp_path / "whole")
+    assert np.array_equal(rows[:-1], np.load(whole.path / "trajectory.npy")[: len(rows) - 1])
 
 
 def test_validation_survives_a_kill(digits, tmp_path, monkeypatch):

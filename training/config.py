@@ -555,6 +555,7 @@ class TrainConfig:
         chosen: dict[str, Any] = {"config": changed_settings(self), "data": data_digest}
         if is_own(self.dataset):  # its bytes say what it is, and not where it lies
             chosen["config"]["dataset"] = form_of(self.dataset)
+            chosen["config"].pop("image_size", None)  # the shape is with the bytes, and 224 is what None means
         if revised and (revisions := {name: n for name, (n, affected) in REVISIONS.items() if affected.holds(self)}):
             chosen["revisions"] = revisions
         canonical = json.dumps(chosen, sort_keys=True, separators=(",", ":"))

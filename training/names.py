@@ -11,7 +11,7 @@ from typing import Any
 
 from alignscape.settings import Setting, idle_settings, settings_of
 from training.config import TrainConfig
-from training.data_names import short_name
+from training.data_names import is_own, short_name
 
 ALWAYS = ("dataset", "model", "rule", "rule_source", "seed")  # what each name says, or what its rule stands for
 LONGEST = 150  # characters: a folder's name has 255 bytes at most
@@ -46,8 +46,14 @@ def run_names(configs: Sequence[TrainConfig], keys: Sequence[str] | None = None)
         idle = {one.name for one, _ in idle_settings(config, told[config.rule])}
         names.append(run_name(config, [name for name in told[config.rule] if name not in idle], texts))
     if keys is None:
-        keys = [config.key("") for config in configs] if len(set(names)) < len(names) or _long(names) else names
+        unclear = len(set(names)) < len(names) or _long(names)
+        keys = [config.key(_place(config)) for config in configs] if unclear else names
     return _told_apart(names, keys)
+
+
+def _place(config: TrainConfig) -> str:
+    """Return what stands for the bytes of a config's data, not known here: of two files of one name where they lie."""
+    return f"{config.dataset} {config.image_size}" if is_own(config.dataset) else ""
 
 
 def _told(varied: Mapping[str, Setting], own: Sequence[TrainConfig]) -> list[str]:

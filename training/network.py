@@ -94,8 +94,8 @@ class Network:
     def gradient_alignment(self) -> dict[str, float]:
         """Return the columns of the gradient alignment, measured on samples that are the same for every network."""
         split = self.data.train.subset(min(self.config.gradient_alignment, len(self.data.train)), 0)
-        split = split.to(split.labels.device)
-        probe = self.data.normaliser()(split.images), split.labels
+        images, labels = next(split.batches(len(split)))  # where the labels are, though the split is streamed
+        probe = self.data.normaliser()(images), labels
         with explained(self.rule, "objective or gradients"):
             found = gradient_alignment(self.model, self.twin, self.rule, probe, batch_size=self.config.batch_size)
         return as_metrics(found)
@@ -241,7 +241,8 @@ class Network:
         """Write the final checkpoint and declare the run complete."""
         self.publish()
         if self.trajectory is not None:
-            self.trajectory.finish(diverged_at=None if self.diverged_step is None else self.step)
+            ended = "diverged_at" if self.diverged_step is not None else "stopped_at" if self.is_stopped else None
+            self.trajectory.finish(**{} if ended is None else {ended: self.step})
         final = self.checkpoint(int(self.rows[-1]["epoch"]))
         save_checkpoint(final, self.run.checkpoint)
         diverged = self.diverged_step is not None

@@ -1,6 +1,7 @@
 """The folder of one run: who it belongs to, where it stands, when it is complete."""
 
 import csv
+import dataclasses
 import fcntl
 import io
 import json
@@ -23,6 +24,7 @@ from alignscape.files import (
 )
 from alignscape.recorded import read_recorded, write_record
 from training.config import TrainConfig
+from training.data_names import form_of, is_own
 
 # What a complete run consists of. Analyses may write their tables beside these, and may write them again.
 RUN_FILES = (
@@ -124,7 +126,7 @@ class RunFolder:
 
     def _check_owner(self, config: TrainConfig, description: dict[str, Any]) -> None:
         recorded = self.read_config()
-        if changes := config.differences(TrainConfig.from_dict(recorded["config"])):
+        if changes := config.differences(_at_place_of(config, TrainConfig.from_dict(recorded["config"]))):
             raise InputError(f"{self.path} holds another run ({'; '.join(changes[:4])}): choose another --out")
         if recorded["data"]["digest"] != description["data"]["digest"]:
             raise InputError(f"{self.path} was trained on other bytes of {config.dataset}: choose another --out")
@@ -206,3 +208,11 @@ class RunFolder:
     def _drop_resume_points(self) -> None:
         for name in (RESUME, NEXT_RESUME):
             (self.path / name).unlink(missing_ok=True)
+
+
+def _at_place_of(config: TrainConfig, recorded: TrainConfig) -> TrainConfig:
+    """Return ``recorded`` with its data where ``config`` has them, if both are files of one form: a key goes by their
+    bytes, which are compared apart, and not by their place."""
+    if not is_own(config.dataset) or form_of(config.dataset) != form_of(recorded.dataset):
+        return recorded
+    return dataclasses.replace(recorded, dataset=config.dataset, image_size=config.image_size)

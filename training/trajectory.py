@@ -89,18 +89,22 @@ class TrajectoryWriter:
         if self._sketch is not None and state is not None:
             self._sketch.restore(state)
 
-    def finish(self, *, diverged_at: int | None) -> None:
-        """Complete the files. A run that diverged keeps the rows up to that step, and no sketch."""
-        if diverged_at is not None:
-            self.truncate(diverged_at)
-        elif self._sketch is not None:
+    def finish(self, *, diverged_at: int | None = None, stopped_at: int | None = None) -> None:
+        """Complete the files. A run that diverged keeps the rows up to that step, and no sketch; one that was stopped
+        before its end those before that step, and its weights now as the last."""
+        if diverged_at is None and self._sketch is not None:
             self._sketch.finish().save(self.path.with_name("sketch.npz"))
+        if diverged_at is not None:
+            steps = [step for step in self.steps if step <= diverged_at]
+            self._replace(steps, np.array(self._data[: len(steps)]))
+        elif stopped_at is not None:
+            steps = [step for step in self.steps if step < stopped_at]
+            last = self._flat().cpu().numpy().astype(self._data.dtype)
+            self._replace([*steps, stopped_at], np.concatenate([self._data[: len(steps)], last[None]]))
         self.flush()
 
-    def truncate(self, last_step: int) -> None:
-        """Keep the rows up to ``last_step``: a run that diverged has no others."""
-        steps = [step for step in self.steps if step <= last_step]
-        kept = np.array(self._data[: len(steps)])
+    def _replace(self, steps: list[int], kept: np.ndarray) -> None:
+        """Have the rows ``kept`` of ``steps``, and no others."""
         with atomic_path(self.path) as temporary, open(temporary, "wb") as handle:
             np.save(handle, kept)
         layout = [[name, list(p.shape)] for name, p in self._parameters.items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from alignscape.errors import InputError
 from alignscape.imports import locate
 from training.data.samples import Dataset, Split
-from training.data_names import FORMS
+from training.data_names import FORMS, is_own
 
 
 def own_dataset(name: str, image_size: int | None = None) -> Dataset:
@@ -23,7 +23,7 @@ def own_dataset(name: str, image_size: int | None = None) -> Dataset:
         raise InputError(f"--dataset {name!r} must be a data set of ours, {FORMS}")
     if image_size is not None and form != "imagefolder":
         raise InputError("--image-size has an effect with --dataset imagefolder:DIR only: leave it out")
-    return _read(name, image_size, os.getcwd(), tuple(map(_stamp, files_of(name))))
+    return _read(name, image_size, os.getcwd(), stamps_of(name))
 
 
 def own_digest(name: str, image_size: int | None = None, train_size: int | None = None, subset_seed: int = 0) -> str:
@@ -33,7 +33,7 @@ def own_digest(name: str, image_size: int | None = None, train_size: int | None 
     Raises:
         InputError: as :func:`own_dataset`, and :meth:`Split.subset`.
     """
-    return _digest(name, image_size, train_size, subset_seed, os.getcwd(), tuple(map(_stamp, files_of(name))))
+    return _digest(name, image_size, train_size, subset_seed, os.getcwd(), stamps_of(name))
 
 
 @lru_cache(maxsize=64)
@@ -51,9 +51,7 @@ def split_digest(
     Raises:
         InputError: as :func:`own_dataset`.
     """
-    return _split_digest(
-        name, split, image_size, train_size, subset_seed, os.getcwd(), tuple(map(_stamp, files_of(name)))
-    )
+    return _split_digest(name, split, image_size, train_size, subset_seed, os.getcwd(), stamps_of(name))
 
 
 @lru_cache(maxsize=64)
@@ -74,6 +72,11 @@ def files_of(name: str) -> list[str]:
         return [os.fspath(one) for one in (path, *sorted(path.glob("*/")), *sorted(path.glob("*/*/")))]
     source = locate(form)
     return [] if source is None else [os.fspath(source)]
+
+
+def stamps_of(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells whether the files of a data set of the user's have changed; of a data set of ours nothing."""
+    return tuple(map(_stamp, files_of(name))) if is_own(name) else ()
 
 
 def _stamp(file: str) -> tuple[str, int, int]:

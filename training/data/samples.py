@@ -177,7 +177,7 @@ class Split:
 
 def _part(images: Any, part: slice, device: torch.device) -> Tensor:
     found: Tensor = images[part]
-    return found.to(device)
+    return found.to(device).contiguous()  # channels that come last in a file: other kernels round otherwise
 
 
 def _each(function: Callable[[Any], Tensor], images: Any) -> Any:
