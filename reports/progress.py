@@ -13,17 +13,16 @@ if TYPE_CHECKING:
 
 
 EVERY = 10.0  # seconds between lines in a log, where tenths take longer
+LONGEST_NAME = 72  # characters of the name of a run in a log, where a line may be longer than on a terminal
 LONGEST = 36  # characters of what is done, beside which a line of 80 has room for how far
+EVERY_SWEEP = 30.0  # seconds between reports of a sweep
+LISTED = 8  # of what runs at once
+NOTHING: Mapping[str, str] = {}
 
 
 def fitted(text: str, longest: int = LONGEST) -> str:
     """Return a text of paths and words without its beginning where it is too long: the end says most."""
     return text if len(text) <= longest else f"…{text[1 - longest :]}"
-
-
-EVERY_SWEEP = 30.0  # seconds between reports of a sweep
-LISTED = 8  # of what runs at once
-NOTHING: Mapping[str, str] = {}
 
 
 class ProgressDisplay:
@@ -89,16 +88,16 @@ class TrainingDisplay:
             self._draw(report)
         elif report.ends_epoch:
             print(
-                f"{self._place(report)}  {self._metrics(report)}, {report.seconds_left:.0f} s left",
+                f"{self._place(report, LONGEST_NAME)}  {self._metrics(report)}, {report.seconds_left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )
 
-    def _place(self, report: "Standing") -> str:
+    def _place(self, report: "Standing", longest: int) -> str:
         others = f" and {report.networks - 1} more" if report.networks > 1 else ""
         place = f"[{report.finished + report.networks}/{report.jobs}] " if report.jobs > report.networks else ""
         name = self.names.get(report.name, report.name)
-        return f"{fitted(f'{place}{name}{others}', 20)}: epoch {report.epoch}/{report.epochs}"
+        return f"{fitted(f'{place}{name}{others}', longest)}: epoch {report.epoch}/{report.epochs}"
 
     def _metrics(self, report: "Standing") -> str:
         row = report.metrics
@@ -109,7 +108,7 @@ class TrainingDisplay:
             form = "{desc} {bar} {percentage:3.0f} %{postfix}"
             self._bar = tqdm(total=report.total_steps, leave=False, bar_format=form, dynamic_ncols=True)
         self._bar.n = report.step
-        self._bar.set_description_str(self._place(report), refresh=False)
+        self._bar.set_description_str(self._place(report, 20), refresh=False)
         self._bar.set_postfix_str(
             f"{tqdm.format_interval(report.seconds_left)} left  {self._metrics(report)}", refresh=True
         )

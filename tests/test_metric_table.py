@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,13 @@ from scipy import stats
 from alignscape.errors import InputError
 from reports import metric_table
 from reports.cli import main
+from reports.commands.train import over_seeds
 from reports.page.collect import find_tables
 from reports.page.metric_table import direction, welch
 from reports.page.metric_text import fragment, latex, number, overview_fragment, text
+from reports.page.overview import quantities
 from robustness import holm
+from training import TrainConfig
 
 SEEDS = {"bp": (0.95, 0.96, 0.955), "ifa": (0.949, 0.961, 0.954), "fa": (0.80, 0.82, 0.81)}
 
@@ -119,6 +123,24 @@ def test_a_run_that_diverged_counts_in_no_mean(runs):
     assert rows_of(table)["n"]["BP"] == 2
     assert "Runs that diverged count in no mean." in table.notes
     assert re.search(r"BP .*3", text(table).splitlines()[1]) is None
+
+
+def test_the_page_leaves_the_same_runs_out_of_its_means(runs):
+    (runs / "fa-0" / "done.json").write_text(json.dumps({"diverged": True}))
+    shown = quantities({"metrics": pd.concat([one.frame for one in find_tables(runs)])}).dropna(subset="value")
+    means = shown.groupby("rule")["value"].mean()
+    found = metric_table([runs]).rows.query("metric == 'test accuracy (%)'").set_index("rule")
+    assert found["n"]["fa"] == 2
+    assert means["fa"] == pytest.approx(100 * np.mean(SEEDS["fa"][1:])) == pytest.approx(found["mean"]["fa"])
+
+
+def test_the_summary_of_a_sweep_leaves_them_out_too():
+    rows = [
+        {"acc": 0.9, "test acc": 0.8 if seed else 0.1, "s": 1.0, "diverged": "" if seed else "yes"} for seed in range(3)
+    ]
+    configs = [TrainConfig(rule="fa", seed=seed) for seed in range(3)]
+    _, row, *_ = over_seeds(pd.DataFrame(rows), configs, Path("store")).splitlines()
+    assert row.split() == ["digits-fa", "2", "0.9", "0", "0.8", "0", "1", "1"]
 
 
 def hessians(folder, runs, **values):

@@ -109,6 +109,7 @@ def show_plan(plans: "Sequence[Plan]", profiles: "Mapping[str, Numbers]", store:
     from reports.paper.papers import PAPERS
     from reports.paper.reproduction import count, distinct_jobs
     from reports.tables import wrapped
+    from training.store.jobs import names_of
 
     every = {key: (job, job.is_done(store)) for key, job in distinct_jobs(plans, store).items()}
     for profile in profiles.values():
@@ -127,7 +128,8 @@ def show_plan(plans: "Sequence[Plan]", profiles: "Mapping[str, Numbers]", store:
     for name, paper in PAPERS.items():
         if name not in profiles:
             print("\n" + wrapped(f"of another paper (--paper {name}): {', '.join(paper.targets)}", "  "))
-    if missing := [f"  {job.label}" for job, there in every.values() if not there]:
+    names = names_of(job for job, _ in every.values())
+    if missing := [f"  {job.called(names)}" for job, there in every.values() if not there]:
         more = [f"  and {len(missing) - LISTED} more"] if len(missing) > LISTED else []
         print("\nmissing:", *missing[:LISTED], *more, sep="\n")
 

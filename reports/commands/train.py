@@ -162,7 +162,7 @@ def _is_constant(cells: "Series[Any]") -> bool:
 
 def over_seeds(table: "DataFrame", configs: "list[TrainConfig]", store: Path) -> str:
     """Return a text table of many runs with one line for those that differ in their seeds only, the best first: mean
-    and standard deviation of their accuracies."""
+    and standard deviation of the accuracies of those that did not diverge."""
     import dataclasses
 
     import pandas as pd
@@ -174,11 +174,11 @@ def over_seeds(table: "DataFrame", configs: "list[TrainConfig]", store: Path) ->
     called = [without_seed(one, name) for one, name in zip(alike, run_names(alike), strict=True)]
     rows = []
     for name_of_all, members in table.assign(run=called).groupby("run", sort=False):
-        found: dict[str, Any] = {"runs": name_of_all, "n": len(members)}
+        well = members[members["diverged"] != "yes"] if "diverged" in members else members
+        found: dict[str, Any] = {"runs": name_of_all, "n": len(well)}
         for name in ("acc", "test acc"):
-            found |= {name: members[name].mean(), f"{name} sd": members[name].std()}
-        lost = int((members["diverged"] == "yes").sum()) if "diverged" in members else 0
-        rows.append({**found, "s": members["s"].mean(), "diverged": lost or None})
+            found |= {name: well[name].mean(), f"{name} sd": well[name].std()}
+        rows.append({**found, "s": members["s"].mean(), "diverged": len(members) - len(well) or None})
     order = pd.DataFrame(rows).sort_values("test acc", ascending=False, kind="stable")
     shown = order.head(MOST_ROWS).dropna(axis="columns", how="all")
     left = len(order) - len(shown)

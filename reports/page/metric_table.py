@@ -5,6 +5,7 @@ rule, Holm's correction over the rules of a column. What is not told from the be
 """
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -199,7 +200,9 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float:
     one, two = np.asarray(first, float), np.asarray(second, float)
     if np.ptp(one) == 0 and np.ptp(two) == 0:
         return float(one[0] == two[0])
-    return float(stats.ttest_ind(one, two, equal_var=False).pvalue)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that one of the groups has no spread is no loss of precision
+        return float(stats.ttest_ind(one, two, equal_var=False).pvalue)
 
 
 def direction(metric: str) -> str:

@@ -169,4 +169,8 @@ def _identity(tables: Iterable[DataFrame]) -> DataFrame:
 
 
 def _metrics(table: DataFrame) -> DataFrame:
-    return (100 * table["test_accuracy"]).groupby(level=0, sort=False).last().to_frame("test accuracy (%)")
+    """Return what each run ended with; nothing of one that diverged."""
+    last = table.groupby(level=0, sort=False).tail(1)
+    values = 100 * last["test_accuracy"]
+    values = values.where(last["diverged"].ne(True)) if "diverged" in last else values
+    return values.to_frame("test accuracy (%)")
