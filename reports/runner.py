@@ -118,11 +118,11 @@ class Result:
     @property
     def _drawings(self) -> list[Drawing]:
         """The figures of the tables that were found."""
-        tables = self.found.tables
+        tables, main = self.found.tables, self.analysis.tables[0].name
         return [
             one
             for one in self.analysis.section.drawings
-            if not one.of or (one.of in tables and one.applies(tables[one.of]))
+            if (name := one.of or main) in tables and one.applies(tables[name])
         ]
 
     def _figure(self, drawing: Drawing) -> "Figure":

@@ -94,6 +94,19 @@ def test_settings_in_which_seeds_of_a_rule_differ_make_rows(runs):
     assert "FA, lr 0.01" in labels
 
 
+def test_a_setting_that_a_file_leaves_out_is_at_its_default(runs):
+    for seed in range(2):
+        write_run(runs / f"tanh-{seed}", "bp", 3 + seed, 0.9, activation="tanh", clip_norm=1.0)  # sparse settings
+        write_run(runs / f"watched-{seed}", "bp", 5 + seed, 0.9, monitor="hessian")  # which changes nothing
+    found = rows_of(metric_table([runs]))["n"].to_dict()
+    assert found == {
+        "BP, activation relu, clip norm none": 5,
+        "BP, activation tanh, clip norm 1": 2,
+        "IFA 45°": 3,
+        "FA": 3,
+    }
+
+
 def test_two_networks_of_one_seed_are_no_seeds(runs):
     write_run(runs / "again", "fa", 0, 0.9)
     with pytest.raises(InputError, match=r"again.*fa-0.* are all FA, seed 0|fa-0.*again.* are all FA, seed 0"):

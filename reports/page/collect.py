@@ -134,9 +134,7 @@ def _parsed(files: Sequence[_File], known: Mapping[str, Schema]) -> dict[Path, D
         alike[one.path.stem, one.content.partition(b"\n")[0]].append(one)
     found: dict[Path, DataFrame] = {}
     for (kind, head), group in alike.items():
-        plain = [
-            one for one in group if b'"' not in one.content and b"\r" not in one.content and one.content[-1:] == b"\n"
-        ]
+        plain = [one for one in group if one.is_plain]
         bodies = [one.content[len(head) + 1 :] for one in plain]
         try:
             frame = parse_table(head + b"\n" + b"".join(bodies), plain[0].path, known.get(kind)) if plain else None

@@ -17,12 +17,11 @@ from pandas import DataFrame
 from scipy import stats
 
 from alignscape.errors import InputError
-from alignscape.settings import settings_of
 from reports.figures.series import place_of, rule_name, short_names
 from reports.page.collect import Table
 from reports.page.measured import Measured, gathered, measured
+from reports.page.variants import differences, shown, value_of
 from robustness.comparison import holm
-from training.config import TrainConfig
 
 LEVEL = 0.05
 HIGHER = ("accuracy", "radius")  # words of metrics of which more is better
@@ -126,37 +125,23 @@ def _rows_of(found: Measured) -> DataFrame:
         for name, rule, angle in zip(networks.index, networks["rule"], networks["angle"], strict=True)
     ]
     for _, own in networks[networks["rule"] != ""].groupby("label"):
-        networks.loc[own.index, "label"] += _differences([found.configs.get(str(name), {}) for name in own.index])
+        told = differences([found.configs.get(str(name), {}) for name in own.index])
+        networks.loc[own.index, "label"] += [f", {text}" if text else "" for text in told]
     twice = networks[(networks["rule"] != "") & networks.duplicated(["label", "seed"], keep=False)]
     if len(twice):
         label, seed = twice.iloc[0][["label", "seed"]]
         same = [str(name) for name in twice.index[(twice["label"] == label) & (twice["seed"] == seed)]]
-        raise InputError(f"{', '.join(same[:3])} are all {label}, seed {seed:g}, and no seeds of their own: give one")
+        more = "" if set(same) <= set(found.configs) else ", or their run folders too, which say in what they differ"
+        text = f"{', '.join(same[:3])} are all {label}, seed {seed:g}, and no seeds of their own: give one"
+        raise InputError(f"{text}{more}")
     networks["order"] = [place_of(str(rule)) for rule in networks["rule"]]
     return networks.sort_values(["order", "angle", "label", "seed"], kind="stable")
-
-
-def _differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each run of a rule what its label says of the settings in which they differ: ``, lr 0.1``."""
-    names = [
-        name
-        for name, one in settings_of(TrainConfig).items()
-        if one.group != "output" and name not in ("seed", "rule", "angle")
-    ]
-    varied = [name for name in names if len({str(config[name]) for config in configs if name in config}) > 1]
-    return ["".join(f", {name.replace('_', ' ')} {_setting(one.get(name))}" for name in varied) for one in configs]
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else "?" if value is None else str(value)
 
 
 def _trained_alike(found: Measured, seeds: Mapping[str, Sequence[Any]]) -> dict[str, bool]:
     """Return which rows are compared: those that most rows share data, network, optimiser and epochs with."""
     ways = {
-        label: tuple(str(found.configs.get(str(own[0]), {}).get(name)) for name in COMPARED_WITHIN)
+        label: tuple(str(value_of(found.configs.get(str(own[0]), {}), name)) for name in COMPARED_WITHIN)
         for label, own in seeds.items()
     }
     ((most, _),) = Counter(ways.values()).most_common(1)
@@ -225,6 +210,10 @@ def direction(metric: str) -> str:
     return "lower" if any(word in name for word in LOWER) else ""
 
 
+def _told(config: Mapping[str, Any], name: str) -> Any:
+    return shown(value_of(config, name)) if config else "?"
+
+
 def _notes(
     table: DataFrame, found: Measured, seeds: Mapping[str, Sequence[Any]], alike: Mapping[str, bool]
 ) -> list[str]:
@@ -241,10 +230,8 @@ def _notes(
     if others := [label for label, same in alike.items() if not same]:
         one, most = found.configs.get(str(seeds[others[0]][0]), {}), next(k for k, same in alike.items() if same)
         usual = found.configs.get(str(seeds[most][0]), {})
-        how = [name for name in COMPARED_WITHIN if str(one.get(name)) != str(usual.get(name))]
-        told = ", ".join(
-            f"{name.replace('_', ' ')} {_setting(one.get(name))}, not {_setting(usual.get(name))}" for name in how
-        )
+        how = [name for name in COMPARED_WITHIN if str(value_of(one, name)) != str(value_of(usual, name))]
+        told = ", ".join(f"{name.replace('_', ' ')} {_told(one, name)}, not {_told(usual, name)}" for name in how)
         notes.append(f"† trained otherwise ({told}): not compared with the others.")
     if (table.groupby("label")["n"].max().reindex(list(seeds)) < [len(own) for own in seeds.values()]).any():
         notes.append("Runs that diverged count in no mean.")

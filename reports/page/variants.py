@@ -1,13 +1,13 @@
 """What sets the runs of a folder apart beside rule, angle and seed, and the table of their settings."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from pandas import DataFrame
 
-from alignscape.settings import settings_of
+from alignscape.settings import as_json, settings_of
 from reports.figures.series import place_of, rule_name
 from training.config import TrainConfig
 
@@ -48,10 +48,9 @@ class Variants:
         for run, config in self.configs.items():
             groups[config.get("rule"), config.get("angle")].append(run)
         self.texts = {
-            run: _text(self.configs[run], names)
+            run: text
             for runs in groups.values()
-            for names in [_differing([self.configs[run] for run in runs], of_result=True)]
-            for run in runs
+            for run, text in zip(runs, differences([self.configs[run] for run in runs]), strict=True)
         }
 
     def config(self, checkpoint: str) -> dict[str, Any]:
@@ -92,10 +91,10 @@ class Variants:
         rows: dict[tuple[Any, ...], dict[str, Any]] = {}
         seeds: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
         for run, config in self.configs.items():
-            order, name = self.label("/".join(run), {})
-            values = {setting: _shown(config.get(setting)) for setting in differing}
+            order, label = self.label("/".join(run), {})
+            values = {name: shown(value_of(config, name)) for name in differing}
             mark = (order, *values.values())
-            rows[mark] = {"runs of": name, "n": 0, "seeds": "", **values}
+            rows[mark] = {"runs of": label, "n": 0, "seeds": "", **values}
             seeds[mark].append(config.get("seed"))
         for mark, row in rows.items():
             row.update(n=len(seeds[mark]), seeds=_ranges(seeds[mark]))
@@ -115,31 +114,47 @@ class Variants:
         differing = {*_differing(configs), *_IDENTITY}
         known = settings_of(TrainConfig)
         rows = [
-            {"setting": name, "value": _shown(value), "meaning": known[name].help if name in known else ""}
+            {"setting": name, "value": shown(value), "meaning": known[name].help if name in known else ""}
             for name, value in configs[0].items()
             if name not in differing and value != ""
         ]
         return DataFrame(rows)
 
 
-def _differing(configs: list[dict[str, Any]], *, of_result: bool = False) -> list[str]:
+def _differing(configs: Sequence[Mapping[str, Any]], *, of_result: bool = False) -> list[str]:
     """Return the settings beside rule, angle and seed that are not the same in all configs, in the order in which they
     are declared; ``of_result``: those alone that a result depends on."""
     known = settings_of(TrainConfig)
     names = list(dict.fromkeys([*known, *(name for config in configs for name in config)]))
     if of_result:
         names = [name for name in names if name not in known or known[name].group not in ("output", MONITOR)]
-    return [name for name in names if name not in _IDENTITY and len({repr(config.get(name)) for config in configs}) > 1]
+    return [
+        name
+        for name in names
+        if name not in _IDENTITY and len({repr(value_of(config, name)) for config in configs if config}) > 1
+    ]
+
+
+def value_of(config: Mapping[str, Any], name: str) -> Any:
+    """Return a setting of a run, which files may leave out at its default; None if nothing is known of the run."""
+    described = settings_of(TrainConfig)
+    return config.get(name, as_json(described[name].default) if config and name in described else None)
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each of several runs of a rule in what its results differ from the others': ``lr 0.1``."""
+    names = _differing(configs, of_result=True)
+    return [
+        ", ".join(f"{name.replace('_', ' ')} {shown(value_of(one, name)) if one else '?'}" for name in names)
+        for one in configs
+    ]
 
 
 MONITOR = "curvature while training"
 
 
-def _text(config: Mapping[str, Any], names: list[str]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_shown(config.get(name))}" for name in names)
-
-
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """Return a setting as a person reads it."""
     if isinstance(value, list):
         return " ".join(map(str, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else value
