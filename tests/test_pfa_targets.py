@@ -240,6 +240,17 @@ def test_claims_follow_what_was_put_into_the_tables():
     assert beforehand(paper().to_dict())["claim"].tolist() == found["claim"].tolist()
 
 
+def test_sparse_runs_that_all_diverged_are_no_traceback():
+    tables = dict(tables_of("pfa-claims"))
+    parts = [metrics({"fa": 98.0, "pfa": 98.0}, density=density) for density in (1.0, 0.1)]
+    parts[1] = parts[1].assign(checkpoint=parts[1]["checkpoint"] + "-sparse")
+    parts[1].loc[parts[1]["epoch"] > 0, "train_loss"] = np.nan
+    tables["sparse"] = pd.concat(parts, ignore_index=True)
+    profile = {"seeds": [0, 1, 2], "cifar_seeds": [0, 1, 2]}
+    found = importlib.import_module("reports.paper.judgement").judged(declared(profile), tables).set_index("claim")
+    assert found.loc["Sparse feedback (density 0.1) costs PFA less than FA", "value"] == 0
+
+
 def test_the_product_of_b_has_the_moments_and_ends_of_theory(tmp_path):
     rows, draws = 60, 40
     expansion(tmp_path, {}, expansions=[1, 4, 25], outputs=rows, columns=300, draws=draws)

@@ -282,6 +282,35 @@ def test_intervals_hold_the_worst_case_of_the_population(name):
     assert sum(too_large) >= 13
 
 
+def test_an_interval_has_the_freedom_of_what_it_is_made_of():
+    """Student's of the groups, of the draws, or the normal one of a variance that is known; at any scale."""
+    shares, parts = torch.full((5,), 0.2, dtype=torch.float64), torch.arange(5.0, dtype=torch.float64)
+    deviation = float(parts.std()) / 5**0.5
+    for scale in (1e-120, 1.0, 1e120):
+        found = interval(0.0, scale * parts, shares)
+        assert found.ci_high == pytest.approx(scale * stats.t.ppf(0.975, 4) * deviation)
+    assert interval(0.0, 0 * parts, shares, 4.0, freedom=2).ci_high == pytest.approx(2 * stats.t.ppf(0.975, 2))
+    assert interval(0.0, 0 * parts, shares, 4.0).ci_high == pytest.approx(2 * stats.norm.ppf(0.975))
+    both = (4.0 + deviation**2) ** 2 / (deviation**4 / 4 + 4.0**2 / 2)  # Welch and Satterthwaite's
+    wanted = stats.t.ppf(0.975, both) * (4.0 + deviation**2) ** 0.5
+    assert interval(0.0, parts, shares, 4.0, freedom=2).ci_high == pytest.approx(wanted)
+    assert math.isnan(interval(0.0, parts, torch.eye(5, dtype=torch.float64)[0]).ci_high)  # one group that counts
+
+
+def test_halves_of_the_groups_that_count_are_judged_where_targets_are_ignored():
+    model, (inputs, targets) = classifier(samples=60)
+    targets = targets.clone()
+    targets[:30] = -100
+    ignored = LossAround(model, LOSS, (inputs, targets), groups=6)
+    kept = LossAround(model, LOSS, (inputs[30:], targets[30:]), groups=3)
+    for measure in (worst_case_rise, first_order_rise):
+        one, two = (measure(around, Ball.around(around.centre, 0.1, "one")) for around in (ignored, kept))
+        assert (one.ci_low, one.ci_high) == pytest.approx((two.ci_low, two.ci_high), rel=1e-3)
+    targets[:50] = -100
+    one_group = LossAround(model, LOSS, (inputs, targets), groups=6)
+    assert math.isnan(keskar_sharpness(one_group).ci_low)
+
+
 def test_the_gradient_of_some_groups_is_that_of_their_samples():
     model, (inputs, targets) = classifier(samples=60)
     around = LossAround(model, LOSS, (inputs, targets), groups=6, batch_size=25)

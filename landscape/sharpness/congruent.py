@@ -96,9 +96,12 @@ def traced(
     if by_group is None:
         return estimates
     weights, parts = _group_traces(by_group, space.rows[:5], layout, seed + 2)
-    quantile = float(stats.t.ppf(0.975, len(found.samples) - 1))
+    freedom = len(found.samples) - 1
+    quantile = float(stats.t.ppf(0.975, freedom))
     return {
-        name: interval(one.value, parts[:, place], weights, ((one.ci_high - one.value) / quantile) ** 2)
+        name: interval(
+            one.value, parts[:, place], weights, ((one.ci_high - one.value) / quantile) ** 2, freedom=freedom
+        )
         for place, (name, one) in enumerate(estimates.items())
     }
 

@@ -256,15 +256,17 @@ def interval(
     Args:
         value: what was found.
         parts: (G,) what each group adds to it to first order: its part of a mean of which ``value`` is a function.
-        shares: (G,) what each group counts for.
+        shares: (G,) what each group counts for; with fewer than two that count there is no interval (NaN).
         others: variance of errors that are independent of the samples, such as that of random draws.
         freedom: degrees of freedom of that variance; infinite where it is known.
     """
-    groups = len(shares)
+    groups = int((shares > 0).sum())
     if groups < 2:
         return Estimate(value=value, ci_low=float("nan"), ci_high=float("nan"))
     spread = parts - shares @ parts
     over_groups = float(((shares * spread) ** 2).sum()) * groups / (groups - 1)
-    both, uncertain = over_groups + others, over_groups**2 / (groups - 1) + others**2 / freedom
-    half = float(stats.t.ppf(0.975, both**2 / uncertain)) * both**0.5 if uncertain else 0.0
+    both = over_groups + others
+    share = over_groups / both if both else 1.0
+    inverse = share**2 / (groups - 1) + (1 - share) ** 2 / freedom  # of the degrees of freedom
+    half = float(stats.t.ppf(0.975, 1 / inverse if inverse else float("inf"))) * both**0.5
     return Estimate(value=value, ci_low=value - half, ci_high=value + half)

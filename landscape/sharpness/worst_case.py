@@ -180,12 +180,12 @@ def _ascent(climb: Climb, centre: Tensor, ball: Ball, steps: int) -> Tensor:
 
 def _cross_fitted(around: LossAround, search: Callable[[Climb], Tensor]) -> Tensor:
     """Return the rise of each group (G,) at the change of the weights that ``search`` finds by the other half of the
-    groups; NaN where there is only one."""
-    found = torch.full_like(around.shares, math.nan)
-    if around.n_groups < 2:
+    groups that count; NaN where there is only one."""
+    found, counting = torch.full_like(around.shares, math.nan), around.shares > 0
+    if counting.sum() < 2:
         return found
     before = around.by_group(around.centre)
-    first = torch.arange(around.n_groups) < around.n_groups // 2
+    first = counting.cumsum(0) <= counting.sum() // 2
     for judged in (first, ~first):
         change = search(functools.partial(around.gradient_of, ~judged))
         found[judged] = (around.by_group(around.centre + change) - before)[judged]
@@ -193,9 +193,7 @@ def _cross_fitted(around: LossAround, search: Callable[[Climb], Tensor]) -> Tens
 
 
 def _reaching(own: Estimate, elsewhere: Tensor, shares: Tensor) -> Estimate:
-    """Return the estimate with an interval that reaches as low as that of the rise elsewhere (G,)."""
-    if len(shares) < 2:
-        return own
+    """Return the estimate with an interval that reaches as far as that of the rise elsewhere (G,)."""
     other = interval(float(shares @ elsewhere), elsewhere, shares)
     return replace(own, ci_low=min(own.ci_low, other.ci_low), ci_high=max(own.ci_high, other.ci_high))
 

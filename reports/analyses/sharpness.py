@@ -32,7 +32,7 @@ class Sharpness(SharpnessSettings):
     """
 
     name: ClassVar[str] = "sharpness"
-    version: ClassVar[int] = 2  # few draws of noise have wider intervals
+    version: ClassVar[int] = 2  # intervals of worst cases, and of few draws or probes, are others
     summary: ClassVar[str] = (
         "sharpness by measures that a rescaling of layers changes, and by measures that it does not"
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from pandas import DataFrame
 
 from reports.paper import quantities as of
@@ -99,9 +100,12 @@ def _kept(tables: Tables, rule: str) -> Evidence:
 
 
 def _costs_less(tables: Tables) -> Evidence:
-    """Return the evidence that FA loses more than PFA when its feedback becomes sparse, by more than the margin."""
+    """Return the evidence that FA loses more than PFA when its feedback becomes sparse, by more than the margin; where
+    both lose everything, since their sparse runs failed, they count as equal."""
     dense, sparse = (_at(tables, density) for density in (1.0, SPARSE))
     if not all(both(of_group(dense, rule), of_group(sparse, rule)) for rule in ("FA", "PFA")):
         return Evidence()
     lost = {rule: paired(of_group(dense, rule), of_group(sparse, rule), DOWN) for rule in ("FA", "PFA")}
-    return above(lost["FA"] - lost["PFA"], MARGIN)
+    with np.errstate(invalid="ignore"):
+        more_lost = lost["FA"] - lost["PFA"]
+    return above(np.where(np.isnan(more_lost), 0.0, more_lost), MARGIN)
