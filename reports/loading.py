@@ -112,9 +112,12 @@ class Loading:
         Raises:
             InputError: there are none.
         """
-        from reports.found import file_of
+        from reports.found import file_of, find_network
         from training.foreign import weights_digest
 
+        if self.pretrained and path == Path(self.model or ""):
+            published = {"model": self.model, "dataset": self.dataset, "pretrained": True, "download": self.download}
+            return find_network(path, **published).digest  # type: ignore[arg-type]
         return weights_digest(file_of(path))
 
 

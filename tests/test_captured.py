@@ -19,7 +19,7 @@ from training import stack as stack_module
 from training.captured import CapturedStep, CudaRecorder
 from training.checkpoint import DataInfo, load_checkpoint
 from training.config import TrainConfig
-from training.data import load_dataset
+from training.data import Normalise, load_dataset
 from training.evaluation import StackEvaluation, evaluate
 from training.loop import train_many
 from training.memory import EVALUATED, EVALUATION_BYTES, samples_at_once
@@ -336,7 +336,7 @@ def test_noise_epochs_and_their_feedback_in_a_recorded_stack(digits, tmp_path, m
 def test_an_evaluation_in_batches_is_recorded_and_that_of_each_network(digits):
     nets = [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False) for _ in range(3)]
     stacked = {name: torch.stack([dict(n.named_parameters())[name] for n in nets]) for name in ("1.weight", "1.bias")}
-    normalise, recorder = stack_module.Normalise(digits.mean, digits.std), TapeRecorder()
+    normalise, recorder = Normalise(digits.mean, digits.std), TapeRecorder()
     evaluation = StackEvaluation(nets[0], stacked, normalise, digits.test, 150, recorder)  # 7 batches of 50 and 10
     for _ in range(5):
         found = evaluation()

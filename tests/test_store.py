@@ -305,7 +305,7 @@ def test_ls_shows_where_each_run_stands(capsys, filled):
     assert len(rows(capsys, filled, "--state", "interrupted")) == 1
     _, table, _ = analyze(capsys, filled, "ls")
     lines = table.splitlines()
-    assert lines[0].split()[:5] == ["key", "run", "dataset", "rule", "angle"]
+    assert lines[0].split()[:5] == ["key", "run", "rule", "angle", "seed"]
     assert "lr" in lines[0].split()  # in which the runs differ
     assert "momentum" not in lines[0].split()
     assert len(lines) == 5

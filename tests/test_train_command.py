@@ -114,7 +114,7 @@ IDLE = [
     (["--optimiser", "adam", "--momentum", "0.5"], "--momentum has an effect with --optimiser sgd only"),
     (["--network", "lenet", "--hidden", "8"], "--hidden has an effect with --network mlp only"),
     (["--lr-gamma", "0.1"], "--lr-gamma has an effect with --lr-steps only"),
-    (["--subset-seed", "0"], "--subset-seed has an effect with --train-size only"),
+    (["--subset-seed", "0"], "--subset-seed has an effect with --train-size or --validation only"),
     (["--snapshot-dtype", "float32"], "--snapshot-dtype has an effect with --snapshot-every only"),
     (["--snapshot-sketch", "0"], "--snapshot-sketch has an effect with --snapshot-every only"),
     (["--rule", "ifa", "--alignment", "exact"], "--alignment has an effect with an --angle between 0 and 180 only"),

@@ -69,7 +69,7 @@ def kinds(profile: Profile, targets: Iterable[Target[Profile]], root: Path | Non
     found: dict[str, Kind] = {}
     seen: set[str] = set()
     for target in targets:
-        for job in Plan(target=target, sources=target.sources(profile, root), key="", state="to make").jobs():
+        for job in _planned(target, profile, root).jobs():
             if (own := identity(job)) in seen:
                 continue
             seen.add(own)
@@ -77,6 +77,10 @@ def kinds(profile: Profile, targets: Iterable[Target[Profile]], root: Path | Non
             found.setdefault(key, Kind("train" if isinstance(job, TrainJob) else job.name, label(job), []))
             found[key].jobs.append(job)
     return found
+
+
+def _planned(target: Target[Profile], profile: Profile, root: Path | None) -> Plan:
+    return Plan(target=target, profile=profile, sources=target.sources(profile, root), key="", state="to make")
 
 
 def identity(job: Job) -> str:
