@@ -22,6 +22,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from alignscape.errors import InputError
 from reports import figures, style
 from reports.figures import planes
+from reports.figures.groups import relative
 from reports.figures.series import over_seeds, series_of, short_names
 
 ATTACKS = (("fgsm", "true"), ("pgd", "true"), ("pgd", "feedback"), ("square", "none"))
@@ -737,3 +738,12 @@ def test_groups_are_shares_of_their_own_network():
     for axes in figure.axes:
         for bars in axes.containers:
             assert np.allclose(bars.lines[0].get_xdata(), [0.1, 0.2])
+
+
+def test_shares_of_a_negative_trace_have_ends_in_order_and_of_none_are_no_traceback():
+    table = pd.DataFrame({"quantity": ["trace", "trace:a", "trace:b"], "value": [-2.0, 3.0, -5.0]})
+    table = table.assign(checkpoint="net", index=0, ci_low=table["value"] - 1, ci_high=table["value"] + 1)
+    found = relative(table, "trace")
+    assert found[["ci_low", "value", "ci_high"]].to_numpy().tolist() == [[-2, -1.5, -1], [2, 2.5, 3]]
+    with pytest.raises(InputError, match="zero"):
+        figures.hessian_groups(table.assign(value=0.0))

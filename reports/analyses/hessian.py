@@ -26,7 +26,9 @@ GROUPS = 50  # of samples that a bootstrap draws from
 
 
 def _has_groups(frame: "DataFrame") -> bool:
-    return bool(frame["quantity"].str.startswith("trace:").any())
+    """Return whether there are groups, and something whole that they are shares of."""
+    whole = frame.loc[frame["quantity"].isin(["trace", "eigenvalue"]), "value"]
+    return bool(frame["quantity"].str.startswith("trace:").any() and (whole.abs() > 0).any())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def hessian_groups(frame: DataFrame) -> Figure:
             ``eigenvalue`` and ``eigenvalue:GROUP``.
 
     Raises:
-        InputError: a column is missing, or there is no group in the table.
+        InputError: a column is missing, there is no group in the table, or every whole is zero.
 
     Example:
         >>> from pandas import DataFrame
@@ -45,6 +45,8 @@ def hessian_groups(frame: DataFrame) -> Figure:
     if not frame["quantity"].str.startswith("trace:").any():
         raise InputError("hessian has no row of a group: ask for them (--by layer)")
     shares = {name: found for name in PANELS if len(found := relative(_last(frame), name))}
+    if not shares:
+        raise InputError("hessian has no trace to share out: that of each whole matrix is zero")
     groups = list(dict.fromkeys(row for found in shares.values() for row in found["group"]))
     series = series_of(next(iter(shares.values())))
     figure = Figure(figsize=(DOUBLE, 1.1 + len(groups) * (0.16 + 0.075 * len(series))))
@@ -66,7 +68,10 @@ def relative(frame: DataFrame, name: str) -> DataFrame:
     whole = first[first["quantity"] == name].set_index("checkpoint")["value"]
     rows = first[first["quantity"].str.startswith(f"{name}:") & first["checkpoint"].isin(whole.index)].sort_index()
     by = rows["checkpoint"].map(whole).to_numpy(float)
-    ends = {end: rows[end].to_numpy(float) / by for end in ("value", "ci_low", "ci_high")}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = {end: rows[end].to_numpy(float) / by for end in ("value", "ci_low", "ci_high")}
+    low, high = ends["ci_low"], ends["ci_high"]  # which over a negative whole change places
+    ends |= {"ci_low": np.where(by < 0, high, low), "ci_high": np.where(by < 0, low, high)}
     rows = rows.assign(group=rows["quantity"].str.removeprefix(f"{name}:"), **ends)
     return rows[np.isfinite(rows["value"].to_numpy(float))]
 
