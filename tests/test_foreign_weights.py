@@ -197,7 +197,7 @@ def test_outputs_are_the_classes_and_chance_is_said(tmp_path, capsys, monkeypatc
     scale, shift = data.std[0], data.mean[0]  # the nearest mean, of pixels as they were
     weights = {"1.weight": means * scale, "1.bias": (means * shift).sum(1) - (means**2).sum(1) / 2}
     torch.save(weights, "ten.pt")
-    assert main(["attack", "ten.pt", "--model", "nets_of_mine:ten", *flags]) == 0
+    assert main(["attack", "ten.pt", "--model", "nets_of_mine:ten", *flags, "--force"]) == 0
     assert "chance" not in capsys.readouterr().err
 
 

@@ -366,7 +366,7 @@ def trees(here):
 def curvature(argv):
     import pandas as pd
 
-    shared = ["--quiet", "--device", "cpu", "--k", "2", "--out", "out"]
+    shared = ["--quiet", "--device", "cpu", "--k", "2", "--out", "out", "--force"]
     assert main(["hessian", *argv, *shared]) == 0
     return pd.read_csv("out/hessian.csv")["value"].to_numpy()
 

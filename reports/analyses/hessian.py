@@ -27,6 +27,8 @@ GROUPS = 50  # of samples that a bootstrap draws from
 
 def _has_groups(frame: "DataFrame") -> bool:
     """Return whether there are groups, and something whole that they are shares of."""
+    if not {"quantity", "value"} <= set(frame):
+        return False  # somebody else's table of that name
     whole = frame.loc[frame["quantity"].isin(["trace", "eigenvalue"]), "value"]
     return bool(frame["quantity"].str.startswith("trace:").any() and (whole.abs() > 0).any())
 
