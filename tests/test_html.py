@@ -25,7 +25,7 @@ from reports.page import cite, html, svg
 from reports.page.cards import MOST_ROWS
 from reports.page.collect import batches, find_tables
 from reports.page.html import write_page
-from reports.page.overview import by_rule, overview, tested
+from reports.page.overview import by_rule, overview, told_apart
 from reports.page.variants import Variants
 from reports.style import ANGLES, GREY, RULES
 from reports.tables import read_table
@@ -466,7 +466,7 @@ def test_the_best_of_a_metric_is_bold_where_a_test_says_so(sweep):
     tables = find_tables(sweep)
     first = {"metrics": batches(tables, "metrics")[0].frame}
     variants = Variants({str(table.frame["checkpoint"][0]): table.provenance["config"] for table in tables})
-    assert tested(tables)[0] == set(), "two seeds of one rule lie as far apart as the rules"
+    assert told_apart(tables)[0] == set(), "two seeds of one rule lie as far apart as the rules"
     table = by_rule(first, variants, {("FA, lr 0.01", "test accuracy (%)")})
     assert [[cell["best"] for cell in row] for row in table["rows"]] == [[False] * 3, [False] * 3, [False, False, True]]
 

@@ -16,7 +16,7 @@ from reports.page.cards import MOST_ROWS, OPEN_ROWS, Cards, rendered
 from reports.page.cite import bibtex, references_of
 from reports.page.collect import Batch, Table, batches, find_tables
 from reports.page.latex import escape
-from reports.page.overview import by_rule, overview, quantities, tested
+from reports.page.overview import by_rule, overview, quantities, told_apart
 from reports.page.paper_page import DATA_ROWS, by_target, planes_of, saved_picture
 from reports.page.pictures import MOST_PANELS, Pictures
 from reports.page.sections import companions, sections
@@ -119,7 +119,7 @@ def _run_name(table: Table) -> str:
 def _summary(first: dict[str, DataFrame], variants: Variants, cards: Cards, tables: Sequence[Table]) -> dict[str, Any]:
     """Return the tables at the top: rules and metrics, every network, and the settings of the runs."""
     networks, differing, shared = overview(first, variants), variants.table(), variants.shared()
-    best, notes = tested(tables) if networks is not None else (set(), [])
+    best, notes = told_apart(tables) if networks is not None else (set(), [])
     return {
         "rules": by_rule(first, variants, best),
         "notes": " ".join(notes),

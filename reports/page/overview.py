@@ -48,7 +48,7 @@ def quantities(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     return table.melt(["rule", "angle", "seed"], var_name="quantity", value_name="value")
 
 
-def tested(tables: Sequence[Table]) -> tuple[set[tuple[str, str]], list[str]]:
+def told_apart(tables: Sequence[Table]) -> tuple[set[tuple[str, str]], list[str]]:
     """Return which (rule, metric) is among the best as far as a test over seeds says, and what is said of the tests;
     nothing where the tables are not such that they can be compared."""
     try:
@@ -65,7 +65,7 @@ def by_rule(
     """Return the table of rules and metrics: a row for each group of networks that differ in their seed only.
 
     Args:
-        best: (rule, metric) of :func:`tested`, which become bold.
+        best: (rule, metric) of :func:`told_apart`, which become bold.
 
     Returns:
         ``columns`` and ``rows`` as the page's template takes them: a cell is mean and standard deviation over seeds,
