@@ -106,6 +106,7 @@ def test_without_a_gpu_one_line_says_so(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_of_one_part_leaves_its_tables(tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"{tables.BEGIN}\n{tables.END}\n")

@@ -284,6 +284,7 @@ TINY = ["hidden=8", "epochs=1", "seeds=0", "rules=bp,fa,pfa", "lr_steps=", "cifa
         "cifar_train_size=32", "imagenet_train_size=32", "expansions=1,2", "expansion_draws=2"]  # fmt: skip
 
 
+@pytest.mark.slow  # make smoke makes them all, in CI too
 def test_targets_are_made_of_the_digits(tmp_path, capsys):
     """Two of the figures and the claims; `make smoke` makes them all."""
     names = ["pfa-mnist", "pfa-cifar10", "pfa-claims"]

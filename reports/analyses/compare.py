@@ -52,6 +52,7 @@ class Compare(Attacks, Analysis):
                     "of the test, adjusted within its quantity, and least possible",
                 ),
                 *columns("float", "n_first n_second", "images or runs"),
+                *columns("text", "run_first run_second", "what a run in a store is called", optional=True),
             ),
         ),
         Table(
@@ -156,7 +157,7 @@ class Compare(Attacks, Analysis):
             *compared.seed_rows(both[both.checkpoint.isin(kept)], compared.group_label(first.columns)),
         ]
         digests = {str(path): sha256_file(path) for path in self.with_tables}
-        tables = {"compare": compared.comparison_frame(rows, self.tables[0])}
+        tables = {"compare": compared.with_run_names(compared.comparison_frame(rows, self.tables[0]), subjects)}
         if self.gap:
             from reports.analyses.gap import gap_table, gaps_of
 
@@ -181,10 +182,10 @@ class Compare(Attacks, Analysis):
 
     def text(self, found: Found) -> str:
         """Return the table without the numbers of images, shares in percent, as the unit says."""
-        from reports.analyses import known_tables
+        from reports.analyses import compared, known_tables
         from reports.tables import render
 
-        frame = found.tables["compare"].drop(columns=["n_first", "n_second"])
+        frame = compared.called(found.tables["compare"].drop(columns=["n_first", "n_second"]))
         shares = [name for name, table in known_tables().items() if "accuracy" in table.names("value")]
         percent = frame["quantity"].str.split(" ").str[0].isin(["accuracy", *shares])
         scaled = ["value_first", "value_second", "difference", "ci_low", "ci_high"]

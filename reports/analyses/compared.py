@@ -245,7 +245,24 @@ def value_rows(values: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
 def comparison_frame(rows: Sequence[Mapping[str, Any]], table: Table) -> pd.DataFrame:
     """Return the rows as a ``table``; ``p_holm`` adjusts the p-values of one quantity and one kind of test for being
     several: as many as there are networks, or rules, that are set against the first."""
-    frame = pd.DataFrame(rows).reindex(columns=table.names())
+    frame = pd.DataFrame(rows).reindex(columns=table.usual)
     for _, part in frame[frame.p_value.notna()].groupby(["test", "quantity"]):
         frame.loc[part.index, "p_holm"] = holm(part.p_value.tolist())
     return frame
+
+
+def with_run_names(frame: pd.DataFrame, subjects: Sequence[Subject]) -> pd.DataFrame:
+    """Return the comparisons with ``run_first`` and ``run_second`` where a network is a run in a store, whose path is a
+    key."""
+    runs = {subject.name: subject.columns["run"] for subject in subjects if "run" in subject.columns}
+    if not runs:
+        return frame
+    return frame.assign(run_first=frame["first"].map(runs), run_second=frame["second"].map(runs))
+
+
+def called(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparisons for a reader: runs in a store by their names in place of their paths."""
+    if "run_first" not in frame:
+        return frame
+    named = {place: frame[f"run_{place}"].fillna(frame[place]) for place in ("first", "second")}
+    return frame.assign(**named).drop(columns=["run_first", "run_second"])

@@ -29,7 +29,8 @@ def overview(analyses: Mapping[str, DataFrame], variants: Variants | None = None
     texts = ["" if variants is None else variants.text(str(network)) for network in table.index]
     names = [rule_name(str(rule), angle) for rule, angle in zip(table["rule"], table["angle"], strict=True)]
     plain = [", ".join(filter(None, pair)) for pair in zip(names, texts, strict=True)]
-    short = short_names(table.index.tolist())
+    runs = table.pop("run")
+    short = short_names(table.index.tolist()) | {network: str(run) for network, run in runs.dropna().items()}
     repeated = table.assign(variant=texts).duplicated(["rule", "angle", "seed", "variant"], keep=False)
     labels = [
         short[network] if not name else f"{name}, {short[network]}" if again else name
@@ -45,7 +46,7 @@ def quantities(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
     table = _measured(analyses)
     if table is None:
         return None
-    return table.melt(["rule", "angle", "seed"], var_name="quantity", value_name="value")
+    return table.drop(columns="run").melt(["rule", "angle", "seed"], var_name="quantity", value_name="value")
 
 
 def told_apart(tables: Sequence[Table]) -> tuple[set[tuple[str, str]], list[str]]:
@@ -77,7 +78,7 @@ def by_rule(
         return None
     records = {str(name): row for name, row in table.to_dict("index").items()}
     labels = {name: variants.label(name, {str(k): v for k, v in row.items()}) for name, row in records.items()}
-    metrics = [str(name) for name in table if name not in ("rule", "angle", "seed")]
+    metrics = [str(name) for name in table if name not in ("rule", "angle", "seed", "run")]
     rows = []
     for order, label in sorted(set(labels.values())):
         own = table.loc[[name for name in table.index if labels[str(name)] == (order, label)]]
@@ -125,7 +126,8 @@ def _round(value: float, digits: int) -> str:
 
 
 def _measured(analyses: Mapping[str, DataFrame]) -> DataFrame | None:
-    """Return ``rule, angle, seed`` and the quantities of every network, indexed by network, ordered by rule."""
+    """Return ``rule, angle, seed``, the name of a ``run`` in a store, and the quantities of every network, indexed by
+    network, ordered by rule."""
     merits = {"metrics": _metrics, **{kind: analysis.merits for kind, analysis in all_analyses().items()}}
     known = known_tables()
     frames = {
@@ -156,8 +158,8 @@ def _latest(table: DataFrame) -> DataFrame:
 
 
 def _identity(tables: Iterable[DataFrame]) -> DataFrame:
-    """Return ``rule, angle, seed`` and the place of the rule in every list, by network."""
-    columns = ["rule", "angle", "seed"]
+    """Return ``rule, angle, seed, run`` and the place of the rule in every list, by network."""
+    columns = ["rule", "angle", "seed", "run"]
     known = pd.concat([table.reindex(columns=columns) for table in tables])
     first = known.groupby(level="network", sort=False).first()
     first["rule"] = first["rule"].astype(object).where(first["rule"].notna(), "")
